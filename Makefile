@@ -1,0 +1,100 @@
+# veneer: `make` builds train, generate, evaluate, convert and build/release/libveneer.{a,so}.  `make help` lists the rest.
+config  ?= release
+PREFIX  ?= /usr/local
+CC      ?= cc
+B       := build/$(config)
+
+WARN    := -Wall -Wextra -Wconversion -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Werror
+# -ffp-contract=off: the same bits from every compiler.  Never -ffast-math: it breaks the checks for NaN.
+CFLAGS_ := -std=c11 -I. -I$(B) -D_GNU_SOURCE -ffp-contract=off -fno-math-errno -fopenmp -fPIC $(WARN)
+LIBS    := -lopenblas -lcjson -linih -lpcre2-8 -lutf8proc -lnlopt -lm
+
+opt_release  := -O3 -g -D_FORTIFY_SOURCE=2 -fstack-protector-strong
+opt_debug    := -O0 -g
+opt_sanitize := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+opt_tsan     := -O1 -g -fsanitize=thread
+opt_coverage := -O0 -g --coverage
+opt_fuzz     := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+ifeq ($(config),fuzz)
+CC := clang
+endif
+CFLAGS_ += $(opt_$(config)) $(CFLAGS)
+LDFLAGS_ := $(filter -fsanitize=% --coverage,$(opt_$(config))) -fopenmp $(LDFLAGS)
+
+PROGRAMS := train generate evaluate convert
+ROOFS    := train.c $(wildcard tools/*.c)
+LIB_SRC  := $(filter-out $(ROOFS),$(wildcard *.c base/*.c io/*.c cpu/*.c strategy/*.c))
+LIB_OBJ  := $(LIB_SRC:%.c=$(B)/%.o)
+# The same sources with `real` = double: central differences check the code that trains.
+DOUBLE_SRC := $(filter base/%.c cpu/%.c quant.c plan.c lora.c model.c optim.c io/model_config.c io/json.c,$(LIB_SRC))
+DOUBLE_OBJ := $(DOUBLE_SRC:%.c=$(B)/double/%.o)
+TESTS    := $(patsubst test/%.c,$(B)/test/%,$(wildcard test/*_test.c))
+FUZZERS  := $(patsubst test/fuzz/%.c,$(B)/fuzz/%,$(wildcard test/fuzz/fuzz_*.c))
+
+.PHONY: all test test-golden fuzz models deps check clean install uninstall help stats
+all: $(PROGRAMS) $(B)/libveneer.a $(B)/libveneer.so
+
+# Every output of a config lives under build/; the programs of the release config are copied to the root.
+train: $(B)/train
+generate evaluate convert: %: $(B)/tools/%
+$(PROGRAMS):
+	cp $< $@
+
+$(B)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_) $(flags_$*) -MMD -MP -c $< -o $@
+$(B)/double/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_) -DVENEER_DOUBLE -MMD -MP -c $< -o $@
+$(B)/libveneer.a: $(LIB_OBJ)
+	rm -f $@ && ar rcs $@ $^
+$(B)/libveneer.so: $(LIB_OBJ)
+	$(CC) -shared -o $@ $^ $(LDFLAGS_) $(LIBS)
+$(B)/libveneer_double.a: $(DOUBLE_OBJ)
+	rm -f $@ && ar rcs $@ $^
+$(B)/train $(patsubst tools/%.c,$(B)/tools/%,$(wildcard tools/*.c)): $(B)/%: $(B)/%.o $(B)/libveneer.a
+	$(CC) -o $@ $^ $(LDFLAGS_) $(LIBS)
+
+# test/X_test.c links the library, test/X_double_test.c the double build of it.
+$(B)/test/%_double_test: $(B)/double/test/%_double_test.o $(B)/libveneer_double.a
+	$(CC) -o $@ $^ $(LDFLAGS_) -lcmocka $(LIBS)
+$(B)/test/%_test: $(B)/test/%_test.o $(B)/libveneer.a
+	$(CC) -o $@ $^ $(LDFLAGS_) -lcmocka $(LIBS)
+# Fuzz targets: with config=fuzz under libFuzzer, else with a driver that replays files.
+$(B)/fuzz/%: $(B)/test/fuzz/%.o $(B)/libveneer.a $(if $(filter fuzz,$(config)),,$(B)/test/fuzz/replay.o)
+	@mkdir -p $(@D)
+	$(CC) -o $@ $^ $(LDFLAGS_) $(if $(filter fuzz,$(config)),-fsanitize=fuzzer) $(LIBS)
+
+test: all $(TESTS) $(FUZZERS)
+	@sh test/run.sh $(B) $(notdir $(TESTS))
+test-golden: $(TESTS)
+	@sh test/run.sh $(B) $(notdir $(filter %_golden_test,$(TESTS)))
+fuzz:
+	$(MAKE) config=fuzz fuzzers
+.PHONY: fuzzers
+fuzzers: $(FUZZERS)
+
+deps:
+	sh tools/deps.sh
+models:
+	sh tools/models.sh
+check: test
+	sh test/layers.sh
+clean:
+	rm -rf build $(PROGRAMS)
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include
+	for p in $(PROGRAMS); do install $$p $(DESTDIR)$(PREFIX)/bin/veneer-$$p; done
+	install -m 644 $(B)/libveneer.a $(DESTDIR)$(PREFIX)/lib
+	install $(B)/libveneer.so $(DESTDIR)$(PREFIX)/lib
+	install -m 644 veneer.h $(DESTDIR)$(PREFIX)/include
+uninstall:
+	for p in $(PROGRAMS); do rm -f $(DESTDIR)$(PREFIX)/bin/veneer-$$p; done
+	rm -f $(DESTDIR)$(PREFIX)/lib/libveneer.a $(DESTDIR)$(PREFIX)/lib/libveneer.so $(DESTDIR)$(PREFIX)/include/veneer.h
+stats:
+	@wc -l *.c *.h base/* io/* cpu/* strategy/* tools/*.c | sort -n
+help:
+	@echo 'make [config=release|debug|sanitize|tsan|coverage|fuzz] [all|test|test-golden|fuzz|deps|models|check|install|uninstall|stats|clean]'
+
+.SECONDARY:
+-include $(shell find build -name '*.d' 2>/dev/null)

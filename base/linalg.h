@@ -1,0 +1,22 @@
+/* linalg.h: the one room that calls LAPACK.  Row-major in and out, double precision unless the name says otherwise. */
+#ifndef VENEER_LINALG_H
+#define VENEER_LINALG_H
+#include <stddef.h>
+
+#include "base/err.h"
+
+/* K = L L^T in place (lower triangle of K[n,n]; the strict upper triangle is left alone).  When K is not positive definite,
+ * 1e-10 .. 1e-4 times the mean diagonal is added, by tens; *jitter says how much (0 mostly).  ERR_FAILED when 1e-4 is not enough. */
+enum status linalg_cholesky(double *K, size_t n, double *jitter, struct err *err);
+/* x = L^-1 b (forward) and x = L^-T b (backward), in place, m right-hand sides stored as rows: b[m,n]. */
+void linalg_solve_lower(const double *L, size_t n, double *b, size_t m);
+void linalg_solve_lower_transposed(const double *L, size_t n, double *b, size_t m);
+/* Thin SVD  W[rows,cols] = U diag(S) Vt,  k = min(rows, cols): U[rows,k], S[k] descending, Vt[k,cols].  W is overwritten.
+ * Signs are made unique: the largest-magnitude entry of each row of Vt is positive.  LAPACK gesdd; any of U, Vt may be NULL (both or none). */
+enum status linalg_svd(double *W, size_t rows, size_t cols, double *U, double *S, double *Vt, struct err *err);
+/* The same in single precision. */
+enum status linalg_svd_f32(float *W, size_t rows, size_t cols, float *U, float *S, float *Vt, struct err *err);
+/* One BLAS thread for the small problems here and for kernels that share work among our own threads.  Call once at start. */
+void linalg_init(void);
+
+#endif

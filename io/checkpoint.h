@@ -1,0 +1,37 @@
+/* checkpoint.h: a model on disk, whatever its container: a Hugging Face folder, a .gguf file, or the model/ folder that train
+ * writes.  Tensors are asked for by their Hugging Face names and come back in Hugging Face's row order. */
+#ifndef VENEER_CHECKPOINT_H
+#define VENEER_CHECKPOINT_H
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/err.h"
+#include "base/real.h"
+#include "io/model_config.h"
+#include "quant.h"
+
+struct checkpoint; /* opaque */
+struct tokenizer;
+
+/* Detects by content.  Every name, shape and dtype that the config promises is checked here; ERR_INPUT says which is wrong. */
+enum status checkpoint_open(struct checkpoint **checkpoint, const char *path, struct err *err);
+void checkpoint_close(struct checkpoint *checkpoint);
+const struct model_config *checkpoint_config(const struct checkpoint *checkpoint);
+const char *checkpoint_kind(const struct checkpoint *checkpoint); /* "gguf", "safetensors" */
+bool checkpoint_has(const struct checkpoint *checkpoint, const char *name);
+/* The format a weight is stored in, with block and double quantization (rows and cols set, no memory): nf4/fp4/int8 of a bitsandbytes-style folder, q4_0 ... of
+ * a GGUF (F32/F16/BF16 as such). */
+enum status checkpoint_format(const struct checkpoint *checkpoint, const char *name, struct qmat *shape, struct err *err);
+/* Decoded to reals: dst[rows, cols] (1-D tensors: rows = 1).  ERR_INPUT on NaN or Inf, naming the tensor and the element. */
+enum status checkpoint_read(const struct checkpoint *checkpoint, const char *name, real *dst, size_t rows, size_t cols,
+                            struct err *err);
+/* The stored codes as they are into a placed qmat of the very same format and shape (nf4, fp4, int8 folders; GGUF types except q/k of permuted archs). */
+enum status checkpoint_read_codes(const struct checkpoint *checkpoint, const char *name, struct qmat *dst, struct err *err);
+/* The tokenizer beside or inside the model, made once, owned by the checkpoint. */
+enum status checkpoint_tokenizer(struct checkpoint *checkpoint, const struct tokenizer **tokenizer, struct err *err);
+/* plan.txt of a model/ folder (owned by the checkpoint), NULL when there is none. */
+const char *checkpoint_plan_text(const struct checkpoint *checkpoint);
+/* Files that a copy of the tokenizer needs, for export: GGUF metadata or paths; see io/export.h. */
+const char *checkpoint_path(const struct checkpoint *checkpoint);
+
+#endif

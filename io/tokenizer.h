@@ -1,0 +1,61 @@
+/* tokenizer.h: text <-> token ids.  SentencePiece BPE (tokenizer.model, GGUF "llama"), byte-level BPE (GGUF "gpt2" with pre
+ * smollm, llama-bpe, default), llama2.c's tok.bin. */
+#ifndef VENEER_TOKENIZER_H
+#define VENEER_TOKENIZER_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+struct tokenizer; /* opaque, immutable after loading, safe to share between threads */
+struct gguf;
+
+enum status tokenizer_load_sentencepiece(struct tokenizer **tokenizer, const char *path, struct err *err);
+enum status tokenizer_parse_sentencepiece(struct tokenizer **tokenizer, const void *bytes, size_t n, const char *where,
+                                          struct err *err);
+enum status tokenizer_load_gguf(struct tokenizer **tokenizer, const struct gguf *gguf, struct err *err);
+/* tiktoken rank file (Llama 3's tokenizer.model): lines of base64 and rank; pre-tokenizer llama-bpe. */
+enum status tokenizer_load_tiktoken(struct tokenizer **tokenizer, const char *path, struct err *err);
+enum status tokenizer_load_llama2c(struct tokenizer **tokenizer, const char *path, int32_t vocab_size, struct err *err);
+void tokenizer_free(struct tokenizer *tokenizer);
+
+int32_t tokenizer_vocab_size(const struct tokenizer *tokenizer);
+int32_t tokenizer_bos(const struct tokenizer *tokenizer); /* -1: none */
+int32_t tokenizer_eos(const struct tokenizer *tokenizer);
+int32_t tokenizer_unk(const struct tokenizer *tokenizer);
+bool tokenizer_add_bos(const struct tokenizer *tokenizer); /* whether this vocabulary's models expect BOS by default */
+const char *tokenizer_chat_template(const struct tokenizer *tokenizer); /* NULL: none */
+
+struct tokens {
+    int32_t *id; /* owned, tokens_free */
+    size_t n, cap;
+};
+void tokens_free(struct tokens *tokens);
+enum status tokens_push(struct tokens *tokens, int32_t id, struct err *err);
+
+/* Appends the ids of text[n]; no BOS, no EOS.  parse_special: names of control tokens in the text become those tokens. */
+enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t n, bool parse_special,
+                             struct tokens *out, struct err *err);
+/* Bytes of the ids as the reference library decodes them (SentencePiece drops the dummy prefix's space); malformed UTF-8 as U+FFFD. Owned by the caller. */
+enum status tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t n, char **text, size_t *text_n,
+                             struct err *err);
+/* Raw bytes of one token for streaming; `first`: the token opens the text (drops the dummy space). */
+const char *tokenizer_piece(const struct tokenizer *tokenizer, int32_t id, bool first, size_t *n);
+/* Id of a piece by its stored name, -1 when absent. */
+int32_t tokenizer_find(const struct tokenizer *tokenizer, const char *piece);
+
+/* The vocabulary as stored, for writing it into a GGUF: kind "llama" or "gpt2". */
+struct tokenizer_view {
+    const char *model, *pre; /* pre NULL for "llama" */
+    int32_t n;
+    const char *const *piece;   /* [n] NUL-terminated as GGUF stores them */
+    const float *score;         /* [n] or NULL */
+    const int32_t *type;        /* [n] 1 normal 2 unknown 3 control 4 user-defined 5 unused 6 byte */
+    const char *const *merge;   /* [n_merges] "left right", NULL for "llama" */
+    int32_t n_merges;
+    bool add_space_prefix;
+};
+void tokenizer_view(const struct tokenizer *tokenizer, struct tokenizer_view *view);
+
+#endif

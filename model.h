@@ -1,0 +1,101 @@
+/* model.h: a LLaMA over per-layer shapes: weights, forward, backward, decoding.
+ *
+ * Letters as in ops.h.  Touvron et al. 2023 (arXiv:2302.13971): RMSNorm, RoPE, SwiGLU; GQA (arXiv:2305.13245).
+ * Activations are [n, ...] with all sequences of a batch one after the other. */
+#ifndef VENEER_MODEL_H
+#define VENEER_MODEL_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "io/checkpoint.h"
+#include "lora.h"
+#include "ops.h"
+#include "plan.h"
+
+struct model_layer {
+    struct qmat linear[LINEAR_COUNT];
+    real *bias[LINEAR_COUNT];       /* NULL: none */
+    real *input_norm, *post_norm;   /* [C] */
+};
+
+struct model {
+    struct model_config config; /* owned; widths per layer */
+    struct plan plan;           /* owned; formats and shapes agree with the qmats */
+    struct qmat embed;          /* [V, C] */
+    struct qmat head;           /* [V, C]; a view of embed when tied */
+    real *norm;                 /* [C] */
+    struct model_layer *layer;  /* [L] */
+    float *inv_freq;            /* [D/2] */
+};
+
+/* Counts or carves the weights for config and plan (both copied by model_load). embed_format: FORMAT_F32/BF16/... of embedding and head. */
+void model_place(struct model *model, enum format embed_format, struct arena *arena);
+/* Sets config and plan (copies) without memory for weights: the step before model_place. */
+enum status model_shape(struct model *model, const struct model_config *config, const struct plan *plan, struct err *err);
+/* Fills a placed model from a checkpoint whose widths are the model's: decoded, then encoded in the plan's formats (codes are taken over as they
+ * are when the stored format is the plan's). scratch is taken and freed inside (the largest matrix). */
+enum status model_load(struct model *model, const struct checkpoint *checkpoint, struct err *err);
+/* Random weights for training from scratch: N(0, 0.02), o_proj and down_proj N(0, 0.02/sqrt(2L)), norms 1 (all F32). */
+void model_random(struct model *model, uint64_t seed);
+void model_free(struct model *model); /* config, plan, tables; not the arena */
+
+/* ---- a batch ---- */
+struct batch {
+    size_t n;
+    const int32_t *tokens;    /* [n] */
+    const int32_t *positions; /* [n] */
+    const int32_t *labels;    /* [n] the token to predict at that row, -1 none (already shifted) */
+    const struct segment *segments;
+    size_t n_segments;
+};
+
+/* Gradients of weights, for full training and for importance: same memory order as the weights of an all-F32 model. */
+struct model_grads {
+    real *embed, *head, *norm; /* head NULL when tied (added into embed) */
+    struct {
+        real *linear[LINEAR_COUNT], *bias[LINEAR_COUNT], *input_norm, *post_norm;
+    } *layer;
+    real *block; /* all of them, n reals: parallel to the weights' block in full training */
+    size_t n;
+    bool linears_only; /* importance: embed, head, norms, biases are NULL */
+};
+void model_grads_place(struct model_grads *grads, const struct model *model, bool linears_only, struct arena *arena);
+/* For full training: the parameters as one block in the order of model_grads (weights placed all-F32 are contiguous in that order). NULL when not. */
+real *model_parameter_block(const struct model *model, size_t *n);
+
+/* Activations and scratch of forward/backward for batches up to max_n rows. keep: keep activations instead of recomputing a layer in backward. */
+struct model_run {
+    const struct ops_context *ops;
+    size_t max_n, max_rank;
+    bool training, keep;
+    struct model_acts *acts; /* private, carved from the arena */
+};
+enum status model_run_place(struct model_run *run, const struct model *model, const struct lora *lora, struct arena *arena,
+                            struct err *err);
+
+/* Sum of nll over labelled rows (nats) and their count; nll[n], greedy[n] optional.  ERR_DIVERGED when the sum is not finite. ERR_STOPPED between layers. */
+enum status model_score(struct model_run *run, const struct model *model, const struct lora *lora, const struct batch *batch,
+                        double *nll, uint8_t *greedy, double *sum, size_t *count, struct err *err);
+/* The same and backward: gradients of scale * sum(nll) are added to lora's dA, dB and/or grads (each optional).  dropout_step: a number
+ * that never repeats within a run (optimizer step * accumulation + micro-batch); dropout is on when lora->dropout > 0. */
+enum status model_train(struct model_run *run, const struct model *model, struct lora *lora, struct model_grads *grads,
+                        const struct batch *batch, real scale, uint32_t dropout_step, double *sum, size_t *count, struct err *err);
+/* Hidden states after the final norm, x[n, C] (points into run's memory), and logits[rows, V] for n rows starting at row0. */
+enum status model_hidden(struct model_run *run, const struct model *model, const struct lora *lora, const struct batch *batch,
+                         const real **x, struct err *err);
+void model_logits(const struct model_run *run, const struct model *model, const real *x, size_t n, real *logits);
+
+/* ---- decoding ---- */
+struct kv_cache {
+    size_t capacity, n; /* rows, rows filled */
+    real **k, **v;      /* [L] each [capacity, KV_l*D] */
+};
+void kv_cache_place(struct kv_cache *cache, const struct model *model, size_t capacity, struct arena *arena);
+/* Feeds n tokens (n <= run->max_n) and returns logits[V] of the last one. ERR_INPUT when the context is full. */
+enum status model_decode(struct model_run *run, const struct model *model, const struct lora *lora, struct kv_cache *cache,
+                         const int32_t *tokens, size_t n, real *logits, struct err *err);
+
+#endif

@@ -1,0 +1,154 @@
+/* ops.h: the waist.  One documented function pointer per kernel; cpu/ (and later cuda/) fills the table.
+ *
+ * Letters: n rows (tokens, all sequences of a batch one after the other, no padding), C hidden width, H query heads, KV
+ * key/value heads, D head size, F FFN width, V vocabulary, r LoRA rank.  Matrices are row-major; W[out, in] as in Hugging Face.
+ * A gradient is `d` + the name.  Gradients of parameters (dW, dA, dB, dg, dbias) are ADDED to; gradients of
+ * activations (dx, dq ...) are overwritten unless the slot says "+=".  NULL where a pointer is said optional means: not wanted.
+ * Kernels cannot fail: shapes were checked when the plan was made.  Everything but scalars lives on the device.
+ * Results do not depend on the number of threads: outputs are shared out in fixed tiles, a sum's order depends on its length. */
+#ifndef VENEER_OPS_H
+#define VENEER_OPS_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/real.h"
+#include "quant.h"
+
+/* A run of consecutive rows that is one sequence: row i attends to rows prefix_start .. prefix_start+prefix_len-1 (a shared
+ * prefix, forward only) and then causally to rows start .. i. prefix_len is 0 in training. */
+struct segment {
+    int32_t start, len, prefix_start, prefix_len;
+};
+
+/* The adapter of one linear: y += s * B A dropout(x).  Hu et al. 2021 (arXiv:2106.09685). r == 0: none. */
+struct lora_args {
+    int32_t r;
+    real s;        /* alpha / r, or alpha / sqrt(r) */
+    const real *A; /* [r, in] */
+    const real *B; /* [out, r] */
+    real *dA, *dB; /* backward, added to */
+    real *h;       /* [n, r] = dropout(x) A^T: written by forward, read by backward (caller keeps it) */
+    float dropout; /* 0: none.  Element (row, col) is kept when rng_at(seed, RNG_DROPOUT, step, stream_base + row*in + col) >= p * 2^32 */
+    uint64_t seed;
+    uint32_t step;
+    uint64_t index0;
+};
+
+struct linear_args {
+    const struct qmat *W;  /* [out, in], any format */
+    const real *bias;      /* [out], optional */
+    struct lora_args lora; /* r = 0: none */
+    size_t n;
+    const real *x;         /* [n, in] */
+    real *y;               /* forward: [n, out] */
+    const real *dy;        /* backward: [n, out] */
+    real *dx;              /* backward: [n, in], optional; += when dx_add */
+    bool dx_add;
+    real *dW;              /* backward: [out, in], optional (full training, importance) */
+    real *dbias;           /* backward: [out], optional */
+};
+
+struct attention_args {
+    const struct segment *segments;
+    size_t n_segments;
+    size_t n;             /* rows in all */
+    int32_t H, KV, D;     /* H % KV == 0; query head h reads KV head h / (H/KV) */
+    const real *q, *k, *v; /* [n, H*D], [n, KV*D], [n, KV*D], after RoPE */
+    real *out;             /* [n, H*D] */
+    real *lse;             /* [n, H] log-sum-exp of the scores: forward writes, backward reads */
+    const real *dout;
+    real *dq, *dk, *dv;
+};
+
+/* Cross-entropy through the head in chunks of rows; logits of a chunk exist only inside. */
+struct head_args {
+    const struct qmat *W;  /* [V, C]: lm_head, or the embedding when tied */
+    size_t n;
+    const real *x;         /* [n, C], after the final norm */
+    const int32_t *labels; /* [n]: the token that row predicts, or -1: row not computed */
+    double *nll;           /* [n] nats, 0 where label is -1; optional */
+    uint8_t *greedy;       /* [n] 1 when the label is the (first) largest logit; optional */
+    real *dx;              /* [n, C], overwritten (0 for unlabelled rows) with scale * d(sum nll)/dx; optional */
+    real *dW;              /* [V, C], added to; optional */
+    real scale;
+};
+
+enum salience { SALIENCE_VECTORIZE, SALIENCE_PARAM_FIRST, SALIENCE_PARAM_SECOND, SALIENCE_PARAM_MIX, SALIENCE_L1, SALIENCE_L2 };
+
+struct adamw_args {
+    size_t n;
+    real *p;
+    const real *g;
+    real *m, *v;
+    real grad_scale; /* clipping: g is multiplied by it */
+    real lr, beta1, beta2, eps, weight_decay;
+    int64_t t; /* step from 1 */
+};
+
+/* What a table's kernels share: threads and scratch memory (placed by the table, counted like all memory). */
+struct ops;
+struct ops_context {
+    const struct ops *ops;
+    int threads;
+    real *scratch;       /* threads * scratch_n */
+    size_t scratch_n;    /* reals a thread */
+};
+
+/* Table of kernels.  First argument: the context. */
+struct ops {
+    const char *name;
+    /* Reals of scratch a thread needs for matrices up to max_out x max_in, heads of size D, sequences up to T, vocabulary V. */
+    size_t (*scratch_size)(size_t max_out, size_t max_in, size_t D, size_t T, size_t V);
+
+    /* y[i] = W[tokens[i]] */
+    void (*embed_forward)(const struct ops_context *c, const struct qmat *W, const int32_t *tokens, size_t n, real *y);
+    /* dW[tokens[i]] += dy[i] */
+    void (*embed_backward)(const struct ops_context *c, real *dW, const int32_t *tokens, size_t n, size_t C, const real *dy);
+
+    /* y[i,c] = g[c] x[i,c] s[i],  s[i] = 1/sqrt(mean_c x^2 + eps).  y may be x; s [n] is kept for backward. */
+    void (*rmsnorm_forward)(const struct ops_context *c, real *y, real *s, const real *x, const real *g, real eps, size_t n,
+                            size_t C);
+    /* dx[i,c] += s g[c] dy - x s^3/C sum_c(g dy x);  dg[c] += sum_i dy x s (optional) */
+    void (*rmsnorm_backward)(const struct ops_context *c, real *dx, real *dg, const real *dy, const real *x, const real *g,
+                             const real *s, size_t n, size_t C);
+
+    /* y = x W^T + bias + lora */
+    void (*linear_forward)(const struct ops_context *c, const struct linear_args *a);
+    /* dx = dy W + s dropout'(dy B A);  dB += s dy^T h;  dA += s (dy B)^T dropout(x);  dW += dy^T x;  dbias += sum dy */
+    void (*linear_backward)(const struct ops_context *c, const struct linear_args *a);
+
+    /* Rotates pairs (j, j + D/2) of each head of x[n, heads*D] by position * inv_freq[j]; backward: by the negative angle. */
+    void (*rope)(const struct ops_context *c, real *x, const int32_t *positions, const float *inv_freq, size_t n, size_t heads,
+                 size_t D, bool backward);
+
+    /* out = softmax(q k^T / sqrt(D)) v in blocks; T x T is never stored. */
+    void (*attention_forward)(const struct ops_context *c, const struct attention_args *a);
+    void (*attention_backward)(const struct ops_context *c, const struct attention_args *a);
+    /* One sequence that is being decoded: n new rows at positions past .. past+n-1; caches [capacity, KV*D] already hold their keys. */
+    void (*attention_decode)(const struct ops_context *c, real *out, const real *q, const real *k_cache, const real *v_cache,
+                             size_t n, size_t past, int32_t H, int32_t KV, int32_t D);
+
+    /* y = silu(gate) * up */
+    void (*swiglu_forward)(const struct ops_context *c, real *y, const real *gate, const real *up, size_t n);
+    /* dgate and dup may be dy's own memory or gate's and up's */
+    void (*swiglu_backward)(const struct ops_context *c, real *dgate, real *dup, const real *dy, const real *gate,
+                            const real *up, size_t n);
+    void (*add)(const struct ops_context *c, real *y, const real *x, size_t n); /* y += x */
+
+    void (*head_loss)(const struct ops_context *c, const struct head_args *a);
+
+    /* Decoupled weight decay first: p -= lr wd p; then m, v and p -= lr mhat / (sqrt(vhat) + eps).  Loshchilov & Hutter, arXiv:1711.05101 */
+    void (*adamw)(const struct ops_context *c, const struct adamw_args *a);
+    double (*sum_squares)(const struct ops_context *c, const real *x, size_t n); /* in double, fixed chunks of 4096 */
+
+    /* Element salience S of W[out, in] with gradient G and Fisher F (each optional where the kind does not need it), summed:
+     * rows[out] += over inputs, cols[in] += over outputs; |sum S| is taken by the caller for VECTORIZE, sum |S| here else. */
+    void (*salience)(const struct ops_context *c, enum salience kind, const struct qmat *W, const real *G, const real *F,
+                     double *rows, double *cols);
+};
+
+/* The best table of this machine (cpu/cpu.c), or the plain reference when `reference`. */
+const struct ops *cpu_ops(bool reference);
+
+#endif

@@ -1,0 +1,63 @@
+/* plan.h: the plan.  For every layer its heads, KV heads and FFN width, for every linear its number format and LoRA rank.
+ *
+ * Pruning edits the shapes of a plan, search edits formats and ranks, quantization and export obey it, the journal stores it,
+ * the report shows it.  Keyed by name (model.layers.3.mlp.down_proj), never by position; prints as text. */
+#ifndef VENEER_PLAN_H
+#define VENEER_PLAN_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/text.h"
+#include "io/model_config.h"
+#include "quant.h"
+
+enum linear { LINEAR_Q, LINEAR_K, LINEAR_V, LINEAR_O, LINEAR_GATE, LINEAR_UP, LINEAR_DOWN, LINEAR_COUNT };
+extern const char *const linear_name[LINEAR_COUNT]; /* "self_attn.q_proj" ... */
+
+struct plan_linear {
+    enum format format;
+    int32_t block;      /* 0: the format's default */
+    bool double_quant;
+    int32_t rank;       /* 0: no adapter */
+    float alpha;        /* lora_alpha */
+};
+
+struct plan_layer {
+    int32_t heads, kv_heads, ffn;
+    struct plan_linear linear[LINEAR_COUNT];
+};
+
+struct plan {
+    int32_t n_layers;
+    struct plan_layer *layer; /* owned, [n_layers] */
+    bool use_rslora;
+};
+
+/* Every linear in `format` without adapters, widths from the config. */
+enum status plan_new(struct plan *plan, const struct model_config *config, enum format format, struct err *err);
+enum status plan_copy(struct plan *to, const struct plan *from, struct err *err);
+void plan_free(struct plan *plan);
+
+/* Rows (out) and columns (in) of a linear under this plan. */
+void plan_shape(const struct plan *plan, const struct model_config *config, int layer, enum linear linear, size_t *out,
+                size_t *in);
+/* s = alpha / r or alpha / sqrt(r); 0 when there is no adapter. */
+float plan_scaling(const struct plan *plan, int layer, enum linear linear);
+/* "model.layers.3.mlp.down_proj" into name[64]. */
+void plan_name(int layer, enum linear linear, char name[64]);
+
+uint64_t plan_parameters(const struct plan *plan, const struct model_config *config); /* all, tied head once, no adapters */
+uint64_t plan_adapter_parameters(const struct plan *plan, const struct model_config *config);
+/* Bytes of the stored model: linears in their formats, embeddings/head/norms/biases at `other_bits` (16 or 32), adapters at 32 bits. */
+uint64_t plan_bytes(const struct plan *plan, const struct model_config *config, int other_bits);
+double plan_bits(const struct plan *plan, const struct model_config *config); /* mean stored bits a weight of the linears */
+
+/* Text, one line a layer group: "model.layers.3 heads=6 kv_heads=2 ffn=256" and
+ * "model.layers.3.mlp.down_proj format=nf4 block=64 rank=8 alpha=16"; reads back equal. */
+void plan_print(const struct plan *plan, struct text *out);
+enum status plan_parse(struct plan *plan, const struct model_config *config, const char *text, const char *where,
+                       struct err *err);
+
+#endif

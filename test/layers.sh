@@ -1,0 +1,49 @@
+#!/bin/sh
+# The floors of the house: a file includes only files on lower floors.  Prints each arrow that is not; exit 1 if there is one.
+# Also: no exit, abort or printing below the roofs, and foreign headers only in their one place.
+cd "$(dirname "$0")/.." || exit 1
+floor() {
+    case $1 in
+    base/err.h|base/size.h|base/real.h) echo 0 ;;
+    base/*) echo 1 ;;
+    quant.*|io/json.*|io/keys.*) echo 10 ;;
+    io/model_config.*|io/safetensors.*|io/gguf.*|io/fetch.*) echo 11 ;;
+    io/tokenizer*|io/spm.*|io/bpe.*) echo 12 ;;
+    io/checkpoint*|io/dataset.*|io/tasks.*|io/adapter.*) echo 13 ;;
+    ops.h) echo 20 ;;
+    plan.*) echo 21 ;;
+    cpu/*) echo 22 ;;
+    io/export*|io/report*) echo 25 ;;
+    lora.*|optim.*) echo 30 ;;
+    model*.[ch]|gp.*|pareto.*) echo 40 ;;
+    prune.*|finetune.*|evaluate.*|search.*) echo 50 ;;
+    strategy/*) echo 51 ;;
+    config.*) echo 55 ;;
+    engine*|veneer.h|trial.*) echo 60 ;;
+    train.c|tools/*) echo 70 ;;
+    esac
+}
+bad=0
+for f in *.c *.h base/*.[ch] io/*.[ch] cpu/*.[ch] strategy/*.[ch] tools/*.c; do
+    [ -f "$f" ] || continue
+    ff=$(floor "$f")
+    [ -n "$ff" ] || { echo "$f stands on no floor"; bad=1; continue; }
+    for i in $(sed -n 's/^#include "\(.*\)"/\1/p' "$f"); do
+        case $i in build_*) continue ;; esac
+        fi_=$(floor "$i")
+        # x.c may include its own x.h, and rooms of one floor may be headers of the same family (x_*.h)
+        [ "${i%.h}" = "${f%.c}" ] && continue
+        a=${f%%[._]*}; b=${i%%[._]*}
+        [ "$a" = "$b" ] && continue
+        if [ -z "$fi_" ] || [ "$fi_" -gt "$ff" ] || { [ "$fi_" -eq "$ff" ] && [ "$ff" -gt 1 ]; }; then
+            echo "$f (floor $ff) includes $i (floor ${fi_:-?})"; bad=1
+        fi
+    done
+done
+below=$(ls *.c base/*.c io/*.c cpu/*.c strategy/*.c 2>/dev/null | grep -v '^train.c$')
+grep -nE '(^|[^_a-z])(exit|abort|printf|puts|perror) *\(' $below | grep -vE ':[0-9]+: *\*|text_p|//' && { echo 'exit, abort or printing below a roof'; bad=1; }
+only() { h=$1; shift; grep -ln "#include <$h" *.c *.h base/* io/* cpu/* strategy/* tools/* 2>/dev/null | grep -vE "$1" | sed "s|^|$h belongs in $1: |" | grep . && bad=1; }
+only cblas.h '^cpu/'; only lapacke.h '^base/linalg.c'; only mpi.h '^base/mpi.c'; only cJSON.h '^io/json.c'; only cjson/ '^io/json.c'
+only nlopt.h '^gp.c'; only pcre2.h '^io/bpe.c'; only ini.h '^config.c|^io/keys.c'
+[ $bad -eq 0 ] && echo 'layers: in order'
+exit $bad
