@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what `make` and `make test` need: on Debian and Ubuntu by apt, elsewhere it says what to install.
 set -e
-packages='gcc make libopenblas-dev liblapacke-dev libcjson-dev libinih-dev libpcre2-dev libutf8proc-dev libnlopt-dev libcmocka-dev libstb-dev'
+packages='gcc make libopenblas-dev liblapacke-dev libcjson-dev libpcre2-dev libutf8proc-dev libnlopt-dev libcmocka-dev libstb-dev'
 if command -v apt-get >/dev/null; then
     missing=
     for p in $packages; do dpkg -s "$p" >/dev/null 2>&1 || missing="$missing $p"; done
