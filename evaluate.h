@@ -1,0 +1,71 @@
+/* evaluate.h: scores a model: multiple-choice tasks as lm-evaluation-harness does, perplexity, divergence from a reference. */
+#ifndef VENEER_EVALUATE_H
+#define VENEER_EVALUATE_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "base/text.h"
+#include "io/tasks.h"
+#include "io/tokenizer.h"
+#include "model.h"
+
+enum evaluate_bos { BOS_AUTO, BOS_YES, BOS_NO };
+
+struct evaluate_options {
+    bool legacy;            /* context and continuation tokenized apart, as LLM-Pruner's harness */
+    enum evaluate_bos bos;
+    size_t max_length;      /* tokens; 0: the model's context */
+};
+
+/* A task made ready once: tokens of every document, choices batched over their common prefix. */
+struct evaluate_set; /* opaque */
+/* documents [first, first + limit) of the chosen part; index NULL: all of the task's documents, else index[n] into task->doc. */
+enum status evaluate_prepare(struct evaluate_set **set, const struct task *task, const size_t *index, size_t n,
+                             const struct tokenizer *tokenizer, const struct model_config *config,
+                             const struct evaluate_options *options, struct err *err);
+void evaluate_free(struct evaluate_set *set);
+/* Rows of the largest single document: run->max_n must hold it. */
+size_t evaluate_rows(const struct evaluate_set *set);
+
+struct evaluate_result {
+    char task[32];
+    size_t n;
+    double acc, acc_stderr;
+    double acc_norm, acc_norm_stderr; /* NaN where the task has none (boolq, winogrande) */
+    double headline, headline_stderr; /* the metric of the published tables */
+    double perplexity;                /* lambada, else NaN */
+};
+
+struct evaluate_sample {
+    int64_t idx;
+    int32_t n_choices, gold;
+    double *loglikelihood; /* [n_choices] nats */
+    bool acc, acc_norm;
+};
+
+/* Scores all documents of a set, several at a time.  samples [set's n], optional: their loglikelihood arrays are owned by the set. */
+enum status evaluate_run(struct evaluate_set *set, struct model_run *run, const struct model *model, const struct lora *lora,
+                         struct evaluate_result *result, const struct evaluate_sample **samples, struct err *err);
+
+/* Mean headline over tasks and its variance: sum p(1-p)/N / tasks^2. */
+void evaluate_mean(const struct evaluate_result *results, size_t n, double *mean, double *variance);
+/* lm-eval style JSON of results ({"results": {task: {"acc,none": ...}}, ...}); extra: further top-level members, or NULL. */
+void evaluate_print_json(const struct evaluate_result *results, size_t n, const char *extra, struct text *out);
+/* A table for people: task, n, acc, acc_norm with +- stderr. */
+void evaluate_print_table(const struct evaluate_result *results, size_t n, struct text *out);
+/* One JSON line a document: {task, idx, loglikelihoods, label, acc, acc_norm}. */
+void evaluate_print_samples(const char *task, const struct evaluate_sample *samples, size_t n, bool has_norm, struct text *out);
+
+/* exp(mean nll) of a text by non-overlapping windows of `window` tokens (each scored for window-1 tokens). */
+enum status evaluate_perplexity(struct model_run *run, const struct model *model, const struct lora *lora,
+                                const int32_t *tokens, size_t n, size_t window, double *perplexity, size_t *scored,
+                                struct err *err);
+/* Mean per-token KL(reference || model) and Jensen-Shannon divergence in nats on windows of a text. */
+enum status evaluate_divergence(struct model_run *run, const struct model *model, const struct lora *lora,
+                                struct model_run *reference_run, const struct model *reference,
+                                const struct lora *reference_lora, const int32_t *tokens, size_t n, size_t window, double *kl,
+                                double *jsd, struct err *err);
+#endif
