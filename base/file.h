@@ -44,6 +44,8 @@ enum status dir_make(const char *path, struct err *err); /* with parents; an exi
 enum status dir_lock(const char *path, int *lock_fd, struct err *err);
 /* Removes temp files that a killed publish left in `path` (names end in ".tmp-veneer"). */
 enum status dir_sweep(const char *path, struct err *err);
+/* Removes a folder and what is in it; silently nothing when it is not there. */
+void dir_remove(const char *path);
 /* malloc'ed "dir/name"; NULL when out of memory. */
 char *path_join(const char *dir, const char *name);
 /* Both name the same file (device and inode). */

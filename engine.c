@@ -1,0 +1,364 @@
+/* engine.c: veneer.h's functions and the order of the stages.  It composes the floors below and computes nothing itself. */
+#include "engine.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/linalg.h"
+#include "base/stop.h"
+#include "veneer.h"
+
+struct veneer {
+    struct config config;
+    struct err err;
+    struct log log;
+    struct text text;
+};
+
+const char *const milestone_name[MILESTONES] = {"before", "after", "low", "high", "pick"};
+
+/* ---- the search ---- */
+
+/* What the process may weigh less what does not depend on the configuration; the stored size is what a format changes. */
+static double size_budget(const struct engine *engine)
+{
+    double most = INFINITY;
+    const struct config *config = engine->config;
+    if (config->target_size > 0)
+        most = config->target_size;
+    if (config->target_bpw > 0) {
+        double weights = 0;
+        for (int l = 0; l < engine->shape.num_hidden_layers; l++)
+            for (int j = 0; j < LINEAR_COUNT; j++) {
+                size_t out, in;
+                plan_shape(&engine->trials.plan, &engine->shape, l, (enum linear)j, &out, &in);
+                weights += (double)out * (double)in;
+            }
+        most = fmin(most, engine->trials.fixed_bytes + config->target_bpw * weights / 8);
+    }
+    return most;
+}
+
+static void level_text(const struct engine *engine, const uint8_t *level, struct text *out)
+{
+    text_clear(out);
+    for (size_t i = 0; i < engine->space.n; i++)
+        text_printf(out, "%x", level[i]);
+}
+
+/* One configuration, from its formats to its score; a trial that diverges is recorded as failed and the search goes on. */
+static enum status try_configuration(struct engine *engine, const uint8_t *level, const char *note, size_t total)
+{
+    struct err *err = engine->err;
+    struct trials *trials = &engine->trials;
+    struct trial_outcome outcome = {.size = trials_size(trials, level)};
+    size_t index = engine->archive.n;
+    char label[48], folder[64];
+    snprintf(label, sizeof label, "[trial %zu/%zu] ", index + 1, total);
+    snprintf(folder, sizeof folder, "search/trial-%zu", index);
+    char *checkpoint_dir = path_join(engine->config->output_dir, folder);
+    if (!checkpoint_dir)
+        return err_set(err, ERR_MEMORY, "out of memory for a path");
+    enum status status = trials_set(trials, level, err);
+    if (status == OK)
+        status = trials_finetune(trials, trials->steps, label, checkpoint_dir, err);
+    if (status == OK)
+        status = trials_score(trials, PART_SEARCH, &trials->model, &trials->lora, &outcome, err);
+    if (status == OK && !isfinite(outcome.score))
+        status = err_set(err, ERR_DIVERGED, "the score is not finite");
+    if (status == OK || status == ERR_DIVERGED) {
+        struct search_point point = {.level = level, .size = outcome.size, .score = outcome.score,
+                                     .variance = outcome.variance, .failed = status == ERR_DIVERGED};
+        if (point.failed)
+            log_line(&engine->log, "%sfailed: %s", label, err->text);
+        status = engine_record_trial(engine, &point, &outcome, point.failed ? err->text : note);
+        dir_remove(checkpoint_dir);
+    }
+    free(checkpoint_dir);
+    return status;
+}
+
+static void log_trial(const struct engine *engine, size_t total)
+{
+    const struct search_point *p = &engine->archive.point[engine->archive.n - 1];
+    struct text levels = {0};
+    level_text(engine, p->level, &levels);
+    if (!p->failed)
+        log_line(&engine->log, "[trial %zu/%zu] %s  size %.3f MB  score %.4f +- %.4f", engine->archive.n, total, levels.s,
+                 p->size / 1e6, p->score, sqrt(p->variance));
+    text_free(&levels);
+}
+
+static enum status search(struct engine *engine)
+{
+    const struct config *config = engine->config;
+    struct search_options options = {.strategy = config->search, .seed = (uint64_t)config->seed,
+                                     .num_initial = (size_t)config->num_initial, .num_trials = (size_t)config->num_trials,
+                                     .stop_gain = config->search_stop_gain, .stop_patience = (size_t)config->search_stop_patience};
+    size_t total = options.num_initial + options.num_trials;
+    uint8_t *level = calloc(engine->space.n, 1);
+    if (!level)
+        return err_set(engine->err, ERR_MEMORY, "out of memory for a configuration");
+    enum status status = OK;
+    while (status == OK && engine->archive.n < total) {
+        bool done = false;
+        char note[128] = "";
+        status = stop_check(engine->err);
+        if (status == OK && config->max_hours > 0 && clock_s() - engine->started_s > config->max_hours * 3600)
+            break;
+        if (status == OK)
+            status = search_propose(&engine->space, &engine->archive, &options, level, &done, note, engine->err);
+        if (status != OK || done)
+            break;
+        status = try_configuration(engine, level, note, total);
+        if (status == OK)
+            log_trial(engine, total);
+    }
+    free(level);
+    return status;
+}
+
+/* ---- the milestones of the final table ---- */
+
+/* The level of every variable: lowest, highest, or the pick's. */
+static enum status milestone_level(struct engine *engine, enum milestone which, uint8_t *level)
+{
+    for (size_t i = 0; i < engine->space.n; i++)
+        level[i] = which == ALL_HIGH ? (uint8_t)(engine->space.n_levels[i] - 1) : 0;
+    if (which != PICK)
+        return OK;
+    if (strcmp(engine->config->search, "none") == 0) /* one configuration: the pinned formats, the rest at the first level */
+        return OK;
+    TRY(search_pick(&engine->archive, engine->config->search_lambda, engine->max_size, &engine->pick, engine->err));
+    memcpy(level, engine->archive.point[engine->pick].level, engine->space.n);
+    return OK;
+}
+
+static enum status keep_curve(struct engine *engine, struct milestone_record *record)
+{
+    const struct finetune *f = &engine->trials.finetune;
+    free(record->curve);
+    record->n_curve = f->n_curve;
+    record->curve = calloc(f->n_curve ? f->n_curve : 1, sizeof *record->curve);
+    if (!record->curve)
+        return err_set(engine->err, ERR_MEMORY, "out of memory for a loss curve");
+    memcpy(record->curve, f->curve, f->n_curve * sizeof *f->curve);
+    return OK;
+}
+
+/* Fine-tunes a configuration as a trial would be and scores it on the report part.  The pick's adapter is wanted afterwards, so it
+ * is fine-tuned (or read back from its checkpoint) even when its scores are known. */
+static enum status reach_milestone(struct engine *engine, enum milestone which)
+{
+    struct milestone_record *record = &engine->milestone[which];
+    if (record->done && which != PICK)
+        return OK;
+    int64_t steps = engine->config->final_steps ? engine->config->final_steps : engine->trials.steps;
+    char label[32], folder[32];
+    snprintf(label, sizeof label, "[%s] ", milestone_name[which]);
+    snprintf(folder, sizeof folder, "%s%s", which == PICK ? "" : "search/", which == PICK ? "." : milestone_name[which]);
+    if (!record->level)
+        record->level = calloc(engine->space.n, 1);
+    if (!record->level)
+        return err_set(engine->err, ERR_MEMORY, "out of memory for a configuration");
+    TRY(milestone_level(engine, which, record->level));
+    TRY(trials_set(&engine->trials, record->level, engine->err));
+    char *dir = path_join(engine->config->output_dir, folder);
+    if (!dir)
+        return err_set(engine->err, ERR_MEMORY, "out of memory for a path");
+    enum status status = trials_finetune(&engine->trials, steps, label, dir, engine->err);
+    if (status == OK && which != PICK)
+        dir_remove(dir);
+    free(dir);
+    if (status != OK || record->done)
+        return status;
+    record->outcome.size = trials_size(&engine->trials, record->level);
+    TRY(trials_score(&engine->trials, PART_REPORT, &engine->trials.model, &engine->trials.lora, &record->outcome, engine->err));
+    TRY(keep_curve(engine, record));
+    log_line(&engine->log, "%sreport part: %.4f +- %.4f, %.3f MB", label, record->outcome.score, sqrt(record->outcome.variance),
+             record->outcome.size / 1e6);
+    return engine_record_milestone(engine, which);
+}
+
+/* ---- the whole job ---- */
+
+static enum status compress(struct engine *engine)
+{
+    TRY(engine_prune(engine));
+    TRY(engine_place_training(engine));
+    engine->max_size = size_budget(engine);
+    trials_space(&engine->trials, engine->max_size, &engine->space);
+    TRY(engine_open_journal(engine));
+    if (!engine->milestone[AFTER_PRUNING].done) {
+        struct milestone_record *after = &engine->milestone[AFTER_PRUNING];
+        TRY(trials_score(&engine->trials, PART_REPORT, &engine->pruned, NULL, &after->outcome, engine->err));
+        after->outcome.size = (double)plan_bytes(&engine->pruned.plan, &engine->shape, 32);
+        TRY(engine_record_milestone(engine, AFTER_PRUNING));
+        log_line(&engine->log, "after pruning, untuned: %.4f", after->outcome.score);
+    }
+    if (strcmp(engine->config->search, "none") != 0) {
+        TRY(search(engine));
+        TRY(reach_milestone(engine, ALL_LOW));
+        TRY(reach_milestone(engine, ALL_HIGH));
+    }
+    TRY(reach_milestone(engine, PICK));
+    engine->peak_bytes = process_peak_bytes();
+    TRY(engine_write_outputs(engine));
+    return engine_write_report(engine);
+}
+
+static enum status prepare_output_dir(struct engine *engine)
+{
+    struct err *err = engine->err;
+    const char *dir = engine->config->output_dir;
+    static const char *const folders[] = {"search", "eval"};
+    TRY(dir_make(dir, err));
+    TRY(dir_lock(dir, &engine->lock_fd, err));
+    TRY(dir_sweep(dir, err));
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        char *path = path_join(dir, folders[i]);
+        enum status status = path ? dir_make(path, err) : err_set(err, ERR_MEMORY, "out of memory for a path");
+        if (status == OK)
+            status = dir_sweep(path, err);
+        free(path);
+        TRY(status);
+    }
+    return OK;
+}
+
+static enum status run(struct engine *engine)
+{
+    bool full = strcmp(engine->config->train_mode, "full") == 0;
+    TRY(config_check(engine->config, engine->err));
+    TRY(engine_load_inputs(engine));
+    if (full)
+        TRY(prepare_output_dir(engine));
+    if (full)
+        return engine_train_full(engine);
+    TRY(engine_plan_memory(engine));
+    TRY(prepare_output_dir(engine));
+    return compress(engine);
+}
+
+static void engine_new(struct engine *engine, struct veneer *job)
+{
+    memset(engine, 0, sizeof *engine);
+    engine->config = &job->config;
+    engine->log = job->log;
+    engine->err = &job->err;
+    engine->started_s = clock_s();
+    engine->lock_fd = -1;
+    linalg_init();
+}
+
+/* ---- veneer.h ---- */
+
+/* ERR_DIVERGED has no exit code of its own: outside a trial it is a failure. */
+static int code_of(enum status status)
+{
+    return status == ERR_DIVERGED ? VENEER_FAILED : (int)status;
+}
+
+const char *veneer_version(void)
+{
+    return "0.1.0";
+}
+
+int veneer_new(struct veneer **job)
+{
+    *job = calloc(1, sizeof **job);
+    if (!*job)
+        return VENEER_MEMORY;
+    return code_of(config_new(&(*job)->config, &(*job)->err));
+}
+
+void veneer_free(struct veneer *job)
+{
+    if (!job)
+        return;
+    config_free(&job->config);
+    text_free(&job->text);
+    free(job);
+}
+
+void veneer_log(struct veneer *job, void (*line)(void *user, const char *text), void *user)
+{
+    job->log = (struct log){.line = line, .user = user};
+}
+
+int veneer_read(struct veneer *job, const char *path)
+{
+    return code_of(config_read(&job->config, path, &job->err));
+}
+
+int veneer_set(struct veneer *job, const char *assignment, const char *where)
+{
+    return code_of(config_set(&job->config, assignment, where, &job->err));
+}
+
+static int give_text(struct veneer *job, const char **text)
+{
+    *text = job->text.s;
+    if (job->text.failed || !job->text.s)
+        return code_of(err_set(&job->err, ERR_MEMORY, "out of memory for a text"));
+    return VENEER_OK;
+}
+
+int veneer_print_config(struct veneer *job, const char **text)
+{
+    text_clear(&job->text);
+    config_print(&job->config, true, &job->text);
+    return give_text(job, text);
+}
+
+int veneer_help(struct veneer *job, const char **text)
+{
+    text_clear(&job->text);
+    config_help(&job->text);
+    return give_text(job, text);
+}
+
+int veneer_plan(struct veneer *job, const char **text)
+{
+    struct engine engine;
+    engine_new(&engine, job);
+    text_clear(&job->text);
+    *text = NULL;
+    enum status status = config_check(&job->config, &job->err);
+    if (status == OK)
+        status = engine_load_inputs(&engine);
+    enum status fits = OK;
+    if (status == OK) {
+        fits = engine_plan_memory(&engine);
+        status = fits == ERR_MEMORY ? OK : fits;
+    }
+    if (status == OK) {
+        engine_print_plan(&engine, &job->text);
+        status = (enum status)give_text(job, text);
+    }
+    engine_free(&engine);
+    return code_of(status != OK ? status : fits);
+}
+
+int veneer_run(struct veneer *job)
+{
+    struct engine engine;
+    engine_new(&engine, job);
+    enum status status = run(&engine);
+    engine_free(&engine);
+    return code_of(status);
+}
+
+void veneer_stop(void)
+{
+    stop_request();
+}
+
+const char *veneer_error(const struct veneer *job)
+{
+    return job->err.text;
+}

@@ -1,0 +1,116 @@
+/* engine.h: the state of one job, shared by the engine's files; not public (veneer.h is).
+ *
+ * engine.c       veneer.h's functions, the order of the stages
+ * engine_load.c  inputs, memory plan, pruning
+ * engine_scratch.c  a model from random weights, all parameters trained
+ * engine_journal.c  what is remembered between runs of the same command
+ * engine_output.c   exported files      engine_report.c  report.html */
+#ifndef VENEER_ENGINE_H
+#define VENEER_ENGINE_H
+#include "base/arena.h"
+#include "base/err.h"
+#include "base/journal.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "config.h"
+#include "evaluate.h"
+#include "finetune.h"
+#include "io/checkpoint.h"
+#include "io/dataset.h"
+#include "io/tasks.h"
+#include "io/tokenizer.h"
+#include "model.h"
+#include "prune.h"
+#include "search.h"
+#include "trial.h"
+
+/* The five rows of the final table. */
+enum milestone { BEFORE_PRUNING, AFTER_PRUNING, ALL_LOW, ALL_HIGH, PICK, MILESTONES };
+extern const char *const milestone_name[MILESTONES]; /* "before", "after", "low", "high", "pick" */
+
+struct milestone_record {
+    bool done;
+    struct trial_outcome outcome;
+    struct finetune_point *curve; /* owned; NULL for the first two */
+    size_t n_curve;
+    uint8_t *level;               /* owned, [variables]; NULL for the first two */
+};
+
+/* Bytes of each lifetime, planned before any is taken. */
+struct memory_plan {
+    size_t base_weights;    /* the model as loaded, until it is pruned */
+    size_t importance;      /* gradients of its linears */
+    size_t weights;         /* pruned, F32: what every format is made from */
+    size_t variants;        /* every linear in every format with its adapter's start */
+    size_t optimizer;       /* adapters, gradients, moments, micro-batch */
+    size_t activations;     /* of a batch; kept or recomputed */
+    size_t scratch;         /* of the kernels */
+    size_t start;           /* LoftQ's workspace for the largest linear */
+    size_t program;         /* code, libraries, text of data and tasks: resident when the plan was made */
+    size_t peak;            /* the largest sum that exists at one time */
+    bool keep_activations;
+};
+
+struct engine {
+    const struct config *config;
+    struct log log;
+    struct err *err;
+    double started_s;
+    int lock_fd;
+
+    /* inputs */
+    struct checkpoint *checkpoint;
+    struct tokenizer *own_tokenizer; /* from scratch */
+    const struct tokenizer *tokenizer;
+    struct dataset dataset, held_out;
+    struct task task[MAX_TASKS];
+    struct trial_tasks tasks;
+    size_t dropped[MAX_TASKS];
+
+    /* shapes and memory */
+    struct model_config base_shape, shape; /* before and after pruning */
+    struct prune_options prune_options;
+    double group_ratio, achieved_ratio;
+    struct memory_plan memory;
+    struct arena base_weights, importance, weights, variants, optimizer, activations, scratch;
+    struct ops_context ops;
+    struct model base, pruned;
+    struct model_run run;
+    struct trials trials;
+
+    /* progress */
+    struct journal journal;
+    struct search_space space;
+    struct search_archive archive;
+    struct text trial_notes; /* one line a trial: seed or why it was proposed */
+    struct milestone_record milestone[MILESTONES];
+    double max_size;
+    size_t pick;
+    double peak_bytes;
+};
+
+/* engine_load.c */
+enum status engine_load_inputs(struct engine *engine);
+enum status engine_plan_memory(struct engine *engine);  /* counts every lifetime; ERR_MEMORY when it does not fit */
+void engine_print_plan(struct engine *engine, struct text *out);
+enum status engine_prune(struct engine *engine);        /* loads, scores milestone BEFORE_PRUNING, prunes, frees the base */
+enum status engine_place_training(struct engine *engine);
+void engine_free(struct engine *engine);
+
+/* engine_scratch.c */
+enum status engine_train_full(struct engine *engine);
+
+/* engine_journal.c */
+enum status engine_open_journal(struct engine *engine); /* ERR_INPUT when output_dir holds another run: says which key differs */
+enum status engine_record_trial(struct engine *engine, const struct search_point *point, const struct trial_outcome *outcome,
+                                const char *note);
+enum status engine_record_milestone(struct engine *engine, enum milestone milestone);
+
+/* engine_output.c */
+enum status engine_write_outputs(struct engine *engine);
+enum status engine_write_scratch(struct engine *engine);
+
+/* engine_report.c */
+enum status engine_write_report(struct engine *engine);
+
+#endif

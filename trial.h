@@ -1,0 +1,91 @@
+/* trial.h: one configuration tried out: the model in its formats, adapters started, fine-tuned, scored.
+ *
+ * All levels of all linears are quantized and their adapters started once (a linear's start depends only on its weights, its
+ * format and its rank), then swapped by pointer; a trial costs fine-tuning and scoring.  What it is not: it chooses nothing. */
+#ifndef VENEER_TRIAL_H
+#define VENEER_TRIAL_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "config.h"
+#include "evaluate.h"
+#include "finetune.h"
+#include "model.h"
+#include "search.h"
+
+enum { MAX_LEVELS = 16, MAX_TASKS = 8 };
+
+/* A linear in one format with its adapter's start. */
+struct variant {
+    struct qmat q;
+    real *A, *B;
+    bool ready;
+};
+
+struct trial_tasks {
+    char name[MAX_TASKS][32];
+    struct evaluate_set *search[MAX_TASKS], *report[MAX_TASKS];
+    size_t n;
+};
+
+struct trials {
+    const struct config *config;
+    struct log log;
+    const struct model *source; /* pruned, all F32 */
+    const struct dataset *dataset, *held_out; /* held_out: objective = loss */
+    const struct trial_tasks *tasks;
+    struct model_run *run;
+
+    struct plan plan;                 /* widths, ranks, alphas; formats of the last configuration that was set */
+    enum format format[MAX_LEVELS];   /* of the levels, ascending in stored bytes; pinned formats behind them */
+    size_t n_levels, n_formats;
+    uint8_t *pinned;                  /* [n_linears] index into format, or 255 */
+    size_t n_linears, n_variables;
+    uint8_t *n_variable_levels;       /* [n_variables] n_levels, or 1 when all its linears are pinned */
+    double **feature;                 /* [n_variables] position of each level, 0..1 */
+    double *bytes;                    /* [n_linears][n_formats] stored bytes of a linear */
+    double fixed_bytes;               /* embeddings, norms, biases, adapters */
+
+    struct variant *variant;          /* [n_linears][n_formats] */
+    struct model model;               /* the view whose linears are swapped */
+    struct lora lora;
+    struct finetune finetune;
+    int64_t steps;                    /* of a trial */
+};
+
+struct trial_outcome {
+    double score, variance;            /* objective: larger is better */
+    struct evaluate_result task[MAX_TASKS];
+    size_t n_tasks;
+    double held_out_loss;              /* NaN unless objective = loss */
+    double first_loss, last_loss;      /* of fine-tuning; NaN when there was none */
+    double size;                       /* stored bytes */
+};
+
+/* The static part: levels, pins, bytes, features (no arena).  ERR_INPUT when a pinned format does not fit a shape. */
+enum status trials_init(struct trials *trials, const struct config *config, const struct model_config *shape, struct err *err);
+void trials_free(struct trials *trials);
+/* Counts or carves: `weights` takes the variants, `optimizer` adapters with moments, `activations` the micro-batch. */
+void trials_place_weights(struct trials *trials, const struct model_config *shape, struct arena *weights);
+void trials_place_training(struct trials *trials, const struct model_config *shape, int64_t max_steps, struct arena *optimizer);
+
+/* search.h's view of the space (borrows trials). */
+void trials_space(struct trials *trials, double max_size, struct search_space *space);
+double trials_size(const struct trials *trials, const uint8_t *level);
+
+/* Puts a configuration into trials->model, trials->plan and trials->lora (adapters at their start, moments 0). */
+enum status trials_set(struct trials *trials, const uint8_t *level, struct err *err);
+/* Fine-tunes what was set. checkpoint_dir may be NULL. */
+enum status trials_finetune(struct trials *trials, int64_t steps, const char *label, const char *checkpoint_dir, struct err *err);
+/* Scores what is there: part search or report of every task, or the held-out loss. with_adapters false: the bare model. */
+enum status trials_score(struct trials *trials, enum task_part part, const struct model *model, const struct lora *lora,
+                         struct trial_outcome *outcome, struct err *err);
+
+/* Fine-tuning options that the configuration asks for, for `steps` optimizer steps. */
+void trial_options(const struct config *config, int64_t steps, struct finetune_options *options);
+
+#endif
