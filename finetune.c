@@ -1,0 +1,287 @@
+/* finetune.c: the training loop: batches, accumulation, the step, the watchdog, progress lines. */
+#include "finetune.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/rng.h"
+#include "base/stop.h"
+#include "finetune_checkpoint.h"
+
+enum { MOST_SKIPPED = 5, WINDOW = 8 };
+
+int64_t finetune_steps(int64_t max_steps, double num_epochs, size_t n, int64_t batch_size)
+{
+    if (max_steps > 0)
+        return max_steps;
+    double steps = ceil(num_epochs * (double)n / (double)batch_size);
+    return steps < 1 ? 1 : (int64_t)steps;
+}
+
+size_t finetune_rows(const struct dataset *dataset, int64_t micro_batch_size)
+{
+    return (size_t)micro_batch_size * (size_t)dataset->longest;
+}
+
+void finetune_place(struct finetune *finetune, const struct dataset *dataset, int64_t micro_batch_size, int64_t max_steps,
+                    struct arena *arena)
+{
+    size_t rows = finetune_rows(dataset, micro_batch_size);
+    finetune->max_rows = rows;
+    finetune->max_segments = (size_t)micro_batch_size;
+    finetune->max_steps = (size_t)max_steps;
+    finetune->n_curve = 0;
+    finetune->tokens = arena_take(arena, rows, sizeof *finetune->tokens);
+    finetune->positions = arena_take(arena, rows, sizeof *finetune->positions);
+    finetune->labels = arena_take(arena, rows, sizeof *finetune->labels);
+    finetune->segments = arena_take(arena, finetune->max_segments, sizeof *finetune->segments);
+    finetune->order = arena_take(arena, dataset->n, sizeof *finetune->order);
+    finetune->curve = arena_take(arena, finetune->max_steps, sizeof *finetune->curve);
+}
+
+/* ---- the order of the data: a new shuffle each epoch, a function of (seed, epoch) ---- */
+
+struct reader {
+    const struct dataset *dataset;
+    uint32_t *order;
+    uint64_t seed;
+    int64_t epoch; /* whose shuffle is in order; -1: none */
+};
+
+static const struct example *example_at(struct reader *reader, uint64_t sequence)
+{
+    uint64_t n = reader->dataset->n;
+    int64_t epoch = (int64_t)(sequence / n);
+    if (epoch != reader->epoch) {
+        for (size_t i = 0; i < n; i++)
+            reader->order[i] = (uint32_t)i;
+        struct rng rng = {.seed = reader->seed, .stream = RNG_DATA_ORDER, .step = (uint32_t)epoch};
+        rng_shuffle(&rng, reader->order, n);
+        reader->epoch = epoch;
+    }
+    return &reader->dataset->example[reader->order[sequence % n]];
+}
+
+static size_t labels_of(const struct example *e)
+{
+    size_t count = 0;
+    for (int32_t t = 0; t < e->n; t++)
+        count += e->labels[t] >= 0;
+    return count;
+}
+
+/* Sequences first .. first+n-1 one after the other, without padding. */
+static struct batch make_batch(struct finetune *f, struct reader *reader, uint64_t first, size_t n, size_t *labels)
+{
+    size_t row = 0;
+    *labels = 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct example *e = example_at(reader, first + i);
+        f->segments[i] = (struct segment){.start = (int32_t)row, .len = e->n};
+        for (int32_t t = 0; t < e->n; t++, row++) {
+            f->tokens[row] = e->tokens[t];
+            f->labels[row] = e->labels[t];
+            f->positions[row] = t;
+        }
+        *labels += labels_of(e);
+    }
+    return (struct batch){.n = row, .tokens = f->tokens, .positions = f->positions, .labels = f->labels,
+                          .segments = f->segments, .n_segments = n};
+}
+
+/* ---- a step ---- */
+
+struct loop {
+    struct finetune *f;
+    struct model_run *run;
+    const struct model *model;
+    struct finetune_target *target;
+    const struct finetune_options *options;
+    struct reader reader;
+    struct finetune_state state; /* p, g, m, v, step: what a checkpoint holds */
+    real *g;
+    int64_t steps, micros;       /* micro-batches a step */
+    int in_a_row;                /* steps skipped without one in between that was taken */
+    double started_s, told_s;
+    uint64_t rows_done;
+};
+
+static size_t labels_of_step(struct loop *loop)
+{
+    uint64_t first = (uint64_t)loop->state.step * (uint64_t)loop->options->batch_size;
+    size_t count = 0;
+    for (int64_t i = 0; i < loop->options->batch_size; i++)
+        count += labels_of(example_at(&loop->reader, first + (uint64_t)i));
+    return count;
+}
+
+/* Gradients of the step's mean loss into g; its value into *loss. */
+static enum status accumulate(struct loop *loop, double *loss, int64_t *rows, struct err *err)
+{
+    const struct finetune_options *o = loop->options;
+    uint64_t first = (uint64_t)loop->state.step * (uint64_t)o->batch_size;
+    size_t in_step = labels_of_step(loop);
+    *loss = 0;
+    *rows = 0;
+    memset(loop->g, 0, loop->state.n * sizeof *loop->g);
+    for (int64_t i = 0; i < loop->micros; i++) {
+        int64_t done = i * o->micro_batch_size, left = o->batch_size - done;
+        size_t n = (size_t)(left < o->micro_batch_size ? left : o->micro_batch_size), labels, count;
+        struct batch batch = make_batch(loop->f, &loop->reader, first + (uint64_t)done, n, &labels);
+        double weight = o->micro_mean ? 1.0 / ((double)loop->micros * (double)labels) : 1.0 / (double)in_step, sum;
+        uint32_t number = (uint32_t)(loop->state.step * loop->micros + i);
+        TRY(model_train(loop->run, loop->model, loop->target->lora, loop->target->grads, &batch, (real)weight, number, &sum, &count,
+                        err));
+        *loss += sum * weight;
+        *rows += (int64_t)batch.n;
+    }
+    return OK;
+}
+
+/* A gradient that is not finite is not taken: p, m, v stay; five in a row end the run. */
+static enum status skip_step(struct loop *loop, double loss, struct err *err)
+{
+    loop->f->skipped++;
+    if (++loop->in_a_row < MOST_SKIPPED)
+        return OK;
+    return err_set(err, ERR_DIVERGED, "step %lld: loss %g or its gradient is not finite for the %dth step in a row",
+                   (long long)loop->state.step + 1, loss, MOST_SKIPPED);
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median_loss(const struct finetune_point *p, size_t n)
+{
+    double value[WINDOW];
+    size_t k = 0;
+    for (size_t i = 0; i < n; i++)
+        if (isfinite(p[i].loss))
+            value[k++] = p[i].loss;
+    if (k == 0)
+        return NAN;
+    qsort(value, k, sizeof *value, by_value);
+    return value[k / 2];
+}
+
+/* The median of the last eight losses against that of the first eight: three times as high is not noise. */
+static enum status watch(const struct loop *loop, struct err *err)
+{
+    const struct finetune *f = loop->f;
+    if (f->n_curve < 2 * WINDOW)
+        return OK;
+    double first = median_loss(f->curve, WINDOW), last = median_loss(f->curve + f->n_curve - WINDOW, WINDOW);
+    if (!(last > 3 * first))
+        return OK;
+    return err_set(err, ERR_DIVERGED, "step %lld: the median of the last %d losses is %.4g, of the first %d it was %.4g",
+                   (long long)loop->state.step, WINDOW, last, WINDOW, first);
+}
+
+static void tell(struct loop *loop, const struct finetune_point *p)
+{
+    double now = clock_s();
+    if (now - loop->told_s < 2 && p->step != loop->steps)
+        return;
+    loop->told_s = now;
+    double spent = now - loop->started_s, speed = spent > 0 ? (double)loop->rows_done / spent : 0;
+    double left = speed > 0 ? (double)(loop->steps - p->step) * (double)p->tokens / speed : 0;
+    long s = (long)left;
+    log_line(&loop->options->log, "%sstep %lld/%lld  loss %.3f  gnorm %.2f  lr %.1e  %.0f tok/s  mem %.2f GiB  ETA %02ld:%02ld:%02ld",
+             loop->options->label ? loop->options->label : "", (long long)p->step, (long long)loop->steps, p->loss, p->norm, p->rate,
+             speed, process_now_bytes() / 1073741824.0, s / 3600, s / 60 % 60, s % 60);
+}
+
+static enum status one_step(struct loop *loop, struct err *err)
+{
+    double loss, norm = NAN;
+    int64_t rows;
+    enum status status = accumulate(loop, &loss, &rows, err);
+    if (status != OK && status != ERR_DIVERGED)
+        return status;
+    if (status == OK)
+        status = optim_step(&loop->options->optim, loop->run->ops, loop->state.step, loop->state.p, loop->g, loop->state.m,
+                            loop->state.v, loop->state.n, &norm, err);
+    if (status == ERR_DIVERGED)
+        TRY(skip_step(loop, loss, err));
+    else if (status != OK)
+        return status;
+    else
+        loop->in_a_row = 0;
+    struct finetune_point point = {.step = loop->state.step + 1, .loss = loss, .norm = norm, .tokens = rows,
+                                   .rate = optim_rate(&loop->options->optim, loop->state.step)};
+    loop->f->curve[loop->f->n_curve++] = point;
+    loop->state.step++;
+    loop->rows_done += (uint64_t)rows;
+    tell(loop, &point);
+    return watch(loop, err);
+}
+
+/* ---- the run ---- */
+
+static void start_loop(struct loop *loop, struct finetune *f, const struct dataset *dataset, int64_t steps)
+{
+    struct finetune_target *t = loop->target;
+    const struct finetune_options *o = loop->options;
+    loop->f = f;
+    loop->reader = (struct reader){.dataset = dataset, .order = f->order, .seed = o->seed, .epoch = -1};
+    loop->state = t->grads ? (struct finetune_state){.n = t->grads->n, .p = t->p, .m = t->m, .v = t->v}
+                           : (struct finetune_state){.n = t->lora->n, .p = t->lora->p, .m = t->lora->m, .v = t->lora->v};
+    loop->state.finetune = f;
+    loop->g = t->grads ? t->grads->block : t->lora->g;
+    loop->steps = steps;
+    loop->micros = (o->batch_size + o->micro_batch_size - 1) / o->micro_batch_size;
+    loop->started_s = loop->told_s = clock_s();
+    f->n_curve = 0;
+    f->skipped = 0;
+    memset(loop->state.m, 0, loop->state.n * sizeof(real));
+    memset(loop->state.v, 0, loop->state.n * sizeof(real));
+}
+
+/* What must agree for a checkpoint to belong to this run: its start and everything that steers it. */
+static uint32_t identity(const struct loop *loop)
+{
+    const struct finetune_options *o = loop->options;
+    char text[512];
+    int n = snprintf(text, sizeof text, "%.9g %.9g %.9g %.9g %.9g %.9g %d %lld %lld %lld %lld %lld %d %llu %zu %llu", (double)o->optim.lr,
+                     (double)o->optim.beta1, (double)o->optim.beta2, (double)o->optim.eps, (double)o->optim.weight_decay,
+                     (double)o->optim.max_grad_norm, (int)o->optim.schedule, (long long)o->optim.warmup_steps,
+                     (long long)o->optim.total_steps, (long long)loop->steps, (long long)o->batch_size,
+                     (long long)o->micro_batch_size, o->micro_mean, (unsigned long long)o->seed, loop->reader.dataset->n,
+                     (unsigned long long)loop->reader.dataset->tokens);
+    return crc32c(crc32c(0, text, (size_t)n), loop->state.p, loop->state.n * sizeof(real));
+}
+
+enum status finetune_run(struct finetune *finetune, struct model_run *run, const struct model *model,
+                         struct finetune_target *target, const struct dataset *dataset, int64_t steps,
+                         const struct finetune_options *options, struct err *err)
+{
+    struct loop loop = {.run = run, .model = model, .target = target, .options = options};
+    if ((size_t)steps > finetune->max_steps)
+        return err_set(err, ERR_FAILED, "%lld steps are asked for, memory was planned for %zu", (long long)steps, finetune->max_steps);
+    start_loop(&loop, finetune, dataset, steps);
+    const char *dir = options->checkpoint_dir;
+    loop.state.identity = identity(&loop);
+    if (dir)
+        TRY(finetune_restore(&loop.state, dir, &options->log, err));
+    while (loop.state.step < steps) {
+        enum status status = stop_check(err);
+        if (status == OK)
+            status = one_step(&loop, err);
+        if (status == ERR_STOPPED && dir && loop.state.step > 0) {
+            struct err saving;
+            if (finetune_save(&loop.state, dir, &saving) != OK)
+                return err_set(err, ERR_FAILED, "%s", saving.text);
+        }
+        TRY(status);
+        bool last = loop.state.step == steps;
+        if (dir && options->save_steps > 0 && (last || loop.state.step % options->save_steps == 0))
+            TRY(finetune_save(&loop.state, dir, err));
+    }
+    return OK;
+}

@@ -1,0 +1,21 @@
+/* finetune_checkpoint.h: what a stopped fine-tuning leaves behind and goes on from; private to finetune. */
+#ifndef VENEER_FINETUNE_CHECKPOINT_H
+#define VENEER_FINETUNE_CHECKPOINT_H
+#include "finetune.h"
+
+struct finetune_state {
+    size_t n;            /* parameters */
+    real *p, *m, *v;     /* [n] */
+    int64_t step;        /* steps finished */
+    uint32_t identity;   /* of the run */
+    struct finetune *finetune; /* curve and count of skipped steps */
+};
+
+/* Publishes dir/checkpoint-STEP/state.bin:
+ *   | one JSON line: magic, version, step, n, identity, curve length, skipped | p | m | v | curve | sha256 of all before, 64 hex digits |
+ * and removes all but the two newest. */
+enum status finetune_save(const struct finetune_state *state, const char *dir, struct err *err);
+/* Goes to the newest checkpoint of this run that is whole; step stays 0 when there is none.  A damaged one is named and passed over. */
+enum status finetune_restore(struct finetune_state *state, const char *dir, const struct log *log, struct err *err);
+
+#endif
