@@ -1,0 +1,404 @@
+/* evaluate.c: multiple-choice scoring with lm-evaluation-harness' semantics.
+ *
+ * Source of the rules: lm_eval/api/task.py, api/model.py (_encode_pair), models/huggingface.py as described in the docs. */
+#include "evaluate.h"
+
+#include <ctype.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/stop.h"
+
+/* A document made ready: what all choices have in common, then each choice's own rows.
+ * tokens: | prefix (shared) | rest of choice 0 | rest of choice 1 | ...; a choice's rest begins with the last shared input token, since
+ * that row predicts the first token in which the choices differ. */
+struct ready {
+    int64_t idx;
+    int32_t gold, n_choices;
+    int32_t prefix;                  /* rows shared by all choices */
+    int32_t *tokens, *labels;        /* [rows] */
+    int32_t rows;
+    int32_t start[MAX_CHOICES], len[MAX_CHOICES]; /* own rows of a choice */
+    int32_t characters[MAX_CHOICES];
+};
+
+struct evaluate_set {
+    char task[32];
+    bool has_norm, headline_norm, greedy;
+    struct ready *doc;
+    struct evaluate_sample *sample;
+    double *loglikelihood; /* [n * MAX_CHOICES] */
+    bool *all_greedy;      /* [n] */
+    size_t n, most_rows;
+    /* a batch under way */
+    struct batch batch;
+    int32_t *tokens, *positions, *labels;
+    struct segment *segments;
+    double *nll;
+    uint8_t *is_greedy;
+    size_t capacity;
+};
+
+/* ---- tokens of a (context, continuation) pair ---- */
+
+/* The whitespace that ends a context belongs to the continuation: returns the length of the context without it. */
+static size_t without_trailing_space(const char *context)
+{
+    size_t n = strlen(context);
+    while (n > 0 && isspace((unsigned char)context[n - 1]))
+        n--;
+    return n;
+}
+
+static int32_t prefix_token(const struct tokenizer *tokenizer)
+{
+    return tokenizer_bos(tokenizer) >= 0 ? tokenizer_bos(tokenizer) : tokenizer_eos(tokenizer);
+}
+
+static bool wants_bos(const struct tokenizer *tokenizer, const struct evaluate_options *options)
+{
+    return options->bos == BOS_YES || (options->bos == BOS_AUTO && tokenizer_add_bos(tokenizer));
+}
+
+/* Context and continuation are one text to the tokenizer; what stands behind the context's own token count is the continuation. */
+static enum status encode_together(struct tokens *out, size_t *context_n, const char *context, const char *continuation, bool bos,
+                                   const struct tokenizer *tokenizer, struct err *err)
+{
+    size_t keep = without_trailing_space(context), rest = strlen(context) - keep, n = strlen(continuation);
+    char *text = malloc(keep + rest + n + 1);
+    struct tokens alone = {0};
+    if (!text)
+        return err_set(err, ERR_MEMORY, "out of memory for a document");
+    memcpy(text, context, keep + rest);
+    memcpy(text + keep + rest, continuation, n + 1);
+    enum status status = bos ? tokens_push(out, tokenizer_bos(tokenizer), err) : OK;
+    if (status == OK)
+        status = tokenizer_encode(tokenizer, text, keep + rest + n, true, out, err);
+    if (status == OK)
+        status = tokenizer_encode(tokenizer, context, keep, true, &alone, err);
+    *context_n = alone.n + (bos ? 1 : 0);
+    free(text);
+    tokens_free(&alone);
+    return status;
+}
+
+static enum status encode_apart(struct tokens *out, size_t *context_n, const char *context, const char *continuation, bool bos,
+                                const struct tokenizer *tokenizer, struct err *err)
+{
+    if (bos)
+        TRY(tokens_push(out, tokenizer_bos(tokenizer), err));
+    TRY(tokenizer_encode(tokenizer, context, strlen(context), true, out, err));
+    *context_n = out->n;
+    return tokenizer_encode(tokenizer, continuation, strlen(continuation), true, out, err);
+}
+
+/* All tokens of a pair and how many are context; an empty context becomes the prefix token; too long ones lose their left. */
+static enum status encode_pair(struct tokens *out, size_t *context_n, const struct task_doc *doc, int choice,
+                               const struct tokenizer *tokenizer, size_t max_length, const struct evaluate_options *options,
+                               struct err *err)
+{
+    const char *context = doc->context[choice], *continuation = doc->continuation[choice];
+    if (*context == 0) {
+        TRY(tokens_push(out, prefix_token(tokenizer), err));
+        *context_n = 1;
+        TRY(tokenizer_encode(tokenizer, continuation, strlen(continuation), true, out, err));
+    } else {
+        bool bos = wants_bos(tokenizer, options) && tokenizer_bos(tokenizer) >= 0;
+        TRY((options->legacy ? encode_apart : encode_together)(out, context_n, context, continuation, bos, tokenizer, err));
+    }
+    if (*context_n < 1 || *context_n >= out->n)
+        return err_set(err, ERR_INPUT, "document %lld: choice %d has no token of its own", (long long)doc->idx, choice);
+    if (out->n > max_length + 1) {
+        size_t cut = out->n - (max_length + 1);
+        memmove(out->id, out->id + cut, (max_length + 1) * sizeof *out->id);
+        out->n -= cut;
+        *context_n = *context_n > cut + 1 ? *context_n - cut : 1;
+    }
+    return OK;
+}
+
+/* ---- a document made ready ---- */
+
+struct pairs {
+    struct tokens t[MAX_CHOICES];
+    size_t context_n[MAX_CHOICES];
+};
+
+/* Input rows that all choices share: equal tokens, all of them context, and the last context row left to each choice. */
+static size_t shared_rows(const struct pairs *pairs, int n)
+{
+    size_t k = pairs->context_n[0] - 1;
+    for (int c = 1; c < n; c++) {
+        size_t most = pairs->context_n[c] - 1;
+        k = k < most ? k : most;
+        size_t same = 0;
+        while (same < k && pairs->t[c].id[same] == pairs->t[0].id[same])
+            same++;
+        k = same;
+    }
+    return n > 1 ? k : 0;
+}
+
+static enum status lay_out(struct ready *ready, const struct pairs *pairs, int n, struct err *err)
+{
+    size_t prefix = shared_rows(pairs, n), rows = prefix;
+    for (int c = 0; c < n; c++)
+        rows += pairs->t[c].n - 1 - prefix;
+    ready->tokens = malloc(rows * sizeof *ready->tokens);
+    ready->labels = malloc(rows * sizeof *ready->labels);
+    if (!ready->tokens || !ready->labels)
+        return err_set(err, ERR_MEMORY, "out of memory for a document");
+    ready->prefix = (int32_t)prefix;
+    ready->rows = (int32_t)rows;
+    size_t row = 0;
+    for (; row < prefix; row++) {
+        ready->tokens[row] = pairs->t[0].id[row];
+        ready->labels[row] = -1;
+    }
+    for (int c = 0; c < n; c++) {
+        ready->start[c] = (int32_t)row;
+        for (size_t t = prefix; t + 1 < pairs->t[c].n; t++, row++) {
+            ready->tokens[row] = pairs->t[c].id[t];
+            ready->labels[row] = t + 1 >= pairs->context_n[c] ? pairs->t[c].id[t + 1] : -1;
+        }
+        ready->len[c] = (int32_t)row - ready->start[c];
+    }
+    return OK;
+}
+
+static enum status make_ready(struct ready *ready, const struct task_doc *doc, const struct tokenizer *tokenizer, size_t max_length,
+                              const struct evaluate_options *options, struct err *err)
+{
+    struct pairs pairs;
+    memset(&pairs, 0, sizeof pairs);
+    *ready = (struct ready){.idx = doc->idx, .gold = doc->gold, .n_choices = doc->n_choices};
+    enum status status = OK;
+    for (int c = 0; status == OK && c < doc->n_choices; c++) {
+        ready->characters[c] = doc->characters[c];
+        status = encode_pair(&pairs.t[c], &pairs.context_n[c], doc, c, tokenizer, max_length, options, err);
+    }
+    if (status == OK)
+        status = lay_out(ready, &pairs, doc->n_choices, err);
+    for (int c = 0; c < doc->n_choices; c++)
+        tokens_free(&pairs.t[c]);
+    return status;
+}
+
+static enum status prepare_docs(struct evaluate_set *set, const struct task *task, const size_t *index, size_t n,
+                                const struct tokenizer *tokenizer, const struct model_config *config,
+                                const struct evaluate_options *options, struct err *err)
+{
+    size_t most = (size_t)config->max_position_embeddings;
+    size_t max_length = options->max_length && options->max_length < most ? options->max_length : most;
+    for (size_t i = 0; i < n; i++) {
+        TRY(stop_check(err));
+        enum status status = make_ready(&set->doc[i], &task->doc[index ? index[i] : i], tokenizer, max_length, options, err);
+        if (status != OK)
+            return err_prefix(err, status, "task %s", task->name);
+        set->n++;
+        struct ready *d = &set->doc[i];
+        size_t rows = (size_t)d->rows;
+        set->most_rows = rows > set->most_rows ? rows : set->most_rows;
+        set->sample[i] = (struct evaluate_sample){.idx = d->idx, .n_choices = d->n_choices, .gold = d->gold,
+                                                  .loglikelihood = set->loglikelihood + i * MAX_CHOICES};
+    }
+    return OK;
+}
+
+enum status evaluate_prepare(struct evaluate_set **out, const struct task *task, const size_t *index, size_t n,
+                             const struct tokenizer *tokenizer, const struct model_config *config,
+                             const struct evaluate_options *options, struct err *err)
+{
+    struct evaluate_set *set = calloc(1, sizeof *set);
+    *out = set;
+    if (set) {
+        set->doc = calloc(n ? n : 1, sizeof *set->doc);
+        set->sample = calloc(n ? n : 1, sizeof *set->sample);
+        set->loglikelihood = calloc((n ? n : 1) * MAX_CHOICES, sizeof *set->loglikelihood);
+        set->all_greedy = calloc(n ? n : 1, sizeof *set->all_greedy);
+    }
+    if (!set || !set->doc || !set->sample || !set->loglikelihood || !set->all_greedy)
+        return err_set(err, ERR_MEMORY, "out of memory for task %s", task->name);
+    memcpy(set->task, task->name, sizeof set->task);
+    set->has_norm = task->has_norm;
+    set->headline_norm = task->headline_norm;
+    set->greedy = task->greedy;
+    if (n == 0)
+        return err_set(err, ERR_INPUT, "task %s: no documents in this part", task->name);
+    return prepare_docs(set, task, index, n, tokenizer, config, options, err);
+}
+
+static void free_batch(struct evaluate_set *set)
+{
+    free(set->tokens);
+    free(set->positions);
+    free(set->labels);
+    free(set->segments);
+    free(set->nll);
+    free(set->is_greedy);
+}
+
+void evaluate_free(struct evaluate_set *set)
+{
+    if (!set)
+        return;
+    for (size_t i = 0; set->doc && i < set->n; i++) {
+        free(set->doc[i].tokens);
+        free(set->doc[i].labels);
+    }
+    free_batch(set);
+    free(set->doc);
+    free(set->sample);
+    free(set->loglikelihood);
+    free(set->all_greedy);
+    free(set);
+}
+
+size_t evaluate_rows(const struct evaluate_set *set)
+{
+    return set->most_rows;
+}
+
+/* ---- scoring ---- */
+
+static enum status reserve_batch(struct evaluate_set *set, size_t rows, struct err *err)
+{
+    if (set->capacity >= rows)
+        return OK;
+    free_batch(set);
+    set->tokens = malloc(rows * sizeof *set->tokens);
+    set->positions = malloc(rows * sizeof *set->positions);
+    set->labels = malloc(rows * sizeof *set->labels);
+    set->segments = malloc((rows + 1) * sizeof *set->segments); /* a segment has at least one row */
+    set->nll = malloc(rows * sizeof *set->nll);
+    set->is_greedy = malloc(rows);
+    set->capacity = rows;
+    if (set->tokens && set->positions && set->labels && set->segments && set->nll && set->is_greedy)
+        return OK;
+    set->capacity = 0;
+    return err_set(err, ERR_MEMORY, "out of memory for a batch of task %s", set->task);
+}
+
+/* Appends a document to the batch under way. */
+static void add_doc(struct evaluate_set *set, const struct ready *d)
+{
+    struct batch *b = &set->batch;
+    size_t base = b->n;
+    for (int32_t t = 0; t < d->rows; t++) {
+        set->tokens[base + (size_t)t] = d->tokens[t];
+        set->labels[base + (size_t)t] = d->labels[t];
+    }
+    for (int32_t t = 0; t < d->prefix; t++)
+        set->positions[base + (size_t)t] = t;
+    if (d->prefix)
+        set->segments[b->n_segments++] = (struct segment){.start = (int32_t)base, .len = d->prefix};
+    for (int c = 0; c < d->n_choices; c++) {
+        for (int32_t t = 0; t < d->len[c]; t++)
+            set->positions[base + (size_t)(d->start[c] + t)] = d->prefix + t;
+        set->segments[b->n_segments++] = (struct segment){.start = (int32_t)base + d->start[c], .len = d->len[c],
+                                                          .prefix_start = (int32_t)base, .prefix_len = d->prefix};
+    }
+    b->n += (size_t)d->rows;
+}
+
+static void read_scores(struct evaluate_set *set, size_t first, size_t last)
+{
+    size_t base = 0;
+    for (size_t i = first; i < last; i++) {
+        const struct ready *d = &set->doc[i];
+        set->all_greedy[i] = true;
+        for (int c = 0; c < d->n_choices; c++) {
+            double sum = 0;
+            for (int32_t t = 0; t < d->len[c]; t++) {
+                size_t row = base + (size_t)(d->start[c] + t);
+                if (set->labels[row] < 0)
+                    continue;
+                sum -= set->nll[row];
+                set->all_greedy[i] = set->all_greedy[i] && set->is_greedy[row];
+            }
+            set->sample[i].loglikelihood[c] = sum;
+        }
+        base += (size_t)d->rows;
+    }
+}
+
+static enum status score_batch(struct evaluate_set *set, size_t first, size_t last, struct model_run *run, const struct model *model,
+                               const struct lora *lora, struct err *err)
+{
+    double sum;
+    size_t count;
+    set->batch = (struct batch){.tokens = set->tokens, .positions = set->positions, .labels = set->labels,
+                                .segments = set->segments};
+    for (size_t i = first; i < last; i++)
+        add_doc(set, &set->doc[i]);
+    TRY(model_score(run, model, lora, &set->batch, set->nll, set->is_greedy, &sum, &count, err));
+    read_scores(set, first, last);
+    return OK;
+}
+
+static int best(const double *value, const int32_t *divisor, int n)
+{
+    int at = 0;
+    double most = -INFINITY;
+    for (int c = 0; c < n; c++) {
+        double v = divisor ? value[c] / (double)(divisor[c] > 0 ? divisor[c] : 1) : value[c];
+        if (v > most) { /* strict: the first of equals */
+            most = v;
+            at = c;
+        }
+    }
+    return at;
+}
+
+/* Standard error of a mean of n zeros and ones, with n - 1 as the harness has it. */
+static double proportion_stderr(double p, size_t n)
+{
+    return n > 1 ? sqrt(p * (1 - p) / (double)(n - 1)) : 0;
+}
+
+static void summarise(struct evaluate_set *set, struct evaluate_result *r)
+{
+    size_t right = 0, right_norm = 0;
+    double ll = 0;
+    for (size_t i = 0; i < set->n; i++) {
+        struct evaluate_sample *s = &set->sample[i];
+        s->acc = set->greedy ? set->all_greedy[i] : best(s->loglikelihood, NULL, s->n_choices) == s->gold;
+        s->acc_norm = best(s->loglikelihood, set->doc[i].characters, s->n_choices) == s->gold;
+        right += s->acc;
+        right_norm += s->acc_norm;
+        ll += s->loglikelihood[0];
+    }
+    double n = (double)set->n;
+    memset(r, 0, sizeof *r);
+    memcpy(r->task, set->task, sizeof r->task);
+    r->n = set->n;
+    r->acc = (double)right / n;
+    r->acc_stderr = proportion_stderr(r->acc, set->n);
+    r->acc_norm = set->has_norm ? (double)right_norm / n : NAN;
+    r->acc_norm_stderr = set->has_norm ? proportion_stderr(r->acc_norm, set->n) : NAN;
+    r->headline = set->headline_norm ? r->acc_norm : r->acc;
+    r->headline_stderr = set->headline_norm ? r->acc_norm_stderr : r->acc_stderr;
+    r->perplexity = set->greedy ? exp(-ll / n) : NAN;
+}
+
+enum status evaluate_run(struct evaluate_set *set, struct model_run *run, const struct model *model, const struct lora *lora,
+                         struct evaluate_result *result, const struct evaluate_sample **samples, struct err *err)
+{
+    if (set->most_rows > run->max_n)
+        return err_set(err, ERR_FAILED, "task %s: a document has %zu rows, memory was planned for %zu", set->task, set->most_rows,
+                       run->max_n);
+    TRY(reserve_batch(set, run->max_n, err));
+    for (size_t first = 0; first < set->n;) {
+        size_t last = first, rows = 0;
+        while (last < set->n && rows + (size_t)set->doc[last].rows <= run->max_n)
+            rows += (size_t)set->doc[last++].rows;
+        TRY(stop_check(err));
+        TRY(score_batch(set, first, last, run, model, lora, err));
+        first = last;
+    }
+    summarise(set, result);
+    if (samples)
+        *samples = set->sample;
+    return OK;
+}
