@@ -61,6 +61,7 @@ struct config {
     double eval_split;
     /* export and the machine */
     char *export_formats; /* key: export */
+    char *export_dtype;
     int64_t threads;
     char *device;
     bool strict;

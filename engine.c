@@ -188,11 +188,12 @@ static enum status reach_milestone(struct engine *engine, enum milestone which)
 
 static enum status compress(struct engine *engine)
 {
+    trials_space(&engine->trials, INFINITY, &engine->space);
+    TRY(engine_open_journal(engine));
     TRY(engine_prune(engine));
     TRY(engine_place_training(engine));
     engine->max_size = size_budget(engine);
     trials_space(&engine->trials, engine->max_size, &engine->space);
-    TRY(engine_open_journal(engine));
     if (!engine->milestone[AFTER_PRUNING].done) {
         struct milestone_record *after = &engine->milestone[AFTER_PRUNING];
         TRY(trials_score(&engine->trials, PART_REPORT, &engine->pruned, NULL, &after->outcome, engine->err));
@@ -239,6 +240,7 @@ static enum status run(struct engine *engine)
         TRY(prepare_output_dir(engine));
     if (full)
         return engine_train_full(engine);
+    TRY(engine_load_tasks(engine));
     TRY(engine_plan_memory(engine));
     TRY(prepare_output_dir(engine));
     return compress(engine);
@@ -331,6 +333,8 @@ int veneer_plan(struct veneer *job, const char **text)
     enum status status = config_check(&job->config, &job->err);
     if (status == OK)
         status = engine_load_inputs(&engine);
+    if (status == OK)
+        status = engine_load_tasks(&engine);
     enum status fits = OK;
     if (status == OK) {
         fits = engine_plan_memory(&engine);

@@ -95,6 +95,9 @@ enum status engine_plan_memory(struct engine *engine);  /* counts every lifetime
 void engine_print_plan(struct engine *engine, struct text *out);
 enum status engine_prune(struct engine *engine);        /* loads, scores milestone BEFORE_PRUNING, prunes, frees the base */
 enum status engine_place_training(struct engine *engine);
+enum status engine_load_tasks(struct engine *engine);   /* from the base's shape */
+enum status engine_place_run(struct engine *engine, const struct model *model); /* scratch and activations */
+int engine_threads(const struct config *config);
 void engine_free(struct engine *engine);
 
 /* engine_scratch.c */
@@ -108,7 +111,7 @@ enum status engine_record_milestone(struct engine *engine, enum milestone milest
 
 /* engine_output.c */
 enum status engine_write_outputs(struct engine *engine);
-enum status engine_write_scratch(struct engine *engine);
+enum status engine_write_scratch(struct engine *engine, const struct finetune *finetune);
 
 /* engine_report.c */
 enum status engine_write_report(struct engine *engine);

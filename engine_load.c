@@ -81,7 +81,7 @@ static enum status prepare_part(struct engine *engine, const struct task *task, 
     return status;
 }
 
-static enum status load_tasks(struct engine *engine)
+enum status engine_load_tasks(struct engine *engine)
 {
     struct trial_tasks *tasks = &engine->tasks;
     for (const char *p = engine->config->eval_tasks; *p && *engine->config->eval_data;) {
@@ -107,7 +107,7 @@ enum status engine_load_inputs(struct engine *engine)
         return err_set(engine->err, ERR_INPUT, "%s: the tokenizer has %d pieces, the embedding %d rows", engine->config->model,
                        tokenizer_vocab_size(engine->tokenizer), engine->base_shape.vocab_size);
     TRY(load_data(engine));
-    return engine->checkpoint ? load_tasks(engine) : OK;
+    return OK;
 }
 
 /* ---- pruning options ---- */
@@ -222,6 +222,12 @@ static size_t start_workspace(const struct engine *engine)
     return largest;
 }
 
+int engine_threads(const struct config *config)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    return config->threads > 0 ? (int)config->threads : cores > 0 ? (int)cores : 1;
+}
+
 static size_t peak_of(const struct memory_plan *m)
 {
     size_t pruning = m->base_weights + m->importance + m->activations;
@@ -271,7 +277,7 @@ enum status engine_plan_memory(struct engine *engine)
     struct memory_plan *m = &engine->memory;
     struct model base = {0}, pruned = {0};
     engine->ops.ops = cpu_ops(false);
-    engine->ops.threads = cpu_threads((int)engine->config->threads);
+    engine->ops.threads = engine_threads(engine->config);
     m->program = (size_t)process_now_bytes();
     TRY(shape_after_pruning(engine));
     TRY(trials_init(&engine->trials, engine->config, &engine->shape, engine->err));
@@ -412,7 +418,7 @@ static enum status place_model(struct engine *engine, struct model *model, const
     return OK;
 }
 
-static enum status place_run(struct engine *engine, const struct model *model)
+enum status engine_place_run(struct engine *engine, const struct model *model)
 {
     size_t n = scratch_reals(engine);
     engine->ops.scratch_n = n;
@@ -503,17 +509,17 @@ enum status engine_prune(struct engine *engine)
 {
     TRY(place_model(engine, &engine->base, &engine->base_shape, &engine->base_weights, "base weights"));
     TRY(model_load(&engine->base, engine->checkpoint, engine->err));
-    TRY(place_run(engine, &engine->base));
+    TRY(engine_place_run(engine, &engine->base));
     engine->trials.log = engine->log;
     engine->trials.run = &engine->run;
     engine->trials.tasks = &engine->tasks;
     engine->trials.held_out = engine->held_out.n ? &engine->held_out : NULL;
-    if (engine->tasks.n) {
-        struct milestone_record *before = &engine->milestone[BEFORE_PRUNING];
+    struct milestone_record *before = &engine->milestone[BEFORE_PRUNING];
+    if (!before->done) {
         TRY(trials_score(&engine->trials, PART_REPORT, &engine->base, NULL, &before->outcome, engine->err));
         before->outcome.size = (double)plan_bytes(&engine->base.plan, &engine->base_shape, 32);
-        before->done = true;
         log_line(&engine->log, "before pruning: %.4f +- %.4f", before->outcome.score, sqrt(before->outcome.variance));
+        TRY(engine_record_milestone(engine, BEFORE_PRUNING));
     }
     if (engine->config->pruning_ratio > 0)
         TRY(prune_steps(engine));
