@@ -1,0 +1,232 @@
+/* prune_scores.c: how important every head and FFN channel is.
+ *
+ * Zeroing w changes the loss by about -g w + h w^2 / 2 (Taylor): the salience of an element.  Coupled rows and columns (a KV head's
+ * rows of q, k, v and columns of o; row i of gate and up, column i of down) are joined into one score a unit.
+ * LLM-Pruner, arXiv:2305.11627, eq. 3-6. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/rng.h"
+#include "base/stop.h"
+#include "prune.h"
+
+/* ---- gradients ---- */
+
+static size_t labels_of(const struct batch *b)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < b->n; i++)
+        n += b->labels[i] >= 0;
+    return n;
+}
+
+static enum status add_gradient(struct model_grads *grads, const struct model *model, struct model_run *run, const struct batch *b,
+                                double scale, struct err *err)
+{
+    double sum;
+    size_t count;
+    TRY(stop_check(err));
+    return model_train(run, model, NULL, grads, b, (real)scale, 0, &sum, &count, err);
+}
+
+/* F = mean over samples of the squared gradient of the sample's own mean loss. */
+static enum status fill_fisher(real *fisher, struct model_grads *grads, const struct model *model, struct model_run *run,
+                               const struct batch *batches, size_t n, struct err *err)
+{
+    memset(fisher, 0, grads->n * sizeof *fisher);
+    for (size_t i = 0; i < n; i++) {
+        size_t labels = labels_of(&batches[i]);
+        memset(grads->block, 0, grads->n * sizeof *grads->block);
+        TRY(add_gradient(grads, model, run, &batches[i], 1.0 / (double)(labels ? labels : 1), err));
+        for (size_t k = 0; k < grads->n; k++)
+            fisher[k] += grads->block[k] * grads->block[k] / (real)n;
+    }
+    return OK;
+}
+
+/* G of the mean loss over all labelled tokens of all samples. */
+static enum status fill_gradient(struct model_grads *grads, const struct model *model, struct model_run *run,
+                                 const struct batch *batches, size_t n, struct err *err)
+{
+    size_t labels = 0;
+    for (size_t i = 0; i < n; i++)
+        labels += labels_of(&batches[i]);
+    if (labels == 0)
+        return err_set(err, ERR_INPUT, "the calibration data has no token to predict");
+    memset(grads->block, 0, grads->n * sizeof *grads->block);
+    for (size_t i = 0; i < n; i++)
+        TRY(add_gradient(grads, model, run, &batches[i], 1.0 / (double)labels, err));
+    return OK;
+}
+
+/* ---- scores of rows and columns ---- */
+
+struct sides {
+    double *rows[LINEAR_COUNT], *cols[LINEAR_COUNT];
+    double *block;
+};
+
+static enum status sides_alloc(struct sides *s, const struct model_layer *layer, struct err *err)
+{
+    size_t n = 0, at = 0;
+    for (int j = 0; j < LINEAR_COUNT; j++)
+        n += layer->linear[j].rows + layer->linear[j].cols;
+    s->block = calloc(n, sizeof *s->block);
+    if (!s->block)
+        return err_set(err, ERR_MEMORY, "out of memory for importance");
+    for (int j = 0; j < LINEAR_COUNT; j++) {
+        s->rows[j] = s->block + at;
+        at += layer->linear[j].rows;
+        s->cols[j] = s->block + at;
+        at += layer->linear[j].cols;
+    }
+    return OK;
+}
+
+static enum salience kind_of(const struct prune_options *o)
+{
+    return o->type == PRUNE_L1 ? SALIENCE_L1 : o->type == PRUNE_L2 ? SALIENCE_L2 : o->taylor;
+}
+
+static void fill_sides(struct sides *s, const struct model *model, const struct model_run *run, int32_t l,
+                       const struct model_grads *grads, const real *fisher, const struct prune_options *o)
+{
+    enum salience kind = kind_of(o);
+    const struct model_layer *layer = &model->layer[l];
+    for (int j = 0; j < LINEAR_COUNT; j++) {
+        const real *G = o->type == PRUNE_TAYLOR ? grads->layer[l].linear[j] : NULL;
+        const real *F = G && fisher ? fisher + (G - grads->block) : NULL;
+        run->ops->ops->salience(run->ops, kind, &layer->linear[j], G, F, s->rows[j], s->cols[j]);
+        for (size_t i = 0; i < layer->linear[j].rows; i++)
+            s->rows[j][i] = fabs(s->rows[j][i]); /* changes only the signed sums of VECTORIZE */
+        for (size_t i = 0; i < layer->linear[j].cols; i++)
+            s->cols[j][i] = fabs(s->cols[j][i]);
+    }
+}
+
+/* ---- units ---- */
+
+static double join(enum prune_grouping grouping, const double *member, int n)
+{
+    double sum = 0, most = member[0], product = 1;
+    for (int i = 0; i < n; i++) {
+        sum += member[i];
+        most = member[i] > most ? member[i] : most;
+        product *= member[i]; /* double: four float-sized factors of 1e-30 still fit */
+    }
+    switch (grouping) {
+    case GROUP_SUM:
+        return sum;
+    case GROUP_MEAN:
+        return sum / n;
+    case GROUP_MAX:
+        return most;
+    case GROUP_PROD:
+        return product;
+    case GROUP_FIRST:
+        return member[0];
+    }
+    return sum;
+}
+
+/* Query channels that read KV channel (head k, d), summed.  Interleaved is LLM-Pruner's view(n_rep, kv_channels).sum(0). */
+static double fold(const double *query, int32_t k, int32_t d, int32_t kv, int32_t n_rep, int32_t D, bool interleaved)
+{
+    double sum = 0;
+    for (int32_t i = 0; i < n_rep; i++) {
+        int32_t head = interleaved ? i * kv + k : k * n_rep + i;
+        sum += query[head * D + d];
+    }
+    return sum;
+}
+
+static void head_scores(double *score, const struct sides *s, const struct model_config *c, int32_t l, const struct prune_options *o)
+{
+    int32_t kv = c->num_key_value_heads[l], n_rep = c->num_attention_heads[l] / kv, D = c->head_dim;
+    for (int32_t k = 0; k < kv; k++) {
+        score[k] = 0;
+        for (int32_t d = 0; d < D; d++) {
+            double member[4] = {fold(s->rows[LINEAR_Q], k, d, kv, n_rep, D, o->interleaved_folding), s->rows[LINEAR_K][k * D + d],
+                                s->rows[LINEAR_V][k * D + d], fold(s->cols[LINEAR_O], k, d, kv, n_rep, D, o->interleaved_folding)};
+            score[k] += join(o->grouping, member, 4);
+        }
+    }
+}
+
+static void ffn_scores(double *score, const struct sides *s, int32_t F, const struct prune_options *o)
+{
+    for (int32_t i = 0; i < F; i++) {
+        double member[3] = {s->rows[LINEAR_GATE][i], s->rows[LINEAR_UP][i], s->cols[LINEAR_DOWN][i]};
+        score[i] = join(o->grouping, member, 3);
+    }
+}
+
+static void random_scores(double *score, int32_t n, uint64_t seed, int32_t step)
+{
+    struct rng rng = {.seed = seed, .stream = RNG_PRUNE, .step = (uint32_t)step};
+    for (int32_t i = 0; i < n; i++)
+        score[i] = rng_uniform(&rng);
+}
+
+static enum status scores_alloc(struct prune_scores *scores, const struct model_config *c, struct err *err)
+{
+    size_t L = (size_t)c->num_hidden_layers;
+    scores->n_layers = c->num_hidden_layers;
+    scores->head = calloc(L, sizeof *scores->head);
+    scores->ffn = calloc(L, sizeof *scores->ffn);
+    bool good = scores->head && scores->ffn;
+    for (size_t l = 0; good && l < L; l++) {
+        scores->head[l] = calloc((size_t)c->num_key_value_heads[l], sizeof **scores->head);
+        scores->ffn[l] = calloc((size_t)c->intermediate_size[l], sizeof **scores->ffn);
+        good = scores->head[l] && scores->ffn[l];
+    }
+    return good ? OK : err_set(err, ERR_MEMORY, "out of memory for importance");
+}
+
+static enum status layer_scores(struct prune_scores *scores, const struct model *model, const struct model_run *run, int32_t l,
+                                const struct model_grads *grads, const real *fisher, const struct prune_options *o, struct err *err)
+{
+    const struct model_config *c = &model->config;
+    if (o->type == PRUNE_RANDOM) {
+        random_scores(scores->head[l], c->num_key_value_heads[l], o->seed, 2 * l + 1);
+        random_scores(scores->ffn[l], c->intermediate_size[l], o->seed, 2 * l + 2);
+        return OK;
+    }
+    struct sides sides;
+    TRY(sides_alloc(&sides, &model->layer[l], err));
+    fill_sides(&sides, model, run, l, grads, fisher, o);
+    head_scores(scores->head[l], &sides, c, l, o);
+    ffn_scores(scores->ffn[l], &sides, c->intermediate_size[l], o);
+    free(sides.block);
+    return OK;
+}
+
+enum status prune_scores_compute(struct prune_scores *scores, const struct model *model, struct model_run *run,
+                                 struct model_grads *grads, real *fisher, const struct batch *batches, size_t n_batches,
+                                 const struct prune_options *options, struct err *err)
+{
+    memset(scores, 0, sizeof *scores);
+    TRY(scores_alloc(scores, &model->config, err));
+    bool second = options->taylor == SALIENCE_PARAM_SECOND || options->taylor == SALIENCE_PARAM_MIX;
+    if (options->type == PRUNE_TAYLOR && second)
+        TRY(fill_fisher(fisher, grads, model, run, batches, n_batches, err));
+    if (options->type == PRUNE_TAYLOR)
+        TRY(fill_gradient(grads, model, run, batches, n_batches, err));
+    for (int32_t l = 0; l < model->config.num_hidden_layers; l++)
+        TRY(layer_scores(scores, model, run, l, grads, second ? fisher : NULL, options, err));
+    return OK;
+}
+
+void prune_scores_free(struct prune_scores *scores)
+{
+    for (int32_t l = 0; l < scores->n_layers; l++) {
+        if (scores->head)
+            free(scores->head[l]);
+        if (scores->ffn)
+            free(scores->ffn[l]);
+    }
+    free(scores->head);
+    free(scores->ffn);
+    memset(scores, 0, sizeof *scores);
+}
