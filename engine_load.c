@@ -468,7 +468,7 @@ static enum status prune_once(struct engine *engine, const struct model *from, d
     if (status == OK)
         status = prune_select(&selection, &scores, &from->config, &engine->prune_options, original, engine->err);
     if (status == OK)
-        status = prune_config(&shape, from, &selection, engine->err);
+        status = prune_config(&shape, &from->config, &selection, engine->err);
     if (status == OK)
         status = place_model(engine, to, &shape, arena, "pruned weights");
     if (status == OK) {

@@ -315,11 +315,11 @@ void prune_selection_free(struct prune_selection *s)
 
 /* ---- the smaller model ---- */
 
-enum status prune_config(struct model_config *config, const struct model *src, const struct prune_selection *selection,
+enum status prune_config(struct model_config *config, const struct model_config *src, const struct prune_selection *selection,
                          struct err *err)
 {
     struct widths w = {.kv = selection->n_heads, .ffn = selection->n_ffn};
-    TRY(model_config_copy(config, &src->config, err));
+    TRY(model_config_copy(config, src, err));
     set_widths(config, &w);
     return OK;
 }
