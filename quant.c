@@ -1,0 +1,432 @@
+/* quant.c: the table of formats; placing, encoding and decoding a matrix.  ggml's blocks are in quant_ggml.c, code books in
+ * quant_tables.c. */
+#include "quant.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "quant_ggml.h"
+
+static const struct format_info formats[FORMAT_COUNT] = {
+    /*                 name     bits block row double_quant */
+    [FORMAT_F32] = {"f32", 32, 0, 1, false},      [FORMAT_F16] = {"f16", 16, 0, 1, false},
+    [FORMAT_BF16] = {"bf16", 16, 0, 1, false},    [FORMAT_NF4] = {"nf4", 4, 64, 1, true},
+    [FORMAT_FP4] = {"fp4", 4, 64, 1, true},       [FORMAT_INT8] = {"int8", 8, 0, 1, false},
+    [FORMAT_INT8_64] = {"int8_64", 8, 64, 1, false}, [FORMAT_NF8] = {"nf8", 8, 64, 1, false},
+    [FORMAT_Q4_0] = {"q4_0", 4, 32, 32, false},   [FORMAT_Q4_1] = {"q4_1", 4, 32, 32, false},
+    [FORMAT_Q5_0] = {"q5_0", 5, 32, 32, false},   [FORMAT_Q5_1] = {"q5_1", 5, 32, 32, false},
+    [FORMAT_Q8_0] = {"q8_0", 8, 32, 32, false},
+};
+enum { NESTED = 256, MIN_BLOCK = 32, MAX_BLOCK = 4096 };
+
+const struct format_info *format_info(enum format format)
+{
+    return &formats[format];
+}
+
+/* How many letters two names have in common, place by place: enough to find the name that was meant. */
+static int likeness(const char *a, const char *b)
+{
+    int same = 0;
+    for (size_t i = 0; a[i] && b[i]; i++)
+        same += a[i] == b[i] ? 2 : 0;
+    size_t na = strlen(a), nb = strlen(b);
+    return same - (int)(na > nb ? na - nb : nb - na);
+}
+
+enum status format_parse(const char *name, enum format *format, struct err *err)
+{
+    int best = 0;
+    for (int i = 0; i < FORMAT_COUNT; i++) {
+        if (strcmp(name, formats[i].name) == 0) {
+            *format = (enum format)i;
+            return OK;
+        }
+        if (likeness(name, formats[i].name) > likeness(name, formats[best].name))
+            best = i;
+    }
+    return err_set(err, ERR_INPUT, "unknown format '%s', the nearest known one is '%s'", name, formats[best].name);
+}
+
+/* ---- shapes and sizes ---- */
+
+static bool is_ggml(enum format f)
+{
+    return f >= FORMAT_Q4_0 && f <= FORMAT_Q8_0;
+}
+
+static bool is_nibbles(enum format f)
+{
+    return f == FORMAT_NF4 || f == FORMAT_FP4;
+}
+
+static size_t blocks_of(enum format f, int block, size_t rows, size_t cols)
+{
+    if (f == FORMAT_INT8)
+        return rows;
+    return block ? (rows * cols + (size_t)block - 1) / (size_t)block : 0;
+}
+
+static size_t code_bytes(enum format f, size_t rows, size_t cols)
+{
+    size_t n = rows * cols;
+    if (f == FORMAT_F32)
+        return n * sizeof(real);
+    if (f == FORMAT_F16 || f == FORMAT_BF16)
+        return 2 * n;
+    if (is_nibbles(f))
+        return (n + 1) / 2;
+    return is_ggml(f) ? n / GGML_BLOCK * quant_ggml_bytes(f) : n;
+}
+
+static int block_or_default(enum format f, int block)
+{
+    return is_nibbles(f) && block ? block : formats[f].default_block;
+}
+
+enum status quant_check(enum format format, int block, size_t rows, size_t cols, struct err *err)
+{
+    size_t multiple = (size_t)formats[format].row_multiple;
+    if (rows == 0 || cols == 0 || cols % multiple != 0)
+        return err_set(err, ERR_INPUT, "a matrix of %zu x %zu cannot be %s, which wants columns in multiples of %zu", rows, cols,
+                       formats[format].name, multiple);
+    if (is_nibbles(format) && block != 0 && (block < MIN_BLOCK || block > MAX_BLOCK || (block & (block - 1)) != 0))
+        return err_set(err, ERR_INPUT, "block = %d for %s, want a power of two from %d to %d", block, formats[format].name,
+                       MIN_BLOCK, MAX_BLOCK);
+    return OK;
+}
+
+void quant_place(struct qmat *q, enum format format, int block, bool double_quant, size_t rows, size_t cols, struct arena *arena)
+{
+    block = block_or_default(format, block);
+    bool twice = double_quant && formats[format].double_quant;
+    size_t blocks = is_ggml(format) ? 0 : blocks_of(format, block, rows, cols);
+    *q = (struct qmat){.format = format, .double_quant = twice, .block = block, .rows = rows, .cols = cols};
+    q->codes = arena_take(arena, code_bytes(format, rows, cols), 1);
+    if (blocks && !twice)
+        q->scales = arena_take(arena, blocks, sizeof *q->scales);
+    if (blocks && twice) {
+        q->scale_codes = arena_take(arena, blocks, 1);
+        q->nested_absmax = arena_take(arena, (blocks + NESTED - 1) / NESTED, sizeof *q->nested_absmax);
+    }
+}
+
+size_t quant_bytes(enum format format, int block, bool double_quant, size_t rows, size_t cols)
+{
+    block = block_or_default(format, block);
+    size_t bytes = code_bytes(format, rows, cols), blocks = is_ggml(format) ? 0 : blocks_of(format, block, rows, cols);
+    if (double_quant && formats[format].double_quant)
+        return bytes + blocks + (blocks + NESTED - 1) / NESTED * sizeof(float) + sizeof(float);
+    return bytes + blocks * sizeof(float);
+}
+
+/* ---- encoding ---- */
+
+static enum status check_finite(const real *W, size_t rows, size_t cols, struct err *err)
+{
+    for (size_t i = 0; i < rows * cols; i++)
+        if (!isfinite(W[i]))
+            return err_set(err, ERR_FAILED, "element [%zu, %zu] is %s, want a finite number", i / cols, i % cols,
+                           isnan(W[i]) ? "NaN" : "infinite");
+    return OK;
+}
+
+static float largest(const real *x, size_t n)
+{
+    float most = 0;
+    for (size_t i = 0; i < n; i++) {
+        float a = fabsf((float)x[i]);
+        most = a > most ? a : most;
+    }
+    return most;
+}
+
+/* Nearest entry of NF4 by midpoints; ties go down.  The midpoints are those of the reference, rounded to float. */
+static uint8_t nf4_code(float x)
+{
+    int low = 0, high = 15;
+    while (low < high) {
+        int i = (low + high) / 2;
+        if (x > 0.5f * (quant_nf4_table[i] + quant_nf4_table[i + 1]))
+            low = i + 1;
+        else
+            high = i;
+    }
+    return (uint8_t)low;
+}
+
+/* FP4: the code book sorted, so that ties go to the entry that is lower with its sign; zero is code 0. */
+static uint8_t fp4_code(float x)
+{
+    static const uint8_t sorted[15] = {11, 10, 13, 12, 15, 14, 9, 0, 1, 6, 7, 4, 5, 2, 3};
+    int low = 0, high = 14;
+    while (low < high) {
+        int i = (low + high) / 2;
+        if (x > 0.5f * (quant_fp4_table[sorted[i]] + quant_fp4_table[sorted[i + 1]]))
+            low = i + 1;
+        else
+            high = i;
+    }
+    return sorted[low];
+}
+
+static uint8_t nf8_code(float x)
+{
+    const float *t = quant_nf8_table();
+    int low = 0, high = 255;
+    while (low < high) {
+        int i = (low + high) / 2;
+        if (x > 0.5f * (t[i] + t[i + 1]))
+            low = i + 1;
+        else
+            high = i;
+    }
+    return (uint8_t)low;
+}
+
+/* 1 / absmax where that is finite, else 0: a zero block takes the code of zero, and so does one whose absmax is so small
+ * that its inverse overflows. */
+static float inverse(float absmax)
+{
+    float inv = absmax > 0 ? 1 / absmax : 0;
+    return isfinite(inv) ? inv : 0;
+}
+
+static void encode_nibbles(struct qmat *q, const real *W, float *absmax)
+{
+    size_t n = q->rows * q->cols, block = (size_t)q->block;
+    uint8_t *codes = q->codes;
+    for (size_t at = 0, b = 0; at < n; at += block, b++) {
+        size_t k = n - at < block ? n - at : block;
+        absmax[b] = largest(W + at, k);
+        float inv = inverse(absmax[b]);
+        for (size_t i = at; i < at + k; i++) {
+            float x = (float)W[i] * inv;
+            uint8_t code = q->format == FORMAT_NF4 ? nf4_code(x) : fp4_code(x);
+            if (i % 2 == 0)
+                codes[i / 2] = (uint8_t)(code << 4 | (i + 1 == n ? (q->format == FORMAT_NF4 ? 7 : 0) : 0));
+            else
+                codes[i / 2] |= code;
+        }
+    }
+}
+
+static void encode_blocks8(struct qmat *q, const real *W)
+{
+    size_t n = q->rows * q->cols, block = (size_t)q->block;
+    for (size_t at = 0, b = 0; at < n; at += block, b++) {
+        size_t k = n - at < block ? n - at : block;
+        float absmax = largest(W + at, k), inv = inverse(absmax);
+        q->scales[b] = absmax;
+        for (size_t i = at; i < at + k; i++) {
+            if (q->format == FORMAT_NF8)
+                ((uint8_t *)q->codes)[i] = nf8_code((float)W[i] * inv);
+            else
+                ((int8_t *)q->codes)[i] = (int8_t)rintf((float)W[i] * (127 * inv));
+        }
+    }
+}
+
+static void encode_int8(struct qmat *q, const real *W, bool f16_first)
+{
+    int8_t *codes = q->codes;
+    for (size_t r = 0; r < q->rows; r++) {
+        const real *row = W + r * q->cols;
+        float absmax = 0;
+        for (size_t c = 0; c < q->cols; c++) {
+            float x = fabsf(f16_first ? f32_from_f16(f16_from_f32((float)row[c])) : (float)row[c]);
+            absmax = x > absmax ? x : absmax;
+        }
+        q->scales[r] = absmax;
+        float scale = absmax > 0 ? 127 / absmax : 0;
+        scale = isfinite(scale) ? scale : 0;
+        for (size_t c = 0; c < q->cols; c++) {
+            float x = f16_first ? f32_from_f16(f16_from_f32((float)row[c])) : (float)row[c];
+            codes[r * q->cols + c] = (int8_t)rintf(x * scale);
+        }
+    }
+}
+
+/* absmax -> 8-bit codes of (absmax - mean) in blocks of 256.  arXiv:2305.14314, sec. 3. */
+static void encode_scales(struct qmat *q, const float *absmax, size_t blocks)
+{
+    double sum = 0;
+    for (size_t i = 0; i < blocks; i++)
+        sum += (double)absmax[i];
+    q->nested_offset = (float)(sum / (double)blocks);
+    for (size_t at = 0, b = 0; at < blocks; at += NESTED, b++) {
+        size_t k = blocks - at < NESTED ? blocks - at : NESTED;
+        float most = 0;
+        for (size_t i = at; i < at + k; i++)
+            most = fmaxf(most, fabsf(absmax[i] - q->nested_offset));
+        q->nested_absmax[b] = most;
+        float inv = inverse(most);
+        for (size_t i = at; i < at + k; i++)
+            q->scale_codes[i] = quant_dynamic_code((absmax[i] - q->nested_offset) * inv, true);
+    }
+}
+
+static void encode_halves(struct qmat *q, const real *W)
+{
+    uint16_t *codes = q->codes;
+    for (size_t i = 0; i < q->rows * q->cols; i++)
+        codes[i] = q->format == FORMAT_F16 ? f16_from_f32((float)W[i]) : bf16_from_f32((float)W[i]);
+}
+
+static enum status encode_nibble_format(struct qmat *q, const real *W, struct err *err)
+{
+    if (!q->double_quant) {
+        encode_nibbles(q, W, q->scales);
+        return OK;
+    }
+    struct arena temp = {0};
+    size_t blocks = blocks_of(q->format, q->block, q->rows, q->cols);
+    arena_take(&temp, blocks, sizeof(float));
+    TRY(arena_commit(&temp, "scales of a matrix", err));
+    float *absmax = arena_take(&temp, blocks, sizeof(float));
+    encode_nibbles(q, W, absmax);
+    encode_scales(q, absmax, blocks);
+    arena_free(&temp);
+    return OK;
+}
+
+enum status quant_encode(struct qmat *q, const real *W, bool f16_first, struct err *err)
+{
+    TRY(check_finite(W, q->rows, q->cols, err));
+    switch (q->format) {
+    case FORMAT_F32:
+        memcpy(q->codes, W, q->rows * q->cols * sizeof *W);
+        return OK;
+    case FORMAT_F16:
+    case FORMAT_BF16:
+        encode_halves(q, W);
+        return OK;
+    case FORMAT_NF4:
+    case FORMAT_FP4:
+        return encode_nibble_format(q, W, err);
+    case FORMAT_INT8:
+        encode_int8(q, W, f16_first);
+        return OK;
+    case FORMAT_INT8_64:
+    case FORMAT_NF8:
+        encode_blocks8(q, W);
+        return OK;
+    default:
+        quant_ggml_encode(q->format, q->codes, W, q->rows * q->cols);
+        return OK;
+    }
+}
+
+/* ---- decoding ---- */
+
+/* Scale of a block, restored where it is itself quantized; never below 0. */
+static float scale_of(const struct qmat *q, size_t block)
+{
+    if (!q->double_quant)
+        return q->scales[block];
+    float s = quant_dynamic_table(true)[q->scale_codes[block]] * q->nested_absmax[block / NESTED] + q->nested_offset;
+    return s > 0 ? s : 0;
+}
+
+static void decode_nibbles(const struct qmat *q, size_t at, size_t end, real *out)
+{
+    const float *table = q->format == FORMAT_NF4 ? quant_nf4_table : quant_fp4_table;
+    const uint8_t *codes = q->codes;
+    size_t block = (size_t)q->block;
+    while (at < end) {
+        size_t b = at / block, stop = (b + 1) * block < end ? (b + 1) * block : end;
+        float value[16], s = scale_of(q, b);
+        for (int i = 0; i < 16; i++)
+            value[i] = table[i] * s;
+        if (at % 2 && at < stop) /* a row may begin inside a byte */
+            *out++ = (real)value[codes[at++ / 2] & 15];
+        for (; at + 1 < stop; at += 2, out += 2) {
+            uint8_t pair = codes[at / 2];
+            out[0] = (real)value[pair >> 4];
+            out[1] = (real)value[pair & 15];
+        }
+        if (at < stop)
+            *out++ = (real)value[codes[at++ / 2] >> 4];
+    }
+}
+
+static void decode_blocks8(const struct qmat *q, size_t at, size_t end, real *out)
+{
+    size_t block = (size_t)q->block;
+    const float *nf8 = q->format == FORMAT_NF8 ? quant_nf8_table() : NULL;
+    while (at < end) {
+        size_t b = at / block, stop = (b + 1) * block < end ? (b + 1) * block : end;
+        float s = q->scales[b];
+        if (nf8)
+            for (; at < stop; at++)
+                *out++ = (real)(nf8[((const uint8_t *)q->codes)[at]] * s);
+        else
+            for (s /= 127; at < stop; at++)
+                *out++ = (real)((float)((const int8_t *)q->codes)[at] * s);
+    }
+}
+
+/* code * absmax * (1/127) in this order, as bitsandbytes computes it. */
+static void decode_int8(const struct qmat *q, size_t row0, size_t n, real *out)
+{
+    for (size_t r = row0; r < row0 + n; r++) {
+        const int8_t *codes = (const int8_t *)q->codes + r * q->cols;
+        float s = q->scales[r];
+        for (size_t c = 0; c < q->cols; c++)
+            *out++ = (real)((float)codes[c] * s * 0.007874015718698502f);
+    }
+}
+
+void quant_decode_rows(const struct qmat *q, size_t row0, size_t n, real *out)
+{
+    size_t at = row0 * q->cols, end = at + n * q->cols;
+    const uint16_t *halves = q->codes;
+    switch (q->format) {
+    case FORMAT_F32:
+        memcpy(out, (const real *)q->codes + at, (end - at) * sizeof *out);
+        return;
+    case FORMAT_F16:
+        for (; at < end; at++)
+            *out++ = (real)f32_from_f16(halves[at]);
+        return;
+    case FORMAT_BF16:
+        for (; at < end; at++)
+            *out++ = (real)f32_from_bf16(halves[at]);
+        return;
+    case FORMAT_NF4:
+    case FORMAT_FP4:
+        decode_nibbles(q, at, end, out);
+        return;
+    case FORMAT_INT8:
+        decode_int8(q, row0, n, out);
+        return;
+    case FORMAT_INT8_64:
+    case FORMAT_NF8:
+        decode_blocks8(q, at, end, out);
+        return;
+    default:
+        quant_ggml_decode(q->format, (const uint8_t *)q->codes + at / GGML_BLOCK * quant_ggml_bytes(q->format), end - at, out);
+        return;
+    }
+}
+
+double quant_error(const struct qmat *q, const real *W)
+{
+    struct arena temp = {0};
+    struct err err;
+    double error = 0, norm = 0;
+    arena_take(&temp, q->cols, sizeof(real));
+    if (arena_commit(&temp, "a row", &err) != OK)
+        return NAN;
+    real *row = arena_take(&temp, q->cols, sizeof(real));
+    for (size_t r = 0; r < q->rows; r++) {
+        quant_decode_rows(q, r, 1, row);
+        for (size_t c = 0; c < q->cols; c++) {
+            double w = (double)W[r * q->cols + c], d = w - (double)row[c];
+            error += d * d;
+            norm += w * w;
+        }
+    }
+    arena_free(&temp);
+    return norm > 0 ? error / norm : 0;
+}
