@@ -54,6 +54,13 @@ uint64_t plan_adapter_parameters(const struct plan *plan, const struct model_con
 uint64_t plan_bytes(const struct plan *plan, const struct model_config *config, int other_bits);
 double plan_bits(const struct plan *plan, const struct model_config *config); /* mean stored bits a weight of the linears */
 
+/* Applies "regex=value,regex=value": each regular expression (POSIX extended) is searched in the full module name
+ * (model.layers.3.mlp.down_proj); of several that match a linear the first counts.  Value: a format, a rank, or an alpha.  ERR_INPUT: a bad
+ * regex or value, a pattern that matches nothing, a format that a shape cannot take. */
+enum plan_pattern { PATTERN_FORMAT, PATTERN_RANK, PATTERN_ALPHA };
+enum status plan_apply_pattern(struct plan *plan, const struct model_config *config, enum plan_pattern kind, const char *patterns,
+                               const char *where, struct err *err);
+
 /* Text, one line a layer group: "model.layers.3 heads=6 kv_heads=2 ffn=256" and
  * "model.layers.3.mlp.down_proj format=nf4 block=64 rank=8 alpha=16"; reads back equal. */
 void plan_print(const struct plan *plan, struct text *out);
