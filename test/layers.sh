@@ -7,11 +7,12 @@ floor() {
     base/err.h|base/size.h|base/real.h) echo 0 ;;
     base/*) echo 1 ;;
     quant.*|io/json.*|io/keys.*) echo 10 ;;
-    io/model_config.*|io/safetensors.*|io/gguf.*|io/fetch.*) echo 11 ;;
+    io/model_config.*|io/safetensors*|io/gguf*|io/fetch.*) echo 11 ;;
     io/tokenizer*|io/spm.*|io/bpe.*) echo 12 ;;
     io/checkpoint*|io/dataset.*|io/tasks.*|io/adapter.*) echo 13 ;;
     ops.h) echo 20 ;;
     plan.*) echo 21 ;;
+    cpu/*.h) echo 21 ;;
     cpu/*) echo 22 ;;
     io/export*|io/report*) echo 25 ;;
     lora.*|optim.*) echo 30 ;;
