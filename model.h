@@ -35,6 +35,9 @@ struct model {
 void model_place(struct model *model, enum format embed_format, struct arena *arena);
 /* Sets config and plan (copies) without memory for weights: the step before model_place. */
 enum status model_shape(struct model *model, const struct model_config *config, const struct plan *plan, struct err *err);
+/* A view that shares base's weights, with its own config, plan and table of layers, whose linears the caller then swaps: a search
+ * changes formats by pointer.  model_free gives back what is its own. */
+enum status model_alias(struct model *view, const struct model *base, const struct plan *plan, struct err *err);
 /* Fills a placed model from a checkpoint whose widths are the model's: decoded, then encoded in the plan's formats (codes are taken over as they
  * are when the stored format is the plan's). scratch is taken and freed inside (the largest matrix). */
 enum status model_load(struct model *model, const struct checkpoint *checkpoint, struct err *err);

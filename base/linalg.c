@@ -1,0 +1,124 @@
+/* linalg.c: LAPACK for small dense problems.
+ *
+ * LAPACK is column-major: a row-major W[rows, cols] is its W^T[cols, rows], so W = U S Vt is asked for as W^T = V S U^T and no matrix is
+ * transposed. */
+#include "base/linalg.h"
+
+#include <lapacke.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+void openblas_set_num_threads(int n);
+
+void linalg_init(void)
+{
+    openblas_set_num_threads(1);
+}
+
+/* ---- Cholesky ---- */
+
+static double mean_diagonal(const double *K, size_t n)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += fabs(K[i * n + i]);
+    return n ? sum / (double)n : 0;
+}
+
+/* Lower triangle of the copy `from` plus `add` on its diagonal -> factor in K. */
+static bool factor(double *K, const double *from, size_t n, double add)
+{
+    for (size_t i = 0; i < n; i++) {
+        memcpy(K + i * n, from + i * n, (i + 1) * sizeof *K);
+        K[i * n + i] += add;
+    }
+    int m = (int)n;
+    return LAPACKE_dpotrf_work(LAPACK_COL_MAJOR, 'U', m, K, m) == 0; /* row-major lower = column-major upper */
+}
+
+enum status linalg_cholesky(double *K, size_t n, double *jitter, struct err *err)
+{
+    static const double ladder[] = {0, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4};
+    double scale = mean_diagonal(K, n), *copy = malloc((n ? n * n : 1) * sizeof *copy);
+    if (!copy)
+        return err_set(err, ERR_MEMORY, "out of memory for a factorisation of order %zu", n);
+    memcpy(copy, K, n * n * sizeof *copy);
+    bool done = false;
+    for (size_t i = 0; !done && i < sizeof ladder / sizeof *ladder && isfinite(scale); i++) {
+        *jitter = ladder[i] * scale;
+        done = factor(K, copy, n, *jitter);
+    }
+    free(copy);
+    if (done)
+        return OK;
+    return err_set(err, ERR_FAILED, "a matrix of order %zu is not positive definite, not even with 1e-4 of its mean diagonal added", n);
+}
+
+/* Row-major L is column-major L^T, an upper triangle; b[m, n] is column-major n x m: m right-hand sides. */
+void linalg_solve_lower(const double *L, size_t n, double *b, size_t m)
+{
+    LAPACKE_dtrtrs_work(LAPACK_COL_MAJOR, 'U', 'T', 'N', (int)n, (int)m, L, (int)n, b, (int)n);
+}
+
+void linalg_solve_lower_transposed(const double *L, size_t n, double *b, size_t m)
+{
+    LAPACKE_dtrtrs_work(LAPACK_COL_MAJOR, 'U', 'N', 'N', (int)n, (int)m, L, (int)n, b, (int)n);
+}
+
+/* ---- SVD ---- */
+
+static enum status svd_status(lapack_int info, size_t rows, size_t cols, struct err *err)
+{
+    if (info == 0)
+        return OK;
+    if (info == LAPACK_WORK_MEMORY_ERROR)
+        return err_set(err, ERR_MEMORY, "out of memory for the SVD of %zu x %zu", rows, cols);
+    return err_set(err, ERR_FAILED, "the SVD of %zu x %zu did not converge", rows, cols);
+}
+
+/* Makes signs unique; one body for both precisions. */
+#define FIX_SIGNS(name, type)                                                                                               \
+    static void name(type *U, type *Vt, size_t rows, size_t cols, size_t k)                                                 \
+    {                                                                                                                       \
+        for (size_t i = 0; i < k; i++) {                                                                                    \
+            size_t at = 0;                                                                                                  \
+            for (size_t c = 1; c < cols; c++)                                                                               \
+                if ((Vt[i * cols + c] < 0 ? -Vt[i * cols + c] : Vt[i * cols + c]) >                                         \
+                    (Vt[i * cols + at] < 0 ? -Vt[i * cols + at] : Vt[i * cols + at]))                                       \
+                    at = c;                                                                                                 \
+            if (Vt[i * cols + at] >= 0)                                                                                     \
+                continue;                                                                                                   \
+            for (size_t c = 0; c < cols; c++)                                                                               \
+                Vt[i * cols + c] = -Vt[i * cols + c];                                                                       \
+            for (size_t r = 0; r < rows; r++)                                                                               \
+                U[r * k + i] = -U[r * k + i];                                                                               \
+        }                                                                                                                   \
+    }
+FIX_SIGNS(fix_signs, double)
+FIX_SIGNS(fix_signs_f32, float)
+
+enum status linalg_svd(double *W, size_t rows, size_t cols, double *U, double *S, double *Vt, struct err *err)
+{
+    size_t k = rows < cols ? rows : cols;
+    int m = (int)cols, n = (int)rows;
+    double none;
+    lapack_int info = LAPACKE_dgesdd(LAPACK_COL_MAJOR, U ? 'S' : 'N', m, n, W, m, S, U ? Vt : &none, m, U ? U : &none, U ? (int)k : n);
+    TRY(svd_status(info, rows, cols, err));
+    if (U)
+        fix_signs(U, Vt, rows, cols, k);
+    return OK;
+}
+
+enum status linalg_svd_f32(float *W, size_t rows, size_t cols, float *U, float *S, float *Vt, struct err *err)
+{
+    size_t k = rows < cols ? rows : cols;
+    int m = (int)cols, n = (int)rows;
+    float none;
+    lapack_int info = LAPACKE_sgesdd(LAPACK_COL_MAJOR, U ? 'S' : 'N', m, n, W, m, S, U ? Vt : &none, m, U ? U : &none, U ? (int)k : n);
+    TRY(svd_status(info, rows, cols, err));
+    if (U)
+        fix_signs_f32(U, Vt, rows, cols, k);
+    return OK;
+}

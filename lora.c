@@ -1,0 +1,296 @@
+/* lora.c: memory of the adapters, and how they start. */
+#include "lora.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/linalg.h"
+#include "base/rng.h"
+
+/* ---- memory ---- */
+
+static size_t adapter_parameters(const struct adapter *a)
+{
+    return (size_t)a->r * (a->in + a->out);
+}
+
+void lora_place(struct lora *lora, const struct plan *plan, const struct model_config *config, bool training, struct arena *arena)
+{
+    lora->n_layers = plan->n_layers;
+    lora->adapter = arena_take(arena, (size_t)plan->n_layers, sizeof *lora->adapter);
+    lora->n = (size_t)plan_adapter_parameters(plan, config);
+    lora->p = arena_take(arena, lora->n, sizeof(real));
+    lora->g = training ? arena_take(arena, lora->n, sizeof(real)) : NULL;
+    lora->m = training ? arena_take(arena, lora->n, sizeof(real)) : NULL;
+    lora->v = training ? arena_take(arena, lora->n, sizeof(real)) : NULL;
+    if (!lora->adapter)
+        return;
+    size_t at = 0;
+    for (int l = 0; l < plan->n_layers; l++)
+        for (int j = 0; j < LINEAR_COUNT; j++) {
+            struct adapter *a = &lora->adapter[l][j];
+            *a = (struct adapter){.r = plan->layer[l].linear[j].rank, .s = (real)plan_scaling(plan, l, (enum linear)j)};
+            plan_shape(plan, config, l, (enum linear)j, &a->out, &a->in);
+            size_t b = at + (size_t)a->r * a->in;
+            a->A = lora->p + at;
+            a->B = lora->p + b;
+            a->dA = training ? lora->g + at : NULL;
+            a->dB = training ? lora->g + b : NULL;
+            at += adapter_parameters(a);
+        }
+}
+
+enum status lora_init_parse(const char *name, enum lora_init *init, struct err *err)
+{
+    static const char *const names[] = {"default", "gaussian", "loftq", "pissa"};
+    for (int i = 0; i < 4; i++)
+        if (strcmp(name, names[i]) == 0) {
+            *init = (enum lora_init)i;
+            return OK;
+        }
+    return err_set(err, ERR_INPUT, "lora_init = '%s', want default, gaussian, loftq or pissa", name);
+}
+
+/* ---- random starts ---- */
+
+static void start_random(real *A, real *B, size_t out, size_t in, int32_t r, const struct lora_init_options *o)
+{
+    struct rng rng = {.seed = o->seed, .stream = RNG_INIT, .step = o->step};
+    double bound = 1 / sqrt((double)in), deviation = 1 / (double)r;
+    for (size_t i = 0; i < (size_t)r * in; i++)
+        A[i] = (real)(o->init == LORA_INIT_GAUSSIAN ? deviation * rng_normal(&rng) : bound * (2 * rng_uniform(&rng) - 1));
+    memset(B, 0, out * (size_t)r * sizeof *B);
+}
+
+/* ---- starts from a singular value decomposition ---- */
+
+/* E[out, in] (destroyed) -> B = U_r sqrt(S_r / s), A = sqrt(S_r / s) V_r: the best s B A of rank r for E (Eckart-Young). */
+struct svd_space {
+    float *E, *U, *S, *Vt; /* [out, in], [out, k], [k], [k, in] */
+    float *Y, *Q;          /* randomised: [out, p], [p, in] */
+};
+
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+enum { OVERSAMPLING = 10 };
+
+static bool is_randomised(const struct lora_init_options *o)
+{
+    return o->init == LORA_INIT_PISSA && o->pissa_niter > 0;
+}
+
+static enum status space_open(struct svd_space *w, size_t out, size_t in, struct err *err)
+{
+    size_t k = smaller(out, in);
+    w->E = malloc(out * in * sizeof *w->E);
+    w->U = malloc(out * k * sizeof *w->U);
+    w->S = malloc(k * sizeof *w->S);
+    w->Vt = malloc(k * in * sizeof *w->Vt);
+    if (w->E && w->U && w->S && w->Vt)
+        return OK;
+    return err_set(err, ERR_MEMORY, "out of memory for the SVD of %zu x %zu", out, in);
+}
+
+static void space_close(struct svd_space *w)
+{
+    free(w->E);
+    free(w->U);
+    free(w->S);
+    free(w->Vt);
+    free(w->Y);
+    free(w->Q);
+}
+
+static void factors(real *A, real *B, const struct svd_space *w, size_t out, size_t in, size_t k, int32_t r, real s)
+{
+    for (size_t i = 0; i < (size_t)r; i++) {
+        float root = sqrtf(w->S[i] / (float)s);
+        for (size_t c = 0; c < in; c++)
+            A[i * in + c] = (real)(root * w->Vt[i * in + c]);
+        for (size_t o = 0; o < out; o++)
+            B[o * (size_t)r + i] = (real)(root * w->U[o * k + i]);
+    }
+}
+
+/* Modified Gram-Schmidt, twice, on the p columns of Y[n, p]: enough for a basis. */
+static void orthonormalise(float *Y, size_t n, size_t p)
+{
+    for (int pass = 0; pass < 2; pass++)
+        for (size_t j = 0; j < p; j++) {
+            for (size_t i = 0; i < j; i++) {
+                double dot = 0;
+                for (size_t r = 0; r < n; r++)
+                    dot += (double)Y[r * p + i] * (double)Y[r * p + j];
+                for (size_t r = 0; r < n; r++)
+                    Y[r * p + j] -= (float)dot * Y[r * p + i];
+            }
+            double norm = 0;
+            for (size_t r = 0; r < n; r++)
+                norm += (double)Y[r * p + j] * (double)Y[r * p + j];
+            float inv = norm > 0 ? (float)(1 / sqrt(norm)) : 0;
+            for (size_t r = 0; r < n; r++)
+                Y[r * p + j] *= inv;
+        }
+}
+
+/* y[out, p] = E z^T for z[p, in];  z[p, in] = y^T E. */
+static void times(float *y, const float *E, const float *z, size_t out, size_t in, size_t p)
+{
+#pragma omp parallel for
+    for (size_t o = 0; o < out; o++)
+        for (size_t j = 0; j < p; j++) {
+            float sum = 0;
+            for (size_t c = 0; c < in; c++)
+                sum += E[o * in + c] * z[j * in + c];
+            y[o * p + j] = sum;
+        }
+}
+
+static void times_transposed(float *z, const float *E, const float *y, size_t out, size_t in, size_t p)
+{
+#pragma omp parallel for
+    for (size_t j = 0; j < p; j++) {
+        memset(z + j * in, 0, in * sizeof *z);
+        for (size_t o = 0; o < out; o++)
+            for (size_t c = 0; c < in; c++)
+                z[j * in + c] += y[o * p + j] * E[o * in + c];
+    }
+}
+
+/* Halko et al. 2011 (arXiv:0909.4061), alg. 4.4 and 5.1: a basis Q of E's range from random directions and power iterations, then the small
+ * SVD of Q^T E. */
+static enum status svd_randomised(struct svd_space *w, size_t out, size_t in, size_t p, const struct lora_init_options *o,
+                                  struct err *err)
+{
+    struct rng rng = {.seed = o->seed, .stream = RNG_SVD, .step = o->step};
+    w->Y = malloc(out * p * sizeof *w->Y);
+    w->Q = malloc(p * in * sizeof *w->Q);
+    float *small = malloc(p * p * sizeof *small);
+    if (!w->Y || !w->Q || !small) {
+        free(small);
+        return err_set(err, ERR_MEMORY, "out of memory for the SVD of %zu x %zu", out, in);
+    }
+    for (size_t i = 0; i < p * in; i++)
+        w->Q[i] = (float)rng_normal(&rng);
+    times(w->Y, w->E, w->Q, out, in, p);
+    for (int k = 0; k < o->pissa_niter; k++) {
+        orthonormalise(w->Y, out, p);
+        times_transposed(w->Q, w->E, w->Y, out, in, p);
+        times(w->Y, w->E, w->Q, out, in, p);
+    }
+    orthonormalise(w->Y, out, p);
+    times_transposed(w->Q, w->E, w->Y, out, in, p);
+    enum status status = linalg_svd_f32(w->Q, p, in, small, w->S, w->Vt, err); /* Q^T E = small S Vt, U = Y small */
+    for (size_t r = 0; status == OK && r < out; r++)
+        for (size_t j = 0; j < p; j++) {
+            float sum = 0;
+            for (size_t i = 0; i < p; i++)
+                sum += w->Y[r * p + i] * small[i * p + j];
+            w->U[r * p + j] = sum;
+        }
+    free(small);
+    return status;
+}
+
+static enum status best_factors(struct svd_space *w, real *A, real *B, size_t out, size_t in, int32_t r, real s,
+                                const struct lora_init_options *o, struct err *err)
+{
+    size_t k = smaller(out, in), p = smaller((size_t)r + OVERSAMPLING, k);
+    if (is_randomised(o) && p < k) {
+        TRY(svd_randomised(w, out, in, p, o, err));
+        k = p;
+    } else {
+        TRY(linalg_svd_f32(w->E, out, in, w->U, w->S, w->Vt, err));
+    }
+    factors(A, B, w, out, in, k, r, s);
+    return OK;
+}
+
+/* E = W - s B A */
+static void residual(real *E, const real *W, const real *A, const real *B, size_t out, size_t in, int32_t r, real s)
+{
+#pragma omp parallel for
+    for (size_t o = 0; o < out; o++) {
+        memcpy(E + o * in, W + o * in, in * sizeof *E);
+        for (size_t i = 0; i < (size_t)r; i++) {
+            real f = s * B[o * (size_t)r + i];
+            for (size_t c = 0; c < in; c++)
+                E[o * in + c] -= f * A[i * in + c];
+        }
+    }
+}
+
+/* LoftQ alternates: Q = quant(W - s B A), then the best s B A for W - Q.  Upstream leaves s out; dividing by it makes the first
+ * forward pass equal W up to the tail of the spectrum for every alpha. */
+static enum status start_loftq(struct qmat *q, real *A, real *B, const real *W, int32_t r, real s, const struct lora_init_options *o,
+                               struct svd_space *w, real *temp, struct err *err)
+{
+    size_t out = q->rows, in = q->cols;
+    memset(A, 0, (size_t)r * in * sizeof *A);
+    memset(B, 0, out * (size_t)r * sizeof *B);
+    for (int t = 0; t < o->loftq_iters; t++) {
+        residual(temp, W, A, B, out, in, t ? r : 0, s);
+        TRY(quant_encode(q, temp, false, err));
+        quant_decode_rows(q, 0, out, temp);
+        for (size_t i = 0; i < out * in; i++)
+            w->E[i] = (float)(W[i] - temp[i]);
+        TRY(best_factors(w, A, B, out, in, r, s, o, err));
+    }
+    return OK;
+}
+
+/* PiSSA trains the principal part and quantizes the rest. */
+static enum status start_pissa(struct qmat *q, real *A, real *B, const real *W, int32_t r, real s, const struct lora_init_options *o,
+                               struct svd_space *w, real *temp, struct err *err)
+{
+    size_t out = q->rows, in = q->cols;
+    for (size_t i = 0; i < out * in; i++)
+        w->E[i] = (float)W[i];
+    TRY(best_factors(w, A, B, out, in, r, s, o, err));
+    residual(temp, W, A, B, out, in, r, s);
+    return quant_encode(q, temp, false, err);
+}
+
+enum status lora_start(struct qmat *q, real *A, real *B, const real *W, int32_t r, real s, const struct lora_init_options *options,
+                       struct err *err)
+{
+    bool svd = options->init == LORA_INIT_LOFTQ || options->init == LORA_INIT_PISSA;
+    if (r > 0 && !svd)
+        start_random(A, B, q->rows, q->cols, r, options);
+    if (r == 0 || !svd)
+        return quant_encode(q, W, false, err);
+    if (!(s > 0))
+        return err_set(err, ERR_INPUT, "lora_alpha is 0: %s divides by alpha / r", options->init == LORA_INIT_LOFTQ ? "loftq" : "pissa");
+    struct svd_space space = {0};
+    real *temp = malloc(q->rows * q->cols * sizeof *temp);
+    enum status status = temp ? space_open(&space, q->rows, q->cols, err) : err_set(err, ERR_MEMORY, "out of memory for an adapter's start");
+    if (status == OK)
+        status = (options->init == LORA_INIT_LOFTQ ? start_loftq : start_pissa)(q, A, B, W, r, s, options, &space, temp, err);
+    space_close(&space);
+    free(temp);
+    return status;
+}
+
+size_t lora_start_bytes(size_t out, size_t in, const struct lora_init_options *options)
+{
+    if (options->init != LORA_INIT_LOFTQ && options->init != LORA_INIT_PISSA)
+        return 0;
+    size_t k = smaller(out, in);
+    /* E, U, Vt, a real copy, and gesdd's own workspace of about 4 k^2 + 7 k with its copy of U or V */
+    return (out * in + out * k + k * in + 4 * k * k + 8 * k) * sizeof(float) + out * in * sizeof(real);
+}
+
+void lora_merge(real *W, const struct adapter *a)
+{
+#pragma omp parallel for
+    for (size_t o = 0; o < a->out; o++)
+        for (size_t i = 0; i < (size_t)a->r; i++) {
+            real f = a->s * a->B[o * (size_t)a->r + i];
+            for (size_t c = 0; c < a->in; c++)
+                W[o * a->in + c] += f * a->A[i * a->in + c];
+        }
+}

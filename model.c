@@ -1,0 +1,263 @@
+/* model.c: the weights: placing, loading, random ones; gradients as a parallel block.  model_forward.c computes. */
+#include "model.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/rng.h"
+#include "base/stop.h"
+
+enum status model_shape(struct model *model, const struct model_config *config, const struct plan *plan, struct err *err)
+{
+    memset(model, 0, sizeof *model);
+    TRY(model_config_copy(&model->config, config, err));
+    enum status status = plan_copy(&model->plan, plan, err);
+    if (status == OK && !(model->layer = calloc((size_t)config->num_hidden_layers, sizeof *model->layer)))
+        status = err_set(err, ERR_MEMORY, "out of memory for the table of layers");
+    if (status != OK) {
+        model_free(model);
+        return status;
+    }
+    for (int l = 0; l < plan->n_layers; l++) { /* the plan's widths are the model's */
+        model->config.num_attention_heads[l] = plan->layer[l].heads;
+        model->config.num_key_value_heads[l] = plan->layer[l].kv_heads;
+        model->config.intermediate_size[l] = plan->layer[l].ffn;
+    }
+    return OK;
+}
+
+void model_free(struct model *model)
+{
+    model_config_free(&model->config);
+    plan_free(&model->plan);
+    free(model->layer);
+    memset(model, 0, sizeof *model);
+}
+
+enum status model_alias(struct model *view, const struct model *base, const struct plan *plan, struct err *err)
+{
+    TRY(model_shape(view, &base->config, plan, err));
+    memcpy(view->layer, base->layer, (size_t)base->config.num_hidden_layers * sizeof *view->layer);
+    view->embed = base->embed;
+    view->head = base->head;
+    view->norm = base->norm;
+    view->inv_freq = base->inv_freq;
+    return OK;
+}
+
+/* ---- memory ---- */
+
+static bool has_bias(const struct model_config *config, int linear)
+{
+    return linear <= LINEAR_V ? config->attention_bias : linear == LINEAR_O && config->attention_out_bias;
+}
+
+/* The order is that of model_grads: weights of an all-F32 model and their gradients lie at the same distances. */
+void model_place(struct model *model, enum format embed_format, struct arena *arena)
+{
+    const struct model_config *c = &model->config;
+    size_t C = (size_t)c->hidden_size, V = (size_t)c->vocab_size;
+    quant_place(&model->embed, embed_format, 0, false, V, C, arena);
+    for (int l = 0; l < model->plan.n_layers; l++) {
+        struct model_layer *layer = &model->layer[l];
+        layer->input_norm = arena_take(arena, C, sizeof(real));
+        layer->post_norm = arena_take(arena, C, sizeof(real));
+        for (int j = 0; j < LINEAR_COUNT; j++) {
+            const struct plan_linear *p = &model->plan.layer[l].linear[j];
+            size_t out, in;
+            plan_shape(&model->plan, c, l, (enum linear)j, &out, &in);
+            quant_place(&layer->linear[j], p->format, p->block, p->double_quant, out, in, arena);
+            layer->bias[j] = has_bias(c, j) ? arena_take(arena, out, sizeof(real)) : NULL;
+        }
+    }
+    model->norm = arena_take(arena, C, sizeof(real));
+    if (c->tie_word_embeddings)
+        model->head = model->embed;
+    else
+        quant_place(&model->head, embed_format, 0, false, V, C, arena);
+    model->inv_freq = arena_take(arena, (size_t)c->head_dim / 2, sizeof(float));
+    if (model->inv_freq)
+        model_config_inv_freq(c, model->inv_freq);
+}
+
+void model_grads_place(struct model_grads *grads, const struct model *model, bool linears_only, struct arena *arena)
+{
+    const struct model_config *c = &model->config;
+    size_t C = (size_t)c->hidden_size, V = (size_t)c->vocab_size;
+    memset(grads, 0, sizeof *grads);
+    grads->linears_only = linears_only;
+    grads->layer = arena_take(arena, (size_t)model->plan.n_layers, sizeof *grads->layer);
+    size_t start = arena->used;
+    grads->block = arena->base ? (real *)(void *)(arena->base + start) : NULL;
+    if (!linears_only)
+        grads->embed = arena_take(arena, V * C, sizeof(real));
+    for (int l = 0; l < model->plan.n_layers; l++) {
+        real *input_norm = linears_only ? NULL : arena_take(arena, C, sizeof(real));
+        real *post_norm = linears_only ? NULL : arena_take(arena, C, sizeof(real));
+        if (grads->layer) {
+            grads->layer[l].input_norm = input_norm;
+            grads->layer[l].post_norm = post_norm;
+        }
+        for (int j = 0; j < LINEAR_COUNT; j++) {
+            const struct qmat *W = &model->layer[l].linear[j];
+            real *dW = arena_take(arena, W->rows * W->cols, sizeof(real));
+            real *dbias = !linears_only && has_bias(c, j) ? arena_take(arena, W->rows, sizeof(real)) : NULL;
+            if (grads->layer) {
+                grads->layer[l].linear[j] = dW;
+                grads->layer[l].bias[j] = dbias;
+            }
+        }
+    }
+    if (!linears_only) {
+        grads->norm = arena_take(arena, C, sizeof(real));
+        grads->head = c->tie_word_embeddings ? NULL : arena_take(arena, V * C, sizeof(real));
+    }
+    grads->n = (arena->used - start) / sizeof(real);
+}
+
+real *model_parameter_block(const struct model *model, size_t *n)
+{
+    const struct model_config *c = &model->config;
+    size_t C = (size_t)c->hidden_size, V = (size_t)c->vocab_size;
+    if (model->embed.format != FORMAT_F32)
+        return NULL;
+    for (int l = 0; l < model->plan.n_layers; l++)
+        for (int j = 0; j < LINEAR_COUNT; j++)
+            if (model->layer[l].linear[j].format != FORMAT_F32)
+                return NULL;
+    const unsigned char *start = model->embed.codes;
+    const unsigned char *end = (const unsigned char *)(c->tie_word_embeddings ? model->norm + C : (real *)model->head.codes + V * C);
+    size_t bytes = ((size_t)(end - start) + 63) / 64 * 64; /* pieces are rounded up to 64 bytes, the last one too */
+    *n = bytes / sizeof(real);
+    return model->embed.codes;
+}
+
+/* ---- loading ---- */
+
+struct loading {
+    const struct checkpoint *checkpoint;
+    real *temp; /* the largest matrix */
+    struct err *err;
+};
+
+static bool same_storage(const struct qmat *a, const struct qmat *b)
+{
+    return a->format == b->format && a->block == b->block && a->double_quant == b->double_quant && a->rows == b->rows &&
+           a->cols == b->cols;
+}
+
+static enum status load_matrix(const struct loading *load, const char *name, struct qmat *q)
+{
+    TRY(stop_check(load->err));
+    if (q->format == FORMAT_F32)
+        return checkpoint_read(load->checkpoint, name, q->codes, q->rows, q->cols, load->err);
+    struct qmat stored;
+    TRY(checkpoint_format(load->checkpoint, name, &stored, load->err));
+    if (same_storage(&stored, q))
+        return checkpoint_read_codes(load->checkpoint, name, q, load->err);
+    TRY(checkpoint_read(load->checkpoint, name, load->temp, q->rows, q->cols, load->err));
+    enum status status = quant_encode(q, load->temp, false, load->err);
+    return status == OK ? OK : err_prefix(load->err, status, "%s", name);
+}
+
+static enum status load_vector(const struct loading *load, const char *name, real *to, size_t n)
+{
+    return checkpoint_read(load->checkpoint, name, to, 1, n, load->err);
+}
+
+static enum status load_layer(const struct loading *load, struct model *model, int l)
+{
+    struct model_layer *layer = &model->layer[l];
+    size_t C = (size_t)model->config.hidden_size;
+    char name[96];
+    snprintf(name, sizeof name, "model.layers.%d.input_layernorm.weight", l);
+    TRY(load_vector(load, name, layer->input_norm, C));
+    snprintf(name, sizeof name, "model.layers.%d.post_attention_layernorm.weight", l);
+    TRY(load_vector(load, name, layer->post_norm, C));
+    for (int j = 0; j < LINEAR_COUNT; j++) {
+        snprintf(name, sizeof name, "model.layers.%d.%s.weight", l, linear_name[j]);
+        TRY(load_matrix(load, name, &layer->linear[j]));
+        snprintf(name, sizeof name, "model.layers.%d.%s.bias", l, linear_name[j]);
+        if (layer->bias[j])
+            TRY(load_vector(load, name, layer->bias[j], layer->linear[j].rows));
+    }
+    return OK;
+}
+
+static size_t largest_matrix(const struct model *model)
+{
+    size_t most = model->embed.format == FORMAT_F32 ? 1 : model->embed.rows * model->embed.cols;
+    for (int l = 0; l < model->plan.n_layers; l++)
+        for (int j = 0; j < LINEAR_COUNT; j++) {
+            const struct qmat *W = &model->layer[l].linear[j];
+            if (W->format != FORMAT_F32 && W->rows * W->cols > most)
+                most = W->rows * W->cols;
+        }
+    return most;
+}
+
+static enum status load_all(const struct loading *load, struct model *model)
+{
+    TRY(load_matrix(load, "model.embed_tokens.weight", &model->embed));
+    if (model->config.tie_word_embeddings)
+        model->head = model->embed;
+    else if (checkpoint_has(load->checkpoint, "lm_head.weight"))
+        TRY(load_matrix(load, "lm_head.weight", &model->head));
+    else /* a few repositories leave it out though they say it is not tied */
+        TRY(load_matrix(load, "model.embed_tokens.weight", &model->head));
+    for (int l = 0; l < model->plan.n_layers; l++)
+        TRY(load_layer(load, model, l));
+    return load_vector(load, "model.norm.weight", model->norm, (size_t)model->config.hidden_size);
+}
+
+enum status model_load(struct model *model, const struct checkpoint *checkpoint, struct err *err)
+{
+    size_t n = largest_matrix(model);
+    struct loading load = {.checkpoint = checkpoint, .err = err, .temp = malloc(n * sizeof *load.temp)};
+    if (!load.temp)
+        return err_set(err, ERR_MEMORY, "out of memory for a matrix of %zu elements", n);
+    enum status status = load_all(&load, model);
+    free(load.temp);
+    return status;
+}
+
+/* ---- random weights ---- */
+
+static void fill_normal(struct qmat *q, double deviation, uint64_t seed, uint32_t tensor)
+{
+    struct rng rng = {.seed = seed, .stream = RNG_INIT, .step = tensor};
+    real *w = q->codes;
+    for (size_t i = 0; i < q->rows * q->cols; i++)
+        w[i] = (real)(deviation * rng_normal(&rng));
+}
+
+static void fill_ones(real *g, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        g[i] = 1;
+}
+
+void model_random(struct model *model, uint64_t seed)
+{
+    size_t C = (size_t)model->config.hidden_size;
+    uint32_t tensor = 0;
+    /* matrices that write into the residual stream start smaller, so that its variance does not grow with depth (GPT-2) */
+    double usual = 0.02, residual = 0.02 / sqrt(2.0 * model->config.num_hidden_layers);
+    fill_normal(&model->embed, usual, seed, tensor++);
+    for (int l = 0; l < model->plan.n_layers; l++) {
+        struct model_layer *layer = &model->layer[l];
+        fill_ones(layer->input_norm, C);
+        fill_ones(layer->post_norm, C);
+        for (int j = 0; j < LINEAR_COUNT; j++) {
+            bool into_stream = j == LINEAR_O || j == LINEAR_DOWN;
+            fill_normal(&layer->linear[j], into_stream ? residual : usual, seed, tensor++);
+            if (layer->bias[j])
+                memset(layer->bias[j], 0, layer->linear[j].rows * sizeof(real));
+        }
+    }
+    fill_ones(model->norm, C);
+    if (!model->config.tie_word_embeddings)
+        fill_normal(&model->head, usual, seed, tensor);
+}

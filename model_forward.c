@@ -1,0 +1,347 @@
+/* model_forward.c: a layer forward, the same layer backward, the passes over all layers.
+ *
+ *     n1 = norm(x)      q, k, v = n1 W^T (+ adapters)     q, k rotated by position
+ *     xm = x + o(attention(q, k, v))
+ *     n2 = norm(xm)     y = xm + down(silu(gate(n2)) * up(n2))
+ *
+ * Backward stands under its forward and repeats its letters; d + name is the gradient of the loss with respect to name. */
+#include <math.h>
+#include <string.h>
+
+#include "base/stop.h"
+#include "model_acts.h"
+
+/* ---- memory ---- */
+
+static void place_layer(struct layer_acts *a, size_t n, size_t r, const struct model_config *c, size_t HD, size_t KVD, size_t H, size_t F,
+                        struct arena *arena)
+{
+    size_t C = (size_t)c->hidden_size;
+    a->n1 = arena_take(arena, n * C, sizeof(real));
+    a->s1 = arena_take(arena, n, sizeof(real));
+    a->q = arena_take(arena, n * HD, sizeof(real));
+    a->k = arena_take(arena, n * KVD, sizeof(real));
+    a->v = arena_take(arena, n * KVD, sizeof(real));
+    a->att = arena_take(arena, n * HD, sizeof(real));
+    a->lse = arena_take(arena, n * H, sizeof(real));
+    a->xm = arena_take(arena, n * C, sizeof(real));
+    a->n2 = arena_take(arena, n * C, sizeof(real));
+    a->s2 = arena_take(arena, n, sizeof(real));
+    a->gate = arena_take(arena, n * F, sizeof(real));
+    a->up = arena_take(arena, n * F, sizeof(real));
+    a->act = arena_take(arena, n * F, sizeof(real));
+    for (int j = 0; j < LINEAR_COUNT; j++)
+        a->h[j] = arena_take(arena, n * r, sizeof(real));
+}
+
+struct widest {
+    size_t HD, KVD, H, F;
+};
+
+static struct widest widest_layer(const struct model *model)
+{
+    struct widest w = {0};
+    size_t D = (size_t)model->config.head_dim;
+    for (int l = 0; l < model->plan.n_layers; l++) {
+        const struct plan_layer *p = &model->plan.layer[l];
+        w.H = (size_t)p->heads > w.H ? (size_t)p->heads : w.H;
+        w.KVD = (size_t)p->kv_heads * D > w.KVD ? (size_t)p->kv_heads * D : w.KVD;
+        w.F = (size_t)p->ffn > w.F ? (size_t)p->ffn : w.F;
+    }
+    w.HD = w.H * D;
+    return w;
+}
+
+static void place_gradients(struct model_acts *acts, size_t n, size_t C, const struct widest *w, struct arena *arena)
+{
+    real **wide[] = {&acts->dx, &acts->dx2, &acts->dn};
+    for (size_t i = 0; i < 3; i++)
+        *wide[i] = arena_take(arena, n * C, sizeof(real));
+    acts->dq = arena_take(arena, n * w->HD, sizeof(real));
+    acts->dk = arena_take(arena, n * w->KVD, sizeof(real));
+    acts->dv = arena_take(arena, n * w->KVD, sizeof(real));
+    acts->datt = arena_take(arena, n * w->HD, sizeof(real));
+    acts->dgate = arena_take(arena, n * w->F, sizeof(real));
+    acts->dup = arena_take(arena, n * w->F, sizeof(real));
+    acts->dact = arena_take(arena, n * w->F, sizeof(real));
+}
+
+enum status model_run_place(struct model_run *run, const struct model *model, const struct lora *lora, struct arena *arena,
+                            struct err *err)
+{
+    (void)lora; /* max_rank says what adapters need: a run serves any adapters up to it */
+    const struct model_config *c = &model->config;
+    size_t L = (size_t)c->num_hidden_layers, n = run->max_n, C = (size_t)c->hidden_size, r = run->max_rank;
+    struct widest w = widest_layer(model);
+    struct model_acts none = {0}, *acts = arena_take(arena, 1, sizeof *acts);
+    run->acts = acts;
+    acts = acts ? acts : &none;
+    acts->x = arena_take(arena, L + 1, sizeof *acts->x);
+    acts->layer = arena_take(arena, L, sizeof *acts->layer);
+    bool streams = run->training; /* scoring alone needs only two residual streams */
+    real *even = NULL, *odd = NULL;
+    struct layer_acts shared = {0};
+    if (!streams) {
+        even = arena_take(arena, n * C, sizeof(real));
+        odd = arena_take(arena, n * C, sizeof(real));
+    }
+    if (!run->training || !run->keep)
+        place_layer(&shared, n, r, c, w.HD, w.KVD, w.H, w.F, arena);
+    for (size_t l = 0; l <= L; l++) {
+        real *x = streams ? arena_take(arena, n * C, sizeof(real)) : l % 2 ? odd : even;
+        if (acts->x)
+            acts->x[l] = x;
+        if (l == L)
+            break;
+        struct layer_acts a = shared;
+        const struct plan_layer *p = &model->plan.layer[l];
+        size_t D = (size_t)c->head_dim, H = (size_t)p->heads;
+        if (run->training && run->keep)
+            place_layer(&a, n, r, c, H * D, (size_t)p->kv_heads * D, H, (size_t)p->ffn, arena);
+        if (acts->layer)
+            acts->layer[l] = a;
+    }
+    acts->nf = arena_take(arena, n * C, sizeof(real));
+    acts->sf = arena_take(arena, n, sizeof(real));
+    acts->nll = arena_take(arena, n, sizeof *acts->nll);
+    if (run->training)
+        place_gradients(acts, n, C, &w, arena);
+    return arena->overflow ? err_set(err, ERR_MEMORY, "activations of %zu rows do not fit in memory addresses", n) : OK;
+}
+
+/* ---- one linear ---- */
+
+struct linear_args model_linear_args(const struct layer_pass *p, enum linear j, const struct layer_acts *a, const real *x)
+{
+    const struct model_layer *layer = &p->model->layer[p->l];
+    struct linear_args args = {.W = &layer->linear[j], .bias = layer->bias[j], .n = p->batch->n, .x = x};
+    if (p->lora && p->lora->adapter[p->l][j].r > 0) {
+        const struct adapter *d = &p->lora->adapter[p->l][j];
+        args.lora = (struct lora_args){.r = d->r, .s = d->s, .A = d->A, .B = d->B, .dA = d->dA, .dB = d->dB, .h = a->h[j],
+                                       .dropout = p->dropout ? p->lora->dropout : 0, .seed = p->lora->seed, .step = p->dropout_step,
+                                       /* each linear draws from numbers of its own */
+                                       .index0 = (uint64_t)(p->l * LINEAR_COUNT + (int)j) << 40};
+    }
+    return args;
+}
+
+static void forward(const struct layer_pass *p, enum linear j, const struct layer_acts *a, const real *x, real *y)
+{
+    struct linear_args args = model_linear_args(p, j, a, x);
+    args.y = y;
+    p->ops->ops->linear_forward(p->ops, &args);
+}
+
+/* dx NULL: nothing below is trained. */
+static void backward(const struct layer_pass *p, enum linear j, const struct layer_acts *a, const real *x, const real *dy, real *dx,
+                     bool add)
+{
+    struct linear_args args = model_linear_args(p, j, a, x);
+    args.dy = dy;
+    args.dx = dx;
+    args.dx_add = add;
+    args.dW = p->grads ? p->grads->layer[p->l].linear[j] : NULL;
+    args.dbias = p->grads ? p->grads->layer[p->l].bias[j] : NULL;
+    p->ops->ops->linear_backward(p->ops, &args);
+}
+
+/* ---- one layer ---- */
+
+static struct attention_args attention_args(const struct layer_pass *p, const struct layer_acts *a)
+{
+    const struct plan_layer *w = &p->model->plan.layer[p->l];
+    return (struct attention_args){.segments = p->batch->segments, .n_segments = p->batch->n_segments, .n = p->batch->n,
+                                   .H = w->heads, .KV = w->kv_heads, .D = p->model->config.head_dim, .q = a->q, .k = a->k,
+                                   .v = a->v, .out = a->att, .lse = a->lse};
+}
+
+static void rope(const struct layer_pass *p, real *x, int32_t heads, bool back)
+{
+    p->ops->ops->rope(p->ops, x, p->batch->positions, p->model->inv_freq, p->batch->n, (size_t)heads,
+                      (size_t)p->model->config.head_dim, back);
+}
+
+void model_layer_qkv(const struct layer_pass *p, struct layer_acts *a, const real *x)
+{
+    const struct ops *ops = p->ops->ops;
+    const struct model_layer *layer = &p->model->layer[p->l];
+    size_t n = p->batch->n, C = (size_t)p->model->config.hidden_size;
+    ops->rmsnorm_forward(p->ops, a->n1, a->s1, x, layer->input_norm, (real)p->model->config.rms_norm_eps, n, C);
+    forward(p, LINEAR_Q, a, a->n1, a->q);
+    forward(p, LINEAR_K, a, a->n1, a->k);
+    forward(p, LINEAR_V, a, a->n1, a->v);
+    rope(p, a->q, p->model->plan.layer[p->l].heads, false);
+    rope(p, a->k, p->model->plan.layer[p->l].kv_heads, false);
+}
+
+void model_layer_rest(const struct layer_pass *p, struct layer_acts *a, const real *x, real *y)
+{
+    const struct ops *ops = p->ops->ops;
+    const struct model_layer *layer = &p->model->layer[p->l];
+    size_t n = p->batch->n, C = (size_t)p->model->config.hidden_size, F = (size_t)p->model->plan.layer[p->l].ffn;
+    forward(p, LINEAR_O, a, a->att, a->xm);
+    ops->add(p->ops, a->xm, x, n * C);
+    ops->rmsnorm_forward(p->ops, a->n2, a->s2, a->xm, layer->post_norm, (real)p->model->config.rms_norm_eps, n, C);
+    forward(p, LINEAR_GATE, a, a->n2, a->gate);
+    forward(p, LINEAR_UP, a, a->n2, a->up);
+    ops->swiglu_forward(p->ops, a->act, a->gate, a->up, n * F);
+    forward(p, LINEAR_DOWN, a, a->act, y);
+    ops->add(p->ops, y, a->xm, n * C);
+}
+
+static void layer_forward(const struct layer_pass *p, struct layer_acts *a, const real *x, real *y)
+{
+    model_layer_qkv(p, a, x);
+    struct attention_args attention = attention_args(p, a);
+    p->ops->ops->attention_forward(p->ops, &attention);
+    model_layer_rest(p, a, x, y);
+}
+
+/* dx: on entry the gradient of y, on exit that of x (unless `last`: nothing below is trained, and it is left unfinished). */
+static void layer_backward(const struct layer_pass *p, struct model_acts *acts, const struct layer_acts *a, const real *x, bool last)
+{
+    const struct ops *ops = p->ops->ops;
+    const struct model_layer *layer = &p->model->layer[p->l];
+    const struct plan_layer *w = &p->model->plan.layer[p->l];
+    real *dinput_norm = p->grads ? p->grads->layer[p->l].input_norm : NULL;
+    real *dpost_norm = p->grads ? p->grads->layer[p->l].post_norm : NULL;
+    size_t n = p->batch->n, C = (size_t)p->model->config.hidden_size, F = (size_t)w->ffn;
+
+    backward(p, LINEAR_DOWN, a, a->act, acts->dx, acts->dact, false);
+    ops->swiglu_backward(p->ops, acts->dgate, acts->dup, acts->dact, a->gate, a->up, n * F);
+    backward(p, LINEAR_UP, a, a->n2, acts->dup, acts->dn, false);
+    backward(p, LINEAR_GATE, a, a->n2, acts->dgate, acts->dn, true);
+    ops->rmsnorm_backward(p->ops, acts->dx2, dpost_norm, acts->dn, a->xm, layer->post_norm, a->s2, n, C);
+    ops->add(p->ops, acts->dx, acts->dx2, n * C);
+
+    backward(p, LINEAR_O, a, a->att, acts->dx, acts->datt, false);
+    struct attention_args attention = attention_args(p, a);
+    attention.dout = acts->datt;
+    attention.dq = acts->dq;
+    attention.dk = acts->dk;
+    attention.dv = acts->dv;
+    ops->attention_backward(p->ops, &attention);
+    rope(p, acts->dq, w->heads, true);
+    rope(p, acts->dk, w->kv_heads, true);
+    real *dn = last ? NULL : acts->dn;
+    backward(p, LINEAR_V, a, a->n1, acts->dv, dn, false);
+    backward(p, LINEAR_K, a, a->n1, acts->dk, dn, dn != NULL);
+    backward(p, LINEAR_Q, a, a->n1, acts->dq, dn, dn != NULL);
+    if (last)
+        return;
+    ops->rmsnorm_backward(p->ops, acts->dx2, dinput_norm, acts->dn, x, layer->input_norm, a->s1, n, C);
+    ops->add(p->ops, acts->dx, acts->dx2, n * C);
+}
+
+/* ---- all layers ---- */
+
+static enum status check_batch(const struct model_run *run, const struct batch *batch, struct err *err)
+{
+    if (batch->n == 0 || batch->n > run->max_n)
+        return err_set(err, ERR_FAILED, "a batch of %zu rows, memory was planned for 1 to %zu", batch->n, run->max_n);
+    return OK;
+}
+
+static enum status forward_all(struct model_run *run, struct layer_pass *p, struct err *err)
+{
+    struct model_acts *acts = run->acts;
+    const struct model *model = p->model;
+    size_t n = p->batch->n, C = (size_t)model->config.hidden_size;
+    int L = model->config.num_hidden_layers;
+    TRY(check_batch(run, p->batch, err));
+    p->ops->ops->embed_forward(p->ops, &model->embed, p->batch->tokens, n, acts->x[0]);
+    for (p->l = 0; p->l < L; p->l++) {
+        TRY(stop_check(err));
+        layer_forward(p, &acts->layer[p->l], acts->x[p->l], acts->x[p->l + 1]);
+    }
+    p->ops->ops->rmsnorm_forward(p->ops, acts->nf, acts->sf, acts->x[L], model->norm, (real)model->config.rms_norm_eps, n, C);
+    return OK;
+}
+
+/* Sum over labelled rows in row order, so that it does not depend on chunks. */
+static enum status sum_nll(const struct batch *batch, const double *nll, double *sum, size_t *count, struct err *err)
+{
+    *sum = 0;
+    *count = 0;
+    for (size_t i = 0; i < batch->n; i++)
+        if (batch->labels[i] >= 0) {
+            *sum += nll[i];
+            ++*count;
+        }
+    return isfinite(*sum) ? OK : err_set(err, ERR_DIVERGED, "the loss is not finite");
+}
+
+enum status model_score(struct model_run *run, const struct model *model, const struct lora *lora, const struct batch *batch,
+                        double *nll, uint8_t *greedy, double *sum, size_t *count, struct err *err)
+{
+    struct layer_pass p = {.ops = run->ops, .model = model, .lora = lora, .batch = batch};
+    TRY(forward_all(run, &p, err));
+    double *to = nll ? nll : run->acts->nll;
+    struct head_args head = {.W = &model->head, .n = batch->n, .x = run->acts->nf, .labels = batch->labels, .nll = to, .greedy = greedy};
+    run->ops->ops->head_loss(run->ops, &head);
+    return sum_nll(batch, to, sum, count, err);
+}
+
+/* The lowest layer with something to train; L when there is none. */
+static int lowest_trained(const struct layer_pass *p)
+{
+    int L = p->model->config.num_hidden_layers;
+    if (p->grads)
+        return 0;
+    for (int l = 0; p->lora && l < L; l++)
+        for (int j = 0; j < LINEAR_COUNT; j++)
+            if (p->lora->adapter[l][j].r > 0)
+                return l;
+    return L;
+}
+
+static enum status backward_all(struct model_run *run, struct layer_pass *p, struct err *err)
+{
+    struct model_acts *acts = run->acts;
+    const struct model *model = p->model;
+    size_t n = p->batch->n, C = (size_t)model->config.hidden_size;
+    int L = model->config.num_hidden_layers, lowest = lowest_trained(p);
+    bool whole = p->grads && !p->grads->linears_only; /* embeddings and norms too */
+    memcpy(acts->dn, acts->dx, n * C * sizeof(real));
+    p->ops->ops->rmsnorm_backward(p->ops, acts->dx, p->grads ? p->grads->norm : NULL, acts->dn, acts->x[L], model->norm, acts->sf, n, C);
+    for (p->l = L - 1; p->l >= lowest; p->l--) {
+        TRY(stop_check(err));
+        if (!run->keep) /* the layer's own output x[l + 1] is written again with the same bits */
+            layer_forward(p, &acts->layer[p->l], acts->x[p->l], acts->x[p->l + 1]);
+        layer_backward(p, acts, &acts->layer[p->l], acts->x[p->l], p->l == lowest && !whole);
+    }
+    if (whole)
+        p->ops->ops->embed_backward(p->ops, p->grads->embed, p->batch->tokens, n, C, acts->dx);
+    return OK;
+}
+
+enum status model_train(struct model_run *run, const struct model *model, struct lora *lora, struct model_grads *grads,
+                        const struct batch *batch, real scale, uint32_t dropout_step, double *sum, size_t *count, struct err *err)
+{
+    struct layer_pass p = {.ops = run->ops, .model = model, .lora = lora, .grads = grads, .batch = batch, .dropout = true,
+                           .dropout_step = dropout_step};
+    struct model_acts *acts = run->acts;
+    TRY(forward_all(run, &p, err));
+    struct head_args head = {.W = &model->head, .n = batch->n, .x = acts->nf, .labels = batch->labels, .nll = acts->nll,
+                             .dx = acts->dx, .scale = scale};
+    if (grads && !grads->linears_only)
+        head.dW = model->config.tie_word_embeddings ? grads->embed : grads->head;
+    run->ops->ops->head_loss(run->ops, &head);
+    TRY(sum_nll(batch, acts->nll, sum, count, err));
+    return backward_all(run, &p, err);
+}
+
+enum status model_hidden(struct model_run *run, const struct model *model, const struct lora *lora, const struct batch *batch,
+                         const real **x, struct err *err)
+{
+    struct layer_pass p = {.ops = run->ops, .model = model, .lora = lora, .batch = batch};
+    TRY(forward_all(run, &p, err));
+    *x = run->acts->nf;
+    return OK;
+}
+
+void model_logits(const struct model_run *run, const struct model *model, const real *x, size_t n, real *logits)
+{
+    struct linear_args args = {.W = &model->head, .n = n, .x = x, .y = logits};
+    run->ops->ops->linear_forward(run->ops, &args);
+}
