@@ -193,7 +193,7 @@ static enum status layer_scores(struct prune_scores *scores, const struct model 
         random_scores(scores->ffn[l], c->intermediate_size[l], o->seed, 2 * l + 2);
         return OK;
     }
-    struct sides sides;
+    struct sides sides = {0};
     TRY(sides_alloc(&sides, &model->layer[l], err));
     fill_sides(&sides, model, run, l, grads, fisher, o);
     head_scores(scores->head[l], &sides, c, l, o);
