@@ -1,0 +1,36 @@
+/* export.h: what other tools load: a Hugging Face style model/ folder, a GGUF file, a PEFT adapter folder.
+ *
+ * Everything is published atomically.  What it is not: it reads nothing back (io/checkpoint.h and io/adapter.h do). */
+#ifndef VENEER_EXPORT_H
+#define VENEER_EXPORT_H
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/err.h"
+#include "io/tokenizer.h"
+#include "model.h"
+
+/* dir/: model.safetensors, plan.txt, tokenizer.gguf (vocabulary), tokenizer.model (copied from tokenizer_file when not NULL),
+ * generation_config.json and, last, config.json.  nf4 and fp4 as bitsandbytes stores them (weight, absmax, quant_map, quant_state or nested_*), int8
+ * as weight, SCB, weight_format; formats that Hugging Face has no form for as F32; embeddings, norms and floats in `dtype`
+ * ("f32", "bf16", "f16"). */
+enum status export_folder(const char *dir, const struct model *model, const struct tokenizer *tokenizer, const char *tokenizer_file,
+                          const char *dtype, struct err *err);
+
+/* A GGUF of architecture llama, or deci when widths differ between layers.  The adapters are merged in (lora may be NULL), then each
+ * linear takes the ggml format nearest to its own: export_gguf_format. */
+enum status export_gguf(const char *path, const struct model *model, const struct lora *lora, const struct tokenizer *tokenizer,
+                        const char *name, struct err *err);
+/* nf4, fp4 -> q4_0; int8, int8_64, nf8 -> q8_0; ggml's own stay; the rest, and rows that are no multiple of 32, -> f16. */
+enum format export_gguf_format(const struct qmat *W);
+/* W + s B A of a linear as reals [out, in], in Hugging Face's row order. */
+void export_merged(const struct model *model, const struct lora *lora, int layer, enum linear linear, real *W);
+
+/* A GGUF that holds the vocabulary alone. */
+enum status export_vocabulary(const char *path, const struct tokenizer *tokenizer, struct err *err);
+
+/* dir/: adapter_model.safetensors (base_model.model.NAME.lora_A.weight [r, in], lora_B.weight [out, r]) and adapter_config.json with
+ * rank_pattern and alpha_pattern where they differ from the plan's most common ones; base_model_name_or_path = base. */
+enum status export_adapter(const char *dir, const struct lora *lora, const struct plan *plan, const char *base, struct err *err);
+
+#endif

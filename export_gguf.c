@@ -1,0 +1,341 @@
+/* export_gguf.c: a GGUF that llama.cpp loads.  Names and rules: docs/formats in the ggml repository (gguf.md), and the shapes that its
+ * loader builds for architectures llama and deci (per-layer widths as INT32 arrays, key_length and value_length always said). */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/stop.h"
+#include "export.h"
+#include "io/gguf.h"
+
+enum format export_gguf_format(const struct qmat *W)
+{
+    enum format f = W->format;
+    enum format want = f == FORMAT_NF4 || f == FORMAT_FP4                                ? FORMAT_Q4_0
+                       : f == FORMAT_INT8 || f == FORMAT_INT8_64 || f == FORMAT_NF8 ? FORMAT_Q8_0
+                       : f == FORMAT_F32 || f == FORMAT_BF16                        ? FORMAT_F16
+                                                                                    : f;
+    return W->cols % (size_t)format_info(want)->row_multiple == 0 ? want : FORMAT_F16;
+}
+
+void export_merged(const struct model *model, const struct lora *lora, int layer, enum linear linear, real *W)
+{
+    const struct qmat *q = &model->layer[layer].linear[linear];
+    quant_decode_rows(q, 0, q->rows, W);
+    if (lora && lora->adapter[layer][linear].r > 0)
+        lora_merge(W, &lora->adapter[layer][linear]);
+}
+
+/* ---- what each tensor is made from ---- */
+
+struct source {
+    const struct model *model;
+    const struct lora *lora;
+    real *temp[2];      /* the largest matrix, twice */
+    float *rope_freqs;  /* [head_dim / 2] */
+};
+
+enum { EMBED, HEAD, NORM, ROPE_FREQS, LAYERS }; /* ids; then 16 a layer */
+enum { INPUT_NORM = LINEAR_COUNT, POST_NORM = LINEAR_COUNT + 1, BIAS = 8, PER_LAYER = 16 };
+
+static size_t layer_id(int l, int what)
+{
+    return LAYERS + (size_t)l * PER_LAYER + (size_t)what;
+}
+
+/* ggml's "norm" rope turns pairs (2j, 2j+1), ours (j, j + D/2): row 2j+p of a head is our row p D/2 + j. */
+static void permute(real *to, const real *from, size_t heads, size_t D, size_t cols)
+{
+    for (size_t h = 0; h < heads; h++)
+        for (size_t j = 0; j < D / 2; j++)
+            for (size_t p = 0; p < 2; p++)
+                memcpy(to + (h * D + 2 * j + p) * cols, from + (h * D + p * (D / 2) + j) * cols, cols * sizeof *to);
+}
+
+static const real *ordered(struct source *s, int l, int j, size_t cols)
+{
+    const struct plan_layer *p = &s->model->plan.layer[l];
+    if (j != LINEAR_Q && j != LINEAR_K)
+        return s->temp[0];
+    permute(s->temp[1], s->temp[0], (size_t)(j == LINEAR_Q ? p->heads : p->kv_heads), (size_t)s->model->config.head_dim, cols);
+    return s->temp[1];
+}
+
+static enum status put_encoded(const real *W, const struct gguf_item *item, struct gguf_sink *sink, struct err *err)
+{
+    struct arena arena = {0};
+    struct qmat q;
+    size_t cols = (size_t)item->dim[0], rows = item->n_dims > 1 ? (size_t)item->dim[1] : 1;
+    quant_place(&q, item->format, 0, false, rows, cols, &arena);
+    TRY(arena_commit(&arena, item->name, err));
+    quant_place(&q, item->format, 0, false, rows, cols, &arena);
+    enum status status = quant_encode(&q, W, false, err);
+    if (status == OK)
+        status = gguf_sink_put(sink, q.codes, (size_t)item->bytes, err);
+    arena_free(&arena);
+    return status;
+}
+
+static enum status emit(void *user, const struct gguf_item *item, struct gguf_sink *sink, struct err *err)
+{
+    struct source *s = user;
+    const struct model *m = s->model;
+    TRY(stop_check(err));
+    if (item->id == EMBED || item->id == HEAD) {
+        const struct qmat *q = item->id == EMBED ? &m->embed : &m->head;
+        quant_decode_rows(q, 0, q->rows, s->temp[0]);
+        return put_encoded(s->temp[0], item, sink, err);
+    }
+    if (item->id == NORM)
+        return put_encoded(m->norm, item, sink, err);
+    if (item->id == ROPE_FREQS)
+        return gguf_sink_put(sink, s->rope_freqs, (size_t)item->bytes, err);
+    int l = (int)((item->id - LAYERS) / PER_LAYER), what = (int)((item->id - LAYERS) % PER_LAYER);
+    const struct model_layer *layer = &m->layer[l];
+    if (what == INPUT_NORM || what == POST_NORM)
+        return put_encoded(what == INPUT_NORM ? layer->input_norm : layer->post_norm, item, sink, err);
+    if (what > BIAS) {
+        int j = what - BIAS - 1;
+        memcpy(s->temp[0], layer->bias[j], layer->linear[j].rows * sizeof(real));
+        return put_encoded(ordered(s, l, j, 1), item, sink, err);
+    }
+    export_merged(m, s->lora, l, (enum linear)what, s->temp[0]);
+    return put_encoded(ordered(s, l, what, layer->linear[what].cols), item, sink, err);
+}
+
+/* ---- the list of tensors ---- */
+
+static enum status put_matrix(struct gguf_writer *w, const char *name, const struct qmat *q, enum format format, size_t id, struct err *err)
+{
+    struct gguf_item item = {.format = format, .n_dims = 2, .dim = {q->cols, q->rows, 1, 1}, .id = id};
+    snprintf(item.name, sizeof item.name, "%s", name);
+    return gguf_put_tensor(w, &item, err);
+}
+
+static enum status put_vector(struct gguf_writer *w, const char *name, size_t n, size_t id, struct err *err)
+{
+    struct gguf_item item = {.format = FORMAT_F32, .n_dims = 1, .dim = {n, 1, 1, 1}, .id = id};
+    snprintf(item.name, sizeof item.name, "%s", name);
+    return gguf_put_tensor(w, &item, err);
+}
+
+static enum status put_layer(struct gguf_writer *w, const struct model *model, int l, struct err *err)
+{
+    static const char *const names[LINEAR_COUNT] = {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"};
+    size_t C = (size_t)model->config.hidden_size;
+    char name[64];
+    snprintf(name, sizeof name, "blk.%d.attn_norm.weight", l);
+    TRY(put_vector(w, name, C, layer_id(l, INPUT_NORM), err));
+    snprintf(name, sizeof name, "blk.%d.ffn_norm.weight", l);
+    TRY(put_vector(w, name, C, layer_id(l, POST_NORM), err));
+    for (int j = 0; j < LINEAR_COUNT; j++) {
+        const struct qmat *q = &model->layer[l].linear[j];
+        snprintf(name, sizeof name, "blk.%d.%s.weight", l, names[j]);
+        TRY(put_matrix(w, name, q, export_gguf_format(q), layer_id(l, j), err));
+        snprintf(name, sizeof name, "blk.%d.%s.bias", l, names[j]);
+        if (model->layer[l].bias[j])
+            TRY(put_vector(w, name, q->rows, layer_id(l, BIAS + 1 + j), err));
+    }
+    return OK;
+}
+
+/* Frequencies that are scaled by more than one factor: a divisor for each, as llama.cpp's converter writes llama3 scaling. */
+static enum status rope_divisors(struct source *s, struct err *err)
+{
+    const struct model_config *c = &s->model->config;
+    if (c->rope_type != ROPE_LLAMA3 && !c->rope_freqs)
+        return OK;
+    size_t half = (size_t)c->head_dim / 2;
+    struct model_config plain = *c;
+    plain.rope_type = ROPE_DEFAULT;
+    plain.rope_freqs = NULL;
+    float *base = malloc(half * sizeof *base);
+    s->rope_freqs = malloc(half * sizeof *s->rope_freqs);
+    if (!base || !s->rope_freqs) {
+        free(base);
+        return err_set(err, ERR_MEMORY, "out of memory for rope frequencies");
+    }
+    model_config_inv_freq(&plain, base);
+    for (size_t i = 0; i < half; i++)
+        s->rope_freqs[i] = base[i] / s->model->inv_freq[i];
+    free(base);
+    return OK;
+}
+
+static enum status put_tensors(struct gguf_writer *w, const struct source *s, struct err *err)
+{
+    const struct model *m = s->model;
+    enum format embed = m->embed.format == FORMAT_F32 || m->embed.format == FORMAT_BF16 ? FORMAT_F16 : export_gguf_format(&m->embed);
+    TRY(put_matrix(w, "token_embd.weight", &m->embed, embed, EMBED, err));
+    TRY(put_vector(w, "output_norm.weight", (size_t)m->config.hidden_size, NORM, err));
+    if (!m->config.tie_word_embeddings)
+        TRY(put_matrix(w, "output.weight", &m->head, embed, HEAD, err));
+    if (s->rope_freqs)
+        TRY(put_vector(w, "rope_freqs.weight", (size_t)m->config.head_dim / 2, ROPE_FREQS, err));
+    for (int l = 0; l < m->plan.n_layers; l++)
+        TRY(put_layer(w, m, l, err));
+    return OK;
+}
+
+/* ---- metadata ---- */
+
+static void put_vocabulary(struct gguf_writer *w, const struct tokenizer *tokenizer, int32_t rows)
+{
+
+    struct tokenizer_view v;
+    tokenizer_view(tokenizer, &v);
+    size_t n = (size_t)v.n, all = (size_t)(rows > v.n ? rows : v.n);
+    const char **piece = calloc(all, sizeof *piece);
+    float *score = calloc(all, sizeof *score);
+    int32_t *type = calloc(all, sizeof *type);
+    char (*pad)[32] = calloc(all - n + 1, sizeof *pad);
+    if (!piece || !score || !type || !pad) {
+        w->keys.failed = true;
+    } else {
+        for (size_t i = 0; i < n; i++) {
+            piece[i] = v.piece[i];
+            score[i] = v.score ? v.score[i] : 0;
+            type[i] = v.type[i];
+        }
+        for (size_t i = n; i < all; i++) { /* rows of the embedding that no piece uses */
+            snprintf(pad[i - n], sizeof *pad, "[PAD%zu]", i);
+            piece[i] = pad[i - n];
+            score[i] = -10000;
+            type[i] = 5;
+        }
+        gguf_put_string(w, "tokenizer.ggml.model", v.model);
+        if (v.pre)
+            gguf_put_string(w, "tokenizer.ggml.pre", v.pre);
+        gguf_put_strings(w, "tokenizer.ggml.tokens", piece, all);
+        if (v.score)
+            gguf_put_f32s(w, "tokenizer.ggml.scores", score, all);
+        gguf_put_i32s(w, "tokenizer.ggml.token_type", type, all);
+        if (v.merge)
+            gguf_put_strings(w, "tokenizer.ggml.merges", v.merge, (size_t)v.n_merges);
+    }
+    free(piece);
+    free(score);
+    free(type);
+    free(pad);
+}
+
+static void put_tokenizer(struct gguf_writer *w, const struct tokenizer *tokenizer, int32_t rows)
+{
+    struct tokenizer_view v;
+    tokenizer_view(tokenizer, &v);
+    put_vocabulary(w, tokenizer, rows);
+    if (tokenizer_bos(tokenizer) >= 0)
+        gguf_put_u32(w, "tokenizer.ggml.bos_token_id", (uint32_t)tokenizer_bos(tokenizer));
+    if (tokenizer_eos(tokenizer) >= 0)
+        gguf_put_u32(w, "tokenizer.ggml.eos_token_id", (uint32_t)tokenizer_eos(tokenizer));
+    if (tokenizer_unk(tokenizer) >= 0)
+        gguf_put_u32(w, "tokenizer.ggml.unknown_token_id", (uint32_t)tokenizer_unk(tokenizer));
+    gguf_put_bool(w, "tokenizer.ggml.add_bos_token", tokenizer_add_bos(tokenizer));
+    gguf_put_bool(w, "tokenizer.ggml.add_space_prefix", v.add_space_prefix);
+    if (tokenizer_chat_template(tokenizer))
+        gguf_put_string(w, "tokenizer.chat_template", tokenizer_chat_template(tokenizer));
+}
+
+static void put_u32(struct gguf_writer *w, const char *arch, const char *key, uint32_t value)
+{
+    char name[96];
+    snprintf(name, sizeof name, "%s.%s", arch, key);
+    gguf_put_u32(w, name, value);
+}
+
+static void put_f32(struct gguf_writer *w, const char *arch, const char *key, double value)
+{
+    char name[96];
+    snprintf(name, sizeof name, "%s.%s", arch, key);
+    gguf_put_f32(w, name, (float)value);
+}
+
+/* One number when all layers agree, else an INT32 array (older readers take no other). */
+static void put_widths(struct gguf_writer *w, const char *arch, const char *key, const int32_t *value, const struct model_config *c)
+{
+    char name[96];
+    snprintf(name, sizeof name, "%s.%s", arch, key);
+    if (model_config_uniform(c))
+        gguf_put_u32(w, name, (uint32_t)value[0]);
+    else
+        gguf_put_i32s(w, name, value, (size_t)c->num_hidden_layers);
+}
+
+static uint32_t file_type(const struct model *model)
+{
+    enum format f = export_gguf_format(&model->layer[0].linear[LINEAR_GATE]);
+    return f == FORMAT_Q4_0 ? 2 : f == FORMAT_Q8_0 ? 7 : f == FORMAT_Q4_1 ? 3 : f == FORMAT_Q5_0 ? 8 : f == FORMAT_Q5_1 ? 9 : 1;
+}
+
+static void put_keys(struct gguf_writer *w, const struct model *model, const char *name)
+{
+    const struct model_config *c = &model->config;
+    const char *arch = model_config_uniform(c) ? "llama" : "deci";
+    gguf_put_string(w, "general.architecture", arch);
+    gguf_put_string(w, "general.type", "model");
+    gguf_put_string(w, "general.name", name);
+    gguf_put_u32(w, "general.file_type", file_type(model));
+    gguf_put_u32(w, "general.quantization_version", 2);
+    put_u32(w, arch, "vocab_size", (uint32_t)c->vocab_size);
+    put_u32(w, arch, "context_length", (uint32_t)c->max_position_embeddings);
+    put_u32(w, arch, "embedding_length", (uint32_t)c->hidden_size);
+    put_u32(w, arch, "block_count", (uint32_t)c->num_hidden_layers);
+    put_widths(w, arch, "feed_forward_length", c->intermediate_size, c);
+    put_widths(w, arch, "attention.head_count", c->num_attention_heads, c);
+    put_widths(w, arch, "attention.head_count_kv", c->num_key_value_heads, c);
+    put_u32(w, arch, "attention.key_length", (uint32_t)c->head_dim);
+    put_u32(w, arch, "attention.value_length", (uint32_t)c->head_dim);
+    put_f32(w, arch, "attention.layer_norm_rms_epsilon", (double)c->rms_norm_eps);
+    put_u32(w, arch, "rope.dimension_count", (uint32_t)c->head_dim);
+    put_f32(w, arch, "rope.freq_base", c->rope_theta);
+    if (c->rope_type == ROPE_LINEAR) {
+        char key[64];
+        snprintf(key, sizeof key, "%s.rope.scaling.type", arch);
+        gguf_put_string(w, key, "linear");
+        put_f32(w, arch, "rope.scaling.factor", c->rope_factor);
+    }
+}
+
+static size_t largest(const struct model *m)
+{
+    size_t most = m->embed.rows * m->embed.cols;
+    for (int l = 0; l < m->plan.n_layers; l++)
+        for (int j = 0; j < LINEAR_COUNT; j++) {
+            size_t n = m->layer[l].linear[j].rows * m->layer[l].linear[j].cols;
+            most = n > most ? n : most;
+        }
+    return most;
+}
+
+enum status export_gguf(const char *path, const struct model *model, const struct lora *lora, const struct tokenizer *tokenizer,
+                        const char *name, struct err *err)
+{
+    struct gguf_writer w = {0};
+    size_t n = largest(model);
+    struct source s = {.model = model, .lora = lora, .temp = {malloc(n * sizeof(real)), malloc(n * sizeof(real))}};
+    enum status status = s.temp[0] && s.temp[1] ? OK : err_set(err, ERR_MEMORY, "out of memory for a matrix of %zu elements", n);
+    put_keys(&w, model, name);
+    put_tokenizer(&w, tokenizer, model->config.vocab_size);
+    if (status == OK)
+        status = rope_divisors(&s, err);
+    if (status == OK)
+        status = put_tensors(&w, &s, err);
+    if (status == OK)
+        status = gguf_write(&w, path, emit, &s, err);
+    gguf_writer_free(&w);
+    free(s.temp[0]);
+    free(s.temp[1]);
+    free(s.rope_freqs);
+    return status;
+}
+
+enum status export_vocabulary(const char *path, const struct tokenizer *tokenizer, struct err *err)
+{
+    struct gguf_writer w = {0};
+    gguf_put_string(&w, "general.architecture", "llama");
+    gguf_put_string(&w, "general.type", "vocab");
+    put_tokenizer(&w, tokenizer, 0);
+    enum status status = gguf_write(&w, path, NULL, NULL, err);
+    gguf_writer_free(&w);
+    return status;
+}
