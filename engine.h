@@ -86,7 +86,7 @@ struct engine {
     struct milestone_record milestone[MILESTONES];
     double max_size;
     size_t pick;
-    double peak_bytes;
+    double peak_bytes, gguf_kl;
 };
 
 /* engine_load.c */

@@ -1,0 +1,298 @@
+/* engine_output.c: the files that a finished job leaves in output_dir. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "engine.h"
+#include "export.h"
+#include "veneer.h"
+
+static enum status write_text(struct engine *engine, const char *name, struct text *text)
+{
+    char *path = path_join(engine->config->output_dir, name);
+    enum status status = path && !text->failed ? file_write(path, text->s ? text->s : "", text->n, engine->err)
+                                               : err_set(engine->err, ERR_MEMORY, "out of memory for %s", name);
+    free(path);
+    text_free(text);
+    return status;
+}
+
+/* ---- search/ ---- */
+
+static void print_levels(const struct engine *engine, const uint8_t *level, struct text *out)
+{
+    for (size_t v = 0; v < engine->space.n; v++)
+        text_printf(out, "%s%s", v ? " " : "", format_info(engine->trials.format[level[v]])->name);
+}
+
+static enum status write_pareto(struct engine *engine)
+{
+    struct text out = {0};
+    const struct search_archive *a = &engine->archive;
+    size_t *front = calloc(a->n ? a->n : 1, sizeof *front);
+    if (!front)
+        return err_set(engine->err, ERR_MEMORY, "out of memory for the front");
+    size_t n = search_front(a, front);
+    text_puts(&out, "trial,size_bytes,score,stderr,failed,on_front,pick,formats\n");
+    for (size_t i = 0; i < a->n; i++) {
+        const struct search_point *p = &a->point[i];
+        bool on_front = false;
+        for (size_t k = 0; k < n; k++)
+            on_front = on_front || front[k] == i;
+        text_printf(&out, "%zu,%.0f,", i, p->size);
+        if (p->failed)
+            text_puts(&out, ",,1,");
+        else
+            text_printf(&out, "%.6f,%.6f,0,", p->score, sqrt(p->variance));
+        text_printf(&out, "%d,%d,", on_front, i == engine->pick);
+        print_levels(engine, p->level, &out);
+        text_puts(&out, "\n");
+    }
+    free(front);
+    return write_text(engine, "search/pareto.csv", &out);
+}
+
+/* ---- eval/ ---- */
+
+static void print_row(struct text *out, const char *name, const struct trial_outcome *o)
+{
+    text_printf(out, "\"%s\": {\"size_bytes\": %.0f, \"mean\": %.17g, \"mean_stderr\": %.17g", name, o->size, o->score,
+                sqrt(o->variance));
+    for (size_t i = 0; i < o->n_tasks; i++)
+        text_printf(out, ", \"%s\": %.17g", o->task[i].task, o->task[i].headline);
+    text_puts(out, "}");
+}
+
+static enum status write_results(struct engine *engine)
+{
+    struct text out = {0}, extra = {0};
+    const struct trial_outcome *pick = &engine->milestone[PICK].outcome;
+    text_puts(&extra, "\"part\": \"report\",\n  \"rows\": {");
+    const char *comma = "";
+    for (int i = 0; i < MILESTONES; i++)
+        if (engine->milestone[i].done) {
+            text_puts(&extra, comma);
+            print_row(&extra, milestone_name[i], &engine->milestone[i].outcome);
+            comma = ",\n    ";
+        }
+    text_puts(&extra, "}");
+    evaluate_print_json(pick->task, pick->n_tasks, extra.s, &out);
+    bool failed = extra.failed;
+    text_free(&extra);
+    out.failed = out.failed || failed;
+    return write_text(engine, "eval/results.json", &out);
+}
+
+static enum status write_samples(struct engine *engine)
+{
+    struct trials *t = &engine->trials;
+    for (size_t i = 0; i < engine->tasks.n; i++) {
+        struct evaluate_result r;
+        const struct evaluate_sample *samples;
+        struct text out = {0};
+        char name[64];
+        TRY(evaluate_run(engine->tasks.report[i], &engine->run, &t->model, &t->lora, &r, &samples, engine->err));
+        evaluate_print_samples(r.task, samples, r.n, isfinite(r.acc_norm), &out);
+        snprintf(name, sizeof name, "eval/samples_%s.jsonl", r.task);
+        TRY(write_text(engine, name, &out));
+    }
+    return OK;
+}
+
+/* ---- the model ---- */
+
+static char *output_path(const struct engine *engine, const char *name)
+{
+    return path_join(engine->config->output_dir, name);
+}
+
+static const char *tokenizer_file(const struct engine *engine)
+{
+    return engine->own_tokenizer ? engine->config->tokenizer : NULL;
+}
+
+static enum status write_folder(struct engine *engine, const struct model *model)
+{
+    char *dir = output_path(engine, "model");
+    if (!dir)
+        return err_set(engine->err, ERR_MEMORY, "out of memory for a path");
+    enum status status = export_folder(dir, model, engine->tokenizer, tokenizer_file(engine), engine->config->export_dtype, engine->err);
+    free(dir);
+    return status;
+}
+
+static enum status write_adapter(struct engine *engine)
+{
+    char *dir = output_path(engine, "adapter");
+    if (!dir)
+        return err_set(engine->err, ERR_MEMORY, "out of memory for a path");
+    enum status status = export_adapter(dir, &engine->trials.lora, &engine->trials.plan, "../model", engine->err);
+    free(dir);
+    return status;
+}
+
+static enum status write_gguf(struct engine *engine, const struct model *model, const struct lora *lora)
+{
+    char *path = output_path(engine, "model.gguf");
+    if (!path)
+        return err_set(engine->err, ERR_MEMORY, "out of memory for a path");
+    enum status status = export_gguf(path, model, lora, engine->tokenizer, "veneer", engine->err);
+    free(path);
+    return status;
+}
+
+/* Places and fills every linear as export_gguf stores it: adapters merged, nearest ggml format. */
+static enum status make_gguf_linears(struct engine *engine, struct model *view, real *W, struct arena *arena)
+{
+    const struct trials *t = &engine->trials;
+    for (int pass = 0; pass < 2; pass++) {
+        for (int l = 0; l < view->plan.n_layers; l++)
+            for (int j = 0; j < LINEAR_COUNT; j++) {
+                const struct qmat *from = &t->model.layer[l].linear[j];
+                struct qmat *q = &view->layer[l].linear[j];
+                quant_place(q, export_gguf_format(from), 0, false, from->rows, from->cols, arena);
+                if (!pass)
+                    continue;
+                export_merged(&t->model, &t->lora, l, (enum linear)j, W);
+                TRY(quant_encode(q, W, false, engine->err));
+            }
+        if (!pass)
+            TRY(arena_commit(arena, "GGUF weights", engine->err));
+    }
+    return OK;
+}
+
+/* What the GGUF's formats cost: KL of its distribution from the fine-tuned model's, on the first examples of the data. */
+static enum status measure_gguf(struct engine *engine, double *kl, double *jsd)
+{
+    struct trials *t = &engine->trials;
+    struct model view = {0};
+    struct arena arena = {0};
+    size_t most = 0, n = 0, window = (size_t)engine->dataset.longest, cap = 8 * window;
+    for (size_t i = 0; i < t->n_linears; i++) {
+        const struct qmat *q = &t->model.layer[i / LINEAR_COUNT].linear[i % LINEAR_COUNT];
+        most = q->rows * q->cols > most ? q->rows * q->cols : most;
+    }
+    real *W = malloc(most * sizeof *W);
+    int32_t *tokens = malloc(cap * sizeof *tokens);
+    enum status status = W && tokens ? OK : err_set(engine->err, ERR_MEMORY, "out of memory for a comparison");
+    for (size_t i = 0; status == OK && i < engine->dataset.n && n < cap; i++)
+        for (int32_t k = 0; k < engine->dataset.example[i].n && n < cap; k++)
+            tokens[n++] = engine->dataset.example[i].tokens[k];
+    if (status == OK)
+        status = model_alias(&view, &t->model, &t->plan, engine->err);
+    if (status == OK)
+        status = make_gguf_linears(engine, &view, W, &arena);
+    if (status == OK && n < window)
+        window = n;
+    if (status == OK)
+        status = evaluate_divergence(&engine->run, &view, NULL, &engine->run, &t->model, &t->lora, tokens, n, window, kl, jsd, engine->err);
+    model_free(&view);
+    arena_free(&arena);
+    free(W);
+    free(tokens);
+    return status;
+}
+
+/* ---- run.json: what this run was; holds times, so it is not the same bytes twice ---- */
+
+static void put_member(struct text *out, const char *key, const char *value)
+{
+    text_printf(out, ",\n  \"%s\": ", key);
+    text_json_string(out, value, strlen(value));
+}
+
+static void put_hash(struct engine *engine, struct text *out, const char *key, const char *path)
+{
+    char hex[65];
+    struct err err;
+    if (*path && file_sha256(path, hex, &err) == OK) {
+        put_member(out, key, path);
+        text_printf(out, ",\n  \"%s_sha256\": \"%s\"", key, hex);
+    }
+    (void)engine;
+}
+
+static enum status write_run(struct engine *engine, double kl, double jsd)
+{
+    struct text out = {0}, config = {0};
+    const struct memory_plan *m = &engine->memory;
+    text_printf(&out, "{\n  \"veneer\": \"%s\"", veneer_version());
+    put_member(&out, "kernels", engine->ops.ops->name);
+    text_printf(&out, ",\n  \"threads\": %d,\n  \"seed\": %lld", engine->ops.threads, (long long)engine->config->seed);
+    put_hash(engine, &out, "model", engine->config->model);
+    put_hash(engine, &out, "dataset", engine->config->dataset);
+    text_printf(&out, ",\n  \"seconds\": %.1f,\n  \"trials\": %zu", clock_s() - engine->started_s, engine->archive.n);
+    text_printf(&out, ",\n  \"planned_peak_bytes\": %zu,\n  \"measured_peak_bytes\": %.0f", m->peak, process_peak_bytes());
+    if (isfinite(kl))
+        text_printf(&out, ",\n  \"gguf_kl\": %.6g,\n  \"gguf_jsd\": %.6g", kl, jsd);
+    config_print(engine->config, false, &config);
+    text_puts(&out, ",\n  \"config\": ");
+    text_json_string(&out, config.s ? config.s : "", config.n);
+    text_puts(&out, "\n}\n");
+    text_free(&config);
+    return write_text(engine, "run.json", &out);
+}
+
+static enum status write_config(struct engine *engine)
+{
+    struct text out = {0};
+    config_print(engine->config, false, &out);
+    return write_text(engine, "config_used.txt", &out);
+}
+
+static enum status write_metrics(struct engine *engine)
+{
+    struct text out = {0};
+    for (int i = 0; i < MILESTONES; i++)
+        for (size_t k = 0; k < engine->milestone[i].n_curve; k++) {
+            const struct finetune_point *p = &engine->milestone[i].curve[k];
+            text_printf(&out, "{\"run\": \"%s\", \"step\": %lld, \"loss\": %.9g, \"grad_norm\": %.9g, \"learning_rate\": %.9g, \"tokens\": %lld}\n",
+                        milestone_name[i], (long long)p->step, p->loss, p->norm, p->rate, (long long)p->tokens);
+        }
+    return write_text(engine, "metrics.jsonl", &out);
+}
+
+enum status engine_write_outputs(struct engine *engine)
+{
+    const char *formats = engine->config->export_formats;
+    struct trials *t = &engine->trials;
+    struct text plan = {0};
+    double kl = NAN, jsd = NAN;
+    plan_print(&t->plan, &plan);
+    TRY(write_text(engine, "search/plan-best.txt", &plan));
+    TRY(write_pareto(engine));
+    TRY(write_config(engine));
+    TRY(write_metrics(engine));
+    if (engine->tasks.n)
+        TRY(write_results(engine));
+    TRY(write_samples(engine));
+    if (config_list_has(formats, "peft") && t->lora.n)
+        TRY(write_adapter(engine));
+    if (config_list_has(formats, "hf"))
+        TRY(write_folder(engine, &t->model));
+    if (config_list_has(formats, "gguf")) {
+        TRY(write_gguf(engine, &t->model, &t->lora));
+        TRY(measure_gguf(engine, &kl, &jsd));
+        log_line(&engine->log, "model.gguf: KL %.5f nats a token from the fine-tuned model (its formats, adapters merged)", kl);
+    }
+    engine->gguf_kl = kl;
+    return write_run(engine, kl, jsd);
+}
+
+enum status engine_write_scratch(struct engine *engine, const struct finetune *finetune)
+{
+    struct text out = {0};
+    for (size_t k = 0; k < finetune->n_curve; k++) {
+        const struct finetune_point *p = &finetune->curve[k];
+        text_printf(&out, "{\"step\": %lld, \"loss\": %.9g, \"grad_norm\": %.9g, \"learning_rate\": %.9g, \"tokens\": %lld}\n",
+                    (long long)p->step, p->loss, p->norm, p->rate, (long long)p->tokens);
+    }
+    TRY(write_text(engine, "metrics.jsonl", &out));
+    TRY(write_config(engine));
+    TRY(write_folder(engine, &engine->base));
+    log_line(&engine->log, "written: %s/model", engine->config->output_dir);
+    return OK;
+}
