@@ -30,7 +30,8 @@ enum status file_open(struct file *file, const char *path, struct err *err)
     file->size = (uint64_t)st.st_size;
     file->path = strdup(path);
     if (!file->path) {
-        file_close(file);
+        close(file->fd);
+        memset(file, 0, sizeof *file);
         return err_set(err, ERR_MEMORY, "out of memory for a path");
     }
     return OK;
@@ -131,6 +132,11 @@ enum status dir_lock(const char *path, int *lock_fd, struct err *err)
         return err_set(err, ERR_INPUT, "%s: cannot be written: %s", path, strerror(errno));
     char holder[32] = "";
     if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        int reason = errno;
+        if (reason != EWOULDBLOCK) {
+            close(fd);
+            return err_set(err, ERR_FAILED, "%s/.lock: cannot be locked: %s", path, strerror(reason));
+        }
         ssize_t n = read(fd, holder, sizeof holder - 1);
         holder[n > 0 ? n : 0] = 0;
         close(fd);

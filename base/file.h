@@ -40,6 +40,8 @@ enum status file_write(const char *path, const void *bytes, size_t n, struct err
 
 /* ---- directories ---- */
 enum status dir_make(const char *path, struct err *err); /* with parents; an existing directory is fine */
+/* fsync of the folder that holds `path`, so that a new name in it survives a power cut. */
+enum status dir_sync_parent(const char *path, struct err *err);
 /* Takes the directory's `.lock` for this process (flock, vanishes with the process).  ERR_BUSY names the holder's PID. */
 enum status dir_lock(const char *path, int *lock_fd, struct err *err);
 /* Removes temp files that a killed publish left in `path` (names end in ".tmp-veneer"). */

@@ -35,7 +35,7 @@ static enum status keep(struct journal *journal, const char *object, size_t n, s
 /* Takes the checksum off a line in place: true when it fits, and then the line is the caller's object again. */
 static bool check_line(char *line, size_t n)
 {
-    if (n < TAIL + 1 || line[0] != '{' || line[n - 1] != '}')
+    if (n < TAIL + 1 || line[0] != '{' || line[n - TAIL] != ',')
         return false;
     char tail[TAIL + 1];
     line[n - TAIL] = '}';
@@ -78,18 +78,44 @@ static enum status load(struct journal *journal, struct err *err)
 enum status journal_open(struct journal *journal, const char *path, struct err *err)
 {
     memset(journal, 0, sizeof *journal);
-    journal->fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-    if (journal->fd < 0)
-        return err_set(err, ERR_FAILED, "%s: cannot be written: %s", path, strerror(errno));
+    journal->fd = -1;
     journal->path = strdup(path);
-    enum status status = journal->path ? OK : err_set(err, ERR_MEMORY, "out of memory for a path");
-    if (status == OK && flock(journal->fd, LOCK_EX | LOCK_NB) != 0)
-        status = err_set(err, ERR_BUSY, "%s: in use by another process", path);
+    if (!journal->path)
+        return err_set(err, ERR_MEMORY, "out of memory for a path");
+    bool is_new = access(path, F_OK) != 0;
+    journal->fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    enum status status = OK;
+    if (journal->fd < 0)
+        status = err_set(err, ERR_FAILED, "%s: cannot be written: %s", path, strerror(errno));
+    else if (flock(journal->fd, LOCK_EX | LOCK_NB) != 0)
+        status = errno == EWOULDBLOCK ? err_set(err, ERR_BUSY, "%s: in use by another process", path)
+                                      : err_set(err, ERR_FAILED, "%s: cannot be locked: %s", path, strerror(errno));
+    if (status == OK && is_new)
+        status = dir_sync_parent(path, err);
     if (status == OK)
         status = load(journal, err);
     if (status != OK)
         journal_close(journal);
     return status;
+}
+
+/* Writes all of a line or takes back what was written of it, so that a full disk leaves no torn line in the middle. */
+static enum status append_line(const struct journal *journal, const char *line, size_t n, struct err *err)
+{
+    off_t before = lseek(journal->fd, 0, SEEK_END);
+    size_t done = 0;
+    while (before >= 0 && done < n) {
+        ssize_t put = write(journal->fd, line + done, n - done);
+        if (put < 0 && errno != EINTR)
+            break;
+        done += put > 0 ? (size_t)put : 0;
+    }
+    if (done == n && fsync(journal->fd) == 0)
+        return OK;
+    int reason = errno;
+    bool back = before >= 0 && ftruncate(journal->fd, before) == 0;
+    return err_set(err, ERR_FAILED, "%s: a record cannot be written%s: %s", journal->path, back ? "" : " or taken back",
+                   strerror(reason));
 }
 
 enum status journal_append(struct journal *journal, const char *object, struct err *err)
@@ -100,15 +126,7 @@ enum status journal_append(struct journal *journal, const char *object, struct e
         return err_set(err, ERR_MEMORY, "%s: out of memory for a record", journal->path);
     memcpy(line, object, n - 1);
     int tail = snprintf(line + n - 1, TAIL + 2, ",\"crc32c\":\"%08x\"}\n", crc32c(0, object, n));
-    size_t size = n - 1 + (size_t)tail;
-    enum status status = OK;
-    /* one write: a line is there whole, or torn at the end of the file where the next opening cuts it */
-    ssize_t put;
-    do
-        put = write(journal->fd, line, size);
-    while (put < 0 && errno == EINTR);
-    if (put != (ssize_t)size || fsync(journal->fd) != 0)
-        status = err_set(err, ERR_FAILED, "%s: cannot be written: %s", journal->path, put >= 0 && put != (ssize_t)size ? "no space left" : strerror(errno));
+    enum status status = append_line(journal, line, n - 1 + (size_t)tail, err);
     free(line);
     return status == OK ? keep(journal, object, n, err) : status;
 }
@@ -118,9 +136,9 @@ void journal_close(struct journal *journal)
     for (size_t i = 0; i < journal->n; i++)
         free(journal->record[i]);
     free(journal->record);
-    free(journal->path);
-    if (journal->fd >= 0)
+    if (journal->path && journal->fd >= 0) /* a zeroed journal holds nothing, not descriptor 0 */
         close(journal->fd);
+    free(journal->path);
     memset(journal, 0, sizeof *journal);
     journal->fd = -1;
 }

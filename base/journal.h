@@ -17,8 +17,9 @@ struct journal {
 
 /* Opens or creates.  ERR_BUSY when another process holds it. */
 enum status journal_open(struct journal *journal, const char *path, struct err *err);
-/* Appends "{...}" (no newline inside), fsyncs, and keeps a copy. */
+/* Appends "{...}" (at least one member, no newline inside), fsyncs, and keeps a copy.  ERR_FAILED: the disk is full or broken, and
+ * the file is as it was before. */
 enum status journal_append(struct journal *journal, const char *object, struct err *err);
-void journal_close(struct journal *journal);
+void journal_close(struct journal *journal); /* a zeroed or closed one is fine */
 
 #endif

@@ -67,7 +67,7 @@ enum status publish_write(struct publish *publish, const void *bytes, size_t n, 
     return OK;
 }
 
-static enum status sync_folder(const char *path, struct err *err)
+enum status dir_sync_parent(const char *path, struct err *err)
 {
     const char *slash = strrchr(path, '/');
     char *folder = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
@@ -98,7 +98,7 @@ enum status publish_commit(struct publish *publish, struct err *err)
     if (status == OK) {
         free(publish->temp);
         publish->temp = NULL;
-        status = sync_folder(publish->path, err);
+        status = dir_sync_parent(publish->path, err);
     }
     publish_abandon(publish);
     return status;

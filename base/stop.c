@@ -2,10 +2,11 @@
 #include "base/stop.h"
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <string.h>
 
-static volatile sig_atomic_t asked;
+static atomic_int asked; /* lock-free: written by a handler or by any thread */
 
 static void on_signal(int number)
 {
@@ -19,7 +20,7 @@ void stop_install(void)
     memset(&action, 0, sizeof action);
     memset(&ignore, 0, sizeof ignore);
     action.sa_handler = on_signal;
-    action.sa_flags = (int)SA_RESETHAND; /* the second signal ends the process */
+    action.sa_flags = (int)(SA_RESETHAND | SA_RESTART); /* the second signal ends the process */
     ignore.sa_handler = SIG_IGN;
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
