@@ -40,12 +40,11 @@ enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text
 /* Bytes of the ids as the reference library decodes them (SentencePiece drops the dummy prefix's space); malformed UTF-8 as U+FFFD. Owned by the caller. */
 enum status tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t n, char **text, size_t *text_n,
                              struct err *err);
-/* Raw bytes of one token for streaming; `first`: the token opens the text (drops the dummy space). */
-const char *tokenizer_piece(const struct tokenizer *tokenizer, int32_t id, bool first, size_t *n);
 /* Id of a piece by its stored name, -1 when absent. */
 int32_t tokenizer_find(const struct tokenizer *tokenizer, const char *piece);
 
 /* The vocabulary as stored, for writing it into a GGUF: kind "llama" or "gpt2". */
+/* All pointers belong to the tokenizer. */
 struct tokenizer_view {
     const char *model, *pre; /* pre NULL for "llama" */
     int32_t n;
