@@ -1,4 +1,7 @@
-/* finetune.c: the training loop: batches, accumulation, the step, the watchdog, progress lines. */
+/* finetune.c: the training loop: batches, accumulation, the step, the watchdog, progress lines.
+ *
+ * What it is not: it knows neither the kernels nor how a gradient comes about (model.h), nor the update rule (optim.h).
+ * Accumulation by label tokens follows transformers since 4.46: sum of nll / labels of the whole step; micro_mean is what it did before. */
 #include "finetune.h"
 
 #include <math.h>
@@ -9,6 +12,7 @@
 #include "base/file.h"
 #include "base/rng.h"
 #include "base/stop.h"
+#include "base/text.h"
 #include "finetune_checkpoint.h"
 
 enum { MOST_SKIPPED = 5, WINDOW = 8 };
@@ -104,9 +108,9 @@ struct loop {
     struct finetune_state state; /* p, g, m, v, step: what a checkpoint holds */
     real *g;
     int64_t steps, micros;       /* micro-batches a step */
-    int in_a_row;                /* steps skipped without one in between that was taken */
-    double started_s, told_s;
-    uint64_t rows_done;
+    double started_s, told_s;    /* speed and time left are those of this process */
+    int64_t steps_here;
+    uint64_t rows_here;
 };
 
 static size_t labels_of_step(struct loop *loop)
@@ -141,14 +145,22 @@ static enum status accumulate(struct loop *loop, double *loss, int64_t *rows, st
     return OK;
 }
 
-/* A gradient that is not finite is not taken: p, m, v stay; five in a row end the run. */
-static enum status skip_step(struct loop *loop, double loss, struct err *err)
+static bool was_taken(const struct finetune_point *p)
 {
-    loop->f->skipped++;
-    if (++loop->in_a_row < MOST_SKIPPED)
+    return isfinite(p->loss) && isfinite(p->norm);
+}
+
+/* Five steps in a row whose loss or gradient was not finite end the run.  Counted in the curve, which a checkpoint holds. */
+static enum status watch_skipped(const struct finetune *f, struct err *err)
+{
+    size_t n = 0;
+    while (n < f->n_curve && !was_taken(&f->curve[f->n_curve - 1 - n]))
+        n++;
+    if (n < MOST_SKIPPED)
         return OK;
-    return err_set(err, ERR_DIVERGED, "step %lld: loss %g or its gradient is not finite for the %dth step in a row",
-                   (long long)loop->state.step + 1, loss, MOST_SKIPPED);
+    const struct finetune_point *last = &f->curve[f->n_curve - 1];
+    return err_set(err, ERR_DIVERGED, "step %lld: loss %g, gradient norm %g: not finite for the %dth step in a row",
+                   (long long)last->step, last->loss, last->norm, MOST_SKIPPED);
 }
 
 static int by_value(const void *a, const void *b)
@@ -157,69 +169,69 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static double median_loss(const struct finetune_point *p, size_t n)
+static double median(double value[WINDOW])
 {
-    double value[WINDOW];
-    size_t k = 0;
-    for (size_t i = 0; i < n; i++)
-        if (isfinite(p[i].loss))
-            value[k++] = p[i].loss;
-    if (k == 0)
-        return NAN;
-    qsort(value, k, sizeof *value, by_value);
-    return value[k / 2];
+    qsort(value, WINDOW, sizeof *value, by_value);
+    return 0.5 * (value[WINDOW / 2 - 1] + value[WINDOW / 2]);
 }
 
-/* The median of the last eight losses against that of the first eight: three times as high is not noise. */
-static enum status watch(const struct loop *loop, struct err *err)
+/* The median of the last eight finite losses against that of the first eight: three times as high is not noise. */
+static enum status watch_loss(const struct finetune *f, struct err *err)
 {
-    const struct finetune *f = loop->f;
-    if (f->n_curve < 2 * WINDOW)
+    double first[WINDOW], last[WINDOW];
+    size_t i = 0, j = f->n_curve, n = 0, m = 0;
+    for (; i < f->n_curve && n < WINDOW; i++)
+        if (isfinite(f->curve[i].loss))
+            first[n++] = f->curve[i].loss;
+    for (; j > i && m < WINDOW; j--)
+        if (isfinite(f->curve[j - 1].loss))
+            last[m++] = f->curve[j - 1].loss;
+    if (n < WINDOW || m < WINDOW)
         return OK;
-    double first = median_loss(f->curve, WINDOW), last = median_loss(f->curve + f->n_curve - WINDOW, WINDOW);
-    if (!(last > 3 * first))
+    double start = median(first), now = median(last);
+    if (!(now > 3 * start))
         return OK;
     return err_set(err, ERR_DIVERGED, "step %lld: the median of the last %d losses is %.4g, of the first %d it was %.4g",
-                   (long long)loop->state.step, WINDOW, last, WINDOW, first);
+                   (long long)f->curve[f->n_curve - 1].step, WINDOW, now, WINDOW, start);
 }
 
 static void tell(struct loop *loop, const struct finetune_point *p)
 {
-    double now = clock_s();
+    double now = clock_s(), spent = now - loop->started_s;
     if (now - loop->told_s < 2 && p->step != loop->steps)
         return;
     loop->told_s = now;
-    double spent = now - loop->started_s, speed = spent > 0 ? (double)loop->rows_done / spent : 0;
-    double left = speed > 0 ? (double)(loop->steps - p->step) * (double)p->tokens / speed : 0;
-    long s = (long)left;
+    double speed = spent > 0 ? (double)loop->rows_here / spent : 0;
+    long s = (long)(spent / (double)loop->steps_here * (double)(loop->steps - p->step));
     log_line(&loop->options->log, "%sstep %lld/%lld  loss %.3f  gnorm %.2f  lr %.1e  %.0f tok/s  mem %.2f GiB  ETA %02ld:%02ld:%02ld",
              loop->options->label ? loop->options->label : "", (long long)p->step, (long long)loop->steps, p->loss, p->norm, p->rate,
              speed, process_now_bytes() / 1073741824.0, s / 3600, s / 60 % 60, s % 60);
 }
 
+/* A step that is not finite is skipped: p, m, v stay, and neither Adam's count nor the schedule moves on (as in Accelerate). */
 static enum status one_step(struct loop *loop, struct err *err)
 {
+    const struct optim *optim = &loop->options->optim;
+    struct finetune_state *s = &loop->state;
+    struct finetune *f = loop->f;
+    int64_t update = s->step - f->skipped, rows;
     double loss, norm = NAN;
-    int64_t rows;
     enum status status = accumulate(loop, &loss, &rows, err);
+    if (status == ERR_DIVERGED)
+        loss = NAN; /* a micro-batch has none, so the step has none */
+    else if (status == OK)
+        status = optim_step(optim, loop->run->ops, update, s->p, loop->g, s->m, s->v, s->n, &norm, err);
     if (status != OK && status != ERR_DIVERGED)
         return status;
-    if (status == OK)
-        status = optim_step(&loop->options->optim, loop->run->ops, loop->state.step, loop->state.p, loop->g, loop->state.m,
-                            loop->state.v, loop->state.n, &norm, err);
-    if (status == ERR_DIVERGED)
-        TRY(skip_step(loop, loss, err));
-    else if (status != OK)
-        return status;
-    else
-        loop->in_a_row = 0;
-    struct finetune_point point = {.step = loop->state.step + 1, .loss = loss, .norm = norm, .tokens = rows,
-                                   .rate = optim_rate(&loop->options->optim, loop->state.step)};
-    loop->f->curve[loop->f->n_curve++] = point;
-    loop->state.step++;
-    loop->rows_done += (uint64_t)rows;
-    tell(loop, &point);
-    return watch(loop, err);
+    f->skipped += status == ERR_DIVERGED;
+    s->step++;
+    f->curve[f->n_curve++] = (struct finetune_point){.step = s->step, .loss = loss, .norm = status == OK ? norm : NAN,
+                                                     .rate = optim_rate(optim, update), .tokens = rows};
+    loop->steps_here++;
+    loop->rows_here += (uint64_t)rows;
+    tell(loop, &f->curve[f->n_curve - 1]);
+    TRY(watch_skipped(f, err));
+    return watch_loss(f, err);
 }
 
 /* ---- the run ---- */
@@ -243,18 +255,54 @@ static void start_loop(struct loop *loop, struct finetune *f, const struct datas
     memset(loop->state.v, 0, loop->state.n * sizeof(real));
 }
 
-/* What must agree for a checkpoint to belong to this run: its start and everything that steers it. */
-static uint32_t identity(const struct loop *loop)
+static uint32_t data_identity(const struct dataset *dataset)
+{
+    uint32_t crc = 0;
+    for (size_t i = 0; i < dataset->n; i++) {
+        const struct example *e = &dataset->example[i];
+        crc = crc32c(crc, e->tokens, (size_t)e->n * sizeof *e->tokens);
+        crc = crc32c(crc, e->labels, (size_t)e->n * sizeof *e->labels);
+    }
+    return crc;
+}
+
+/* What must agree for a checkpoint to belong to this run: where it starts and everything that steers it.  The frozen weights are
+ * named by the plan (shapes, formats, ranks), not read: they are made anew from the same files by the same seed. */
+static enum status identify(struct loop *loop, struct err *err)
 {
     const struct finetune_options *o = loop->options;
-    char text[512];
-    int n = snprintf(text, sizeof text, "%.9g %.9g %.9g %.9g %.9g %.9g %d %lld %lld %lld %lld %lld %d %llu %zu %llu", (double)o->optim.lr,
-                     (double)o->optim.beta1, (double)o->optim.beta2, (double)o->optim.eps, (double)o->optim.weight_decay,
-                     (double)o->optim.max_grad_norm, (int)o->optim.schedule, (long long)o->optim.warmup_steps,
-                     (long long)o->optim.total_steps, (long long)loop->steps, (long long)o->batch_size,
-                     (long long)o->micro_batch_size, o->micro_mean, (unsigned long long)o->seed, loop->reader.dataset->n,
-                     (unsigned long long)loop->reader.dataset->tokens);
-    return crc32c(crc32c(0, text, (size_t)n), loop->state.p, loop->state.n * sizeof(real));
+    const struct optim *m = &o->optim;
+    const struct lora *lora = loop->target->lora;
+    struct text text = {0};
+    text_printf(&text, "%.9g %.9g %.9g %.9g %.9g %.9g %d %lld %lld\n", (double)m->lr, (double)m->beta1, (double)m->beta2,
+                (double)m->eps, (double)m->weight_decay, (double)m->max_grad_norm, (int)m->schedule, (long long)m->warmup_steps,
+                (long long)m->total_steps);
+    text_printf(&text, "%lld %lld %lld %d %llu %08x\n", (long long)loop->steps, (long long)o->batch_size,
+                (long long)o->micro_batch_size, o->micro_mean, (unsigned long long)o->seed, data_identity(loop->reader.dataset));
+    text_printf(&text, "%d %.9g %llu\n", !loop->target->grads, lora ? (double)lora->dropout : 0.0,
+                lora ? (unsigned long long)lora->seed : 0ull);
+    plan_print(&loop->model->plan, &text);
+    if (text.failed) {
+        text_free(&text);
+        return err_set(err, ERR_MEMORY, "out of memory for a checkpoint's identity");
+    }
+    loop->state.identity = crc32c(crc32c(0, text.s, text.n), loop->state.p, loop->state.n * sizeof(real));
+    text_free(&text);
+    return OK;
+}
+
+static enum status check_places(const struct loop *loop, struct err *err)
+{
+    const struct finetune *f = loop->f;
+    size_t rows = finetune_rows(loop->reader.dataset, loop->options->micro_batch_size);
+    if ((size_t)loop->steps > f->max_steps)
+        return err_set(err, ERR_FAILED, "%lld steps are asked for, memory was planned for %zu", (long long)loop->steps, f->max_steps);
+    if (rows > f->max_rows || (size_t)loop->options->micro_batch_size > f->max_segments || rows > loop->run->max_n)
+        return err_set(err, ERR_FAILED, "a micro-batch can have %zu rows, memory was planned for %zu", rows,
+                       f->max_rows < loop->run->max_n ? f->max_rows : loop->run->max_n);
+    if (loop->reader.dataset->n == 0)
+        return err_set(err, ERR_INPUT, "the dataset has no example with a label");
+    return OK;
 }
 
 enum status finetune_run(struct finetune *finetune, struct model_run *run, const struct model *model,
@@ -262,13 +310,13 @@ enum status finetune_run(struct finetune *finetune, struct model_run *run, const
                          const struct finetune_options *options, struct err *err)
 {
     struct loop loop = {.run = run, .model = model, .target = target, .options = options};
-    if ((size_t)steps > finetune->max_steps)
-        return err_set(err, ERR_FAILED, "%lld steps are asked for, memory was planned for %zu", (long long)steps, finetune->max_steps);
-    start_loop(&loop, finetune, dataset, steps);
     const char *dir = options->checkpoint_dir;
-    loop.state.identity = identity(&loop);
-    if (dir)
+    start_loop(&loop, finetune, dataset, steps);
+    TRY(check_places(&loop, err));
+    if (dir) {
+        TRY(identify(&loop, err));
         TRY(finetune_restore(&loop.state, dir, &options->log, err));
+    }
     while (loop.state.step < steps) {
         enum status status = stop_check(err);
         if (status == OK)

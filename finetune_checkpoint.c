@@ -1,4 +1,6 @@
-/* finetune_checkpoint.c: writing and reading checkpoint-N/state.bin. */
+/* finetune_checkpoint.c: writing and reading checkpoint-N/state.bin.
+ *
+ * What it is not: an adapter for other tools (io/export.h writes those); the floats are this machine's own, little-endian. */
 #include "finetune_checkpoint.h"
 
 #include <dirent.h>
@@ -7,6 +9,9 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/size.h"
+
+enum { MOST = 64 }; /* checkpoints of a folder that are looked at */
 
 static char *state_path(const char *dir, int64_t step)
 {
@@ -73,6 +78,16 @@ static enum status put_all(struct writer *w, const struct finetune_state *s, str
     return publish_write(&w->publish, hex, 64, err);
 }
 
+/* Keeps the one just written and the one before it.  Those of later steps are of another run: theirs is not ours to judge. */
+static void drop_old(const char *dir, int64_t saved)
+{
+    int64_t step[MOST];
+    size_t n = list(dir, step, MOST), older = 0;
+    for (size_t i = 0; i < n; i++)
+        if (step[i] < saved && ++older > 1)
+            drop(dir, step[i]);
+}
+
 enum status finetune_save(const struct finetune_state *state, const char *dir, struct err *err)
 {
     char name[48];
@@ -90,14 +105,13 @@ enum status finetune_save(const struct finetune_state *state, const char *dir, s
         else
             publish_abandon(&w.publish);
     }
+    if (status == OK)
+        status = dir_sync_parent(folder, err);
     free(folder);
     free(path);
-    TRY(status);
-    int64_t step[64];
-    size_t n = list(dir, step, 64);
-    for (size_t i = 2; i < n; i++)
-        drop(dir, step[i]);
-    return OK;
+    if (status == OK)
+        drop_old(dir, state->step);
+    return status;
 }
 
 /* ---- reading ---- */
@@ -124,59 +138,85 @@ static enum status check_sum(const struct file *file, struct err *err)
     return OK;
 }
 
-/* Fills the state; *mine is false when the checkpoint is whole but of another run. */
-static enum status read_state(struct finetune_state *s, const struct file *file, bool *mine, struct err *err)
-{
-    char head[256] = "";
+struct head {
     long long step, skipped;
     unsigned long long n, curve;
     unsigned identity;
+    uint64_t bytes; /* of the line itself */
+};
+
+/* Whole, of this version, and as long as its first line says. */
+static enum status check_file(const struct file *file, struct head *h, struct err *err)
+{
+    char line[256] = "";
     int used = 0;
     TRY(check_sum(file, err));
-    TRY(file_pread(file, 0, head, file->size < 255 ? (size_t)file->size : 255, err));
-    if (sscanf(head, "{\"veneer_checkpoint\":1,\"step\":%lld,\"n\":%llu,\"identity\":%u,\"curve\":%llu,\"skipped\":%lld}%n", &step, &n,
-               &identity, &curve, &skipped, &used) != 5 ||
-        used == 0)
+    TRY(file_pread(file, 0, line, file->size < 255 ? (size_t)file->size : 255, err));
+    if (sscanf(line, "{\"veneer_checkpoint\":1,\"step\":%lld,\"n\":%llu,\"identity\":%u,\"curve\":%llu,\"skipped\":%lld}%n", &h->step,
+               &h->n, &h->identity, &h->curve, &h->skipped, &used) != 5 || used == 0)
         return err_set(err, ERR_INPUT, "%s: is no checkpoint of this version", file->path);
-    *mine = n == s->n && identity == s->identity && curve <= s->finetune->max_steps && step >= 0;
-    uint64_t at = (uint64_t)used + 1, bytes = n * sizeof(real);
-    if (!*mine)
-        return OK;
-    if (file->size != at + 3 * bytes + curve * sizeof *s->finetune->curve + 64)
-        return err_set(err, ERR_INPUT, "%s: %llu bytes do not fit what its first line says", file->path, (unsigned long long)file->size);
+    h->bytes = (uint64_t)used + 1;
+    uint64_t values, points, size;
+    if (!size_mul(h->n, 3 * sizeof(real), &values) || !size_mul(h->curve, sizeof(struct finetune_point), &points) ||
+        !size_add(values, points, &size) || !size_add(size, h->bytes + 64, &size) || size != file->size)
+        return err_set(err, ERR_INPUT, "%s: %llu bytes do not fit what its first line says", file->path,
+                       (unsigned long long)file->size);
+    return OK;
+}
+
+/* Fills the state from a checked file; when it fails half-way the run cannot go on. */
+static enum status take_over(struct finetune_state *s, const struct file *file, const struct head *h, struct err *err)
+{
+    uint64_t at = h->bytes, bytes = s->n * sizeof(real);
     TRY(file_pread(file, at, s->p, bytes, err));
     TRY(file_pread(file, at + bytes, s->m, bytes, err));
     TRY(file_pread(file, at + 2 * bytes, s->v, bytes, err));
-    TRY(file_pread(file, at + 3 * bytes, s->finetune->curve, (size_t)curve * sizeof *s->finetune->curve, err));
-    s->finetune->n_curve = (size_t)curve;
-    s->finetune->skipped = skipped;
-    s->step = step;
+    TRY(file_pread(file, at + 3 * bytes, s->finetune->curve, (size_t)h->curve * sizeof *s->finetune->curve, err));
+    s->finetune->n_curve = (size_t)h->curve;
+    s->finetune->skipped = h->skipped;
+    s->step = h->step;
     return OK;
+}
+
+static bool is_mine(const struct finetune_state *s, const struct head *h)
+{
+    return h->n == s->n && h->identity == s->identity && h->curve <= s->finetune->max_steps && h->step >= 0 &&
+           (unsigned long long)h->step == h->curve && h->skipped >= 0 && h->skipped <= h->step;
+}
+
+/* *done when the state was taken over from checkpoint-STEP. */
+static enum status try_one(struct finetune_state *state, const char *dir, int64_t step, const struct log *log, bool *done,
+                           struct err *err)
+{
+    struct file file;
+    struct head head;
+    struct err why;
+    char *path = state_path(dir, step);
+    if (!path)
+        return err_set(err, ERR_MEMORY, "out of memory for a path");
+    enum status status = file_open(&file, path, &why);
+    free(path);
+    if (status != OK) {
+        log_line(log, "passed over: %s", why.text);
+        return OK;
+    }
+    status = check_file(&file, &head, &why);
+    if (status != OK)
+        log_line(log, "passed over: %s", why.text);
+    *done = status == OK && is_mine(state, &head);
+    status = *done ? take_over(state, &file, &head, err) : OK;
+    file_close(&file);
+    return status;
 }
 
 enum status finetune_restore(struct finetune_state *state, const char *dir, const struct log *log, struct err *err)
 {
-    int64_t step[64];
-    size_t n = list(dir, step, 64);
-    for (size_t i = 0; i < n; i++) {
-        struct file file;
-        struct err why;
-        bool mine = false;
-        char *path = state_path(dir, step[i]);
-        if (!path)
-            return err_set(err, ERR_MEMORY, "out of memory for a path");
-        enum status status = file_open(&file, path, &why);
-        free(path);
-        if (status == OK) {
-            status = read_state(state, &file, &mine, &why);
-            file_close(&file);
-        }
-        if (status == OK && mine) {
-            log_line(log, "going on from step %lld", (long long)state->step);
-            return OK;
-        }
-        if (status != OK)
-            log_line(log, "passed over: %s", why.text);
-    }
+    int64_t step[MOST];
+    size_t n = list(dir, step, MOST);
+    bool done = false;
+    for (size_t i = 0; i < n && !done; i++)
+        TRY(try_one(state, dir, step[i], log, &done, err));
+    if (done)
+        log_line(log, "going on from step %lld", (long long)state->step);
     return OK;
 }

@@ -13,9 +13,10 @@ struct finetune_state {
 
 /* Publishes dir/checkpoint-STEP/state.bin:
  *   | one JSON line: magic, version, step, n, identity, curve length, skipped | p | m | v | curve | sha256 of all before, 64 hex digits |
- * and removes all but the two newest. */
+ * and removes all before it but one.  ERR_FAILED: nothing published, older ones untouched. */
 enum status finetune_save(const struct finetune_state *state, const char *dir, struct err *err);
-/* Goes to the newest checkpoint of this run that is whole; step stays 0 when there is none.  A damaged one is named and passed over. */
+/* Goes to the newest checkpoint of this run that is whole; step stays 0 when there is none.  A damaged one is named in the
+ * log and passed over; ERR_FAILED when a whole one cannot be read to its end. */
 enum status finetune_restore(struct finetune_state *state, const char *dir, const struct log *log, struct err *err);
 
 #endif
