@@ -6,7 +6,7 @@ B       := build/$(config)
 
 WARN    := -Wall -Wextra -Wconversion -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Werror
 # -ffp-contract=off: the same bits from every compiler.  Never -ffast-math: it breaks the checks for NaN.
-CFLAGS_ := -std=c11 -I. -I$(B) -D_GNU_SOURCE -ffp-contract=off -fno-math-errno -fopenmp -fPIC $(WARN)
+CFLAGS_ := -std=c11 -I. -Itest -D_GNU_SOURCE -ffp-contract=off -fno-math-errno -fopenmp -fPIC $(WARN)
 LIBS    := -lopenblas -lcjson -lpcre2-8 -lutf8proc -lnlopt -lm
 
 opt_release  := -O3 -g -D_FORTIFY_SOURCE=2 -fstack-protector-strong
@@ -39,6 +39,9 @@ train: $(B)/train
 generate evaluate convert: %: $(B)/tools/%
 $(PROGRAMS):
 	cp $< $@
+
+# Chosen at run time: the rest of the program runs on any machine.
+flags_cpu/vector_avx2 := $(if $(filter x86_64,$(shell uname -m)),-mavx2 -mfma -mf16c -mbmi2)
 
 $(B)/%.o: %.c
 	@mkdir -p $(@D)

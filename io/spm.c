@@ -92,31 +92,38 @@ static void join_all(struct merge *m, int32_t n)
 
 /* ---- text as symbols ---- */
 
-/* Spaces escaped, bytes that are no UTF-8 replaced by U+FFFD. */
+static const char escaped[] = "\xe2\x96\x81"; /* U+2581 */
+
+static void strip_end(struct text *out)
+{
+    while (out->n >= 3 && memcmp(out->s + out->n - 3, escaped, 3) == 0)
+        out->n -= 3;
+}
+
+/* Spaces escaped, bytes that are no UTF-8 replaced by U+FFFD.  remove_extra_spaces: none at the ends, one where there were several; as in the
+ * reference, a U+2581 of the text itself counts as a space only at the end. */
 static void normalise(const struct tokenizer *t, const char *text, size_t n, struct text *out)
 {
-    bool after_space = false;
-    if (t->remove_extra_spaces)
-        while (n && text[n - 1] == ' ')
-            n--;
-    size_t i = 0;
-    if (t->remove_extra_spaces)
-        while (i < n && text[i] == ' ')
-            i++;
-    if (i < n && t->add_space_prefix)
-        text_puts(out, "\xe2\x96\x81");
-    while (i < n) {
-        size_t k = text[i] == 0 ? 1 : utf8_length(text + i, n - i);
+    bool after_space = t->remove_extra_spaces, opened = false;
+    for (size_t i = 0, k; i < n; i += k) {
         bool is_space = text[i] == ' ';
-        if (is_space && !(after_space && t->remove_extra_spaces))
-            text_puts(out, "\xe2\x96\x81");
-        else if (!is_space && k)
+        k = is_space || text[i] == 0 ? 1 : utf8_length(text + i, n - i);
+        if (is_space && after_space)
+            continue;
+        if (!opened && t->add_space_prefix)
+            text_puts(out, escaped);
+        opened = true;
+        if (is_space)
+            text_puts(out, escaped);
+        else if (k)
             text_add(out, text + i, k);
-        else if (!is_space)
+        else
             text_puts(out, "\xef\xbf\xbd");
-        after_space = is_space;
-        i += k ? k : 1;
+        after_space = is_space && t->remove_extra_spaces;
+        k = k ? k : 1;
     }
+    if (t->remove_extra_spaces)
+        strip_end(out);
 }
 
 static size_t user_piece_at(const struct tokenizer *t, const char *s, size_t n)

@@ -366,7 +366,9 @@ enum status tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size
         }
         (t->kind == TOKENIZER_SPM ? add_spm_piece : add_bpe_piece)(t, ids[i], &raw);
     }
-    bool drop = t->kind == TOKENIZER_SPM && t->add_space_prefix && n > 0 && raw.n > 0 && raw.s[0] == ' ';
+    size_t drop = t->kind == TOKENIZER_SPM && t->add_space_prefix && raw.n > 0 && raw.s[0] == ' ';
+    while (drop && t->remove_extra_spaces && drop < raw.n && raw.s[drop] == ' ')
+        drop++;
     struct text body = {.s = raw.s ? raw.s + drop : raw.s, .n = raw.n - drop};
     repair(&body, t->kind == TOKENIZER_SPM, &out);
     text_add(&out, "", 0);
