@@ -1,9 +1,11 @@
 /* evaluate.c: multiple-choice scoring with lm-evaluation-harness' semantics.
  *
- * Source of the rules: lm_eval/api/task.py, api/model.py (_encode_pair), models/huggingface.py as described in the docs. */
+ * A document is one batch: the tokens that its choices share are computed once, and each choice attends to them.
+ * What it is not: it writes no prompts (io/tasks.h) and knows no vocabulary (io/tokenizer.h).
+ * Rules: EleutherAI/lm-evaluation-harness, lm_eval/api/model.py (_encode_pair), api/task.py, models/huggingface.py; legacy: commit
+ * 4d21ab6b of 2023-05, which LLM-Pruner carries. */
 #include "evaluate.h"
 
-#include <ctype.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,76 +44,131 @@ struct evaluate_set {
 
 /* ---- tokens of a (context, continuation) pair ---- */
 
+/* Code points that Python's str.rstrip takes off. */
+static bool is_space(uint32_t c)
+{
+    return (c >= 9 && c <= 13) || (c >= 28 && c <= 32) || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) ||
+           c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+}
+
 /* The whitespace that ends a context belongs to the continuation: returns the length of the context without it. */
 static size_t without_trailing_space(const char *context)
 {
     size_t n = strlen(context);
-    while (n > 0 && isspace((unsigned char)context[n - 1]))
-        n--;
+    while (n > 0) {
+        size_t first = n - 1;
+        while (first > 0 && ((unsigned char)context[first] & 0xc0) == 0x80)
+            first--;
+        uint32_t c = (unsigned char)context[first];
+        if (n - first == 2)
+            c = (c & 0x1f) << 6 | ((unsigned char)context[first + 1] & 0x3f);
+        else if (n - first == 3)
+            c = (c & 0x0f) << 12 | ((uint32_t)(unsigned char)context[first + 1] & 0x3f) << 6 | ((unsigned char)context[first + 2] & 0x3f);
+        else if (n - first > 3)
+            break;
+        if (!is_space(c))
+            break;
+        n = first;
+    }
     return n;
 }
 
-static int32_t prefix_token(const struct tokenizer *tokenizer)
+/* What tokens of a pair depend on besides its text. */
+struct encoder {
+    const struct tokenizer *tokenizer;
+    int32_t bos;    /* put in front of a context; -1: none */
+    int32_t prefix; /* stands for an empty context */
+    bool legacy;
+    size_t max_length;
+};
+
+/* A BOS that the tokenizer's models expect, unless the text itself opens with one; none in the old harness. */
+static enum status make_encoder(struct encoder *e, const struct tokenizer *tokenizer, const struct model_config *config,
+                                const struct evaluate_options *options, struct err *err)
 {
-    return tokenizer_bos(tokenizer) >= 0 ? tokenizer_bos(tokenizer) : tokenizer_eos(tokenizer);
+    int32_t bos = tokenizer_bos(tokenizer), eos = tokenizer_eos(tokenizer);
+    size_t most = (size_t)config->max_position_embeddings;
+    bool wanted = options->bos == BOS_YES || (options->bos == BOS_AUTO && !options->legacy && tokenizer_add_bos(tokenizer));
+    if (options->bos == BOS_YES && bos < 0)
+        return err_set(err, ERR_INPUT, "bos = yes, but this model's vocabulary has no token that begins a text");
+    *e = (struct encoder){.tokenizer = tokenizer, .bos = wanted ? bos : -1, .legacy = options->legacy,
+                          .max_length = options->max_length && options->max_length < most ? options->max_length : most};
+    e->prefix = bos >= 0 && !options->legacy ? bos : eos >= 0 ? eos : bos;
+    return OK;
 }
 
-static bool wants_bos(const struct tokenizer *tokenizer, const struct evaluate_options *options)
+/* The context's own tokens, with BOS, into out. */
+static enum status encode_context(struct tokens *out, const struct encoder *e, const char *text, size_t n, struct err *err)
 {
-    return options->bos == BOS_YES || (options->bos == BOS_AUTO && tokenizer_add_bos(tokenizer));
+    TRY(tokenizer_encode(e->tokenizer, text, n, true, out, err));
+    if (e->bos < 0 || (out->n > 0 && out->id[0] == e->bos))
+        return OK;
+    TRY(tokens_push(out, e->bos, err));
+    memmove(out->id + 1, out->id, (out->n - 1) * sizeof *out->id);
+    out->id[0] = e->bos;
+    return OK;
 }
 
-/* Context and continuation are one text to the tokenizer; what stands behind the context's own token count is the continuation. */
-static enum status encode_together(struct tokens *out, size_t *context_n, const char *context, const char *continuation, bool bos,
-                                   const struct tokenizer *tokenizer, struct err *err)
+/* Context and continuation are one text to the tokenizer; what stands behind the context's own token count is the continuation, a
+ * token that crosses the boundary with it. */
+static enum status encode_together(struct tokens *out, size_t *context_n, const struct encoder *e, const char *context,
+                                   const char *continuation, struct err *err)
 {
-    size_t keep = without_trailing_space(context), rest = strlen(context) - keep, n = strlen(continuation);
-    char *text = malloc(keep + rest + n + 1);
+    struct text text = {0};
     struct tokens alone = {0};
-    if (!text)
-        return err_set(err, ERR_MEMORY, "out of memory for a document");
-    memcpy(text, context, keep + rest);
-    memcpy(text + keep + rest, continuation, n + 1);
-    enum status status = bos ? tokens_push(out, tokenizer_bos(tokenizer), err) : OK;
+    text_puts(&text, context);
+    text_puts(&text, continuation);
+    enum status status = text.failed ? err_set(err, ERR_MEMORY, "out of memory for a document") : OK;
     if (status == OK)
-        status = tokenizer_encode(tokenizer, text, keep + rest + n, true, out, err);
+        status = encode_context(out, e, text.s, text.n, err);
     if (status == OK)
-        status = tokenizer_encode(tokenizer, context, keep, true, &alone, err);
-    *context_n = alone.n + (bos ? 1 : 0);
-    free(text);
+        status = encode_context(&alone, e, context, without_trailing_space(context), err);
+    *context_n = alone.n;
+    text_free(&text);
     tokens_free(&alone);
     return status;
 }
 
-static enum status encode_apart(struct tokens *out, size_t *context_n, const char *context, const char *continuation, bool bos,
-                                const struct tokenizer *tokenizer, struct err *err)
+static enum status encode_apart(struct tokens *out, size_t *context_n, const struct encoder *e, const char *context,
+                                const char *continuation, struct err *err)
 {
-    if (bos)
-        TRY(tokens_push(out, tokenizer_bos(tokenizer), err));
-    TRY(tokenizer_encode(tokenizer, context, strlen(context), true, out, err));
+    TRY(encode_context(out, e, context, strlen(context), err));
     *context_n = out->n;
-    return tokenizer_encode(tokenizer, continuation, strlen(continuation), true, out, err);
+    return tokenizer_encode(e->tokenizer, continuation, strlen(continuation), true, out, err);
 }
 
-/* All tokens of a pair and how many are context; an empty context becomes the prefix token; too long ones lose their left. */
-static enum status encode_pair(struct tokens *out, size_t *context_n, const struct task_doc *doc, int choice,
-                               const struct tokenizer *tokenizer, size_t max_length, const struct evaluate_options *options,
+/* An empty context is the prefix token, which a continuation may bring itself. */
+static enum status encode_alone(struct tokens *out, size_t *context_n, const struct encoder *e, const char *continuation,
+                                struct err *err)
+{
+    if (e->prefix < 0)
+        return err_set(err, ERR_INPUT, "a document has no context, and the vocabulary has neither BOS nor EOS to stand for it");
+    *context_n = 1;
+    TRY(tokenizer_encode(e->tokenizer, continuation, strlen(continuation), true, out, err));
+    if (out->n > 0 && out->id[0] == e->prefix)
+        return OK;
+    TRY(tokens_push(out, e->prefix, err));
+    memmove(out->id + 1, out->id, (out->n - 1) * sizeof *out->id);
+    out->id[0] = e->prefix;
+    return OK;
+}
+
+/* All tokens of a pair and how many are context; too long ones lose their left. */
+static enum status encode_pair(struct tokens *out, size_t *context_n, const struct encoder *e, const struct task_doc *doc, int choice,
                                struct err *err)
 {
     const char *context = doc->context[choice], *continuation = doc->continuation[choice];
-    if (*context == 0) {
-        TRY(tokens_push(out, prefix_token(tokenizer), err));
-        *context_n = 1;
-        TRY(tokenizer_encode(tokenizer, continuation, strlen(continuation), true, out, err));
-    } else {
-        bool bos = wants_bos(tokenizer, options) && tokenizer_bos(tokenizer) >= 0;
-        TRY((options->legacy ? encode_apart : encode_together)(out, context_n, context, continuation, bos, tokenizer, err));
-    }
+    if (*context == 0)
+        TRY(encode_alone(out, context_n, e, continuation, err));
+    else if (e->legacy)
+        TRY(encode_apart(out, context_n, e, context, continuation, err));
+    else
+        TRY(encode_together(out, context_n, e, context, continuation, err));
     if (*context_n < 1 || *context_n >= out->n)
         return err_set(err, ERR_INPUT, "document %lld: choice %d has no token of its own", (long long)doc->idx, choice);
-    if (out->n > max_length + 1) {
-        size_t cut = out->n - (max_length + 1);
-        memmove(out->id, out->id + cut, (max_length + 1) * sizeof *out->id);
+    if (out->n > e->max_length + 1) {
+        size_t cut = out->n - (e->max_length + 1);
+        memmove(out->id, out->id + cut, (e->max_length + 1) * sizeof *out->id);
         out->n -= cut;
         *context_n = *context_n > cut + 1 ? *context_n - cut : 1;
     }
@@ -167,8 +224,7 @@ static enum status lay_out(struct ready *ready, const struct pairs *pairs, int n
     return OK;
 }
 
-static enum status make_ready(struct ready *ready, const struct task_doc *doc, const struct tokenizer *tokenizer, size_t max_length,
-                              const struct evaluate_options *options, struct err *err)
+static enum status make_ready(struct ready *ready, const struct task_doc *doc, const struct encoder *encoder, struct err *err)
 {
     struct pairs pairs;
     memset(&pairs, 0, sizeof pairs);
@@ -176,7 +232,7 @@ static enum status make_ready(struct ready *ready, const struct task_doc *doc, c
     enum status status = OK;
     for (int c = 0; status == OK && c < doc->n_choices; c++) {
         ready->characters[c] = doc->characters[c];
-        status = encode_pair(&pairs.t[c], &pairs.context_n[c], doc, c, tokenizer, max_length, options, err);
+        status = encode_pair(&pairs.t[c], &pairs.context_n[c], encoder, doc, c, err);
     }
     if (status == OK)
         status = lay_out(ready, &pairs, doc->n_choices, err);
@@ -186,18 +242,12 @@ static enum status make_ready(struct ready *ready, const struct task_doc *doc, c
 }
 
 static enum status prepare_docs(struct evaluate_set *set, const struct task *task, const size_t *index, size_t n,
-                                const struct tokenizer *tokenizer, const struct model_config *config,
-                                const struct evaluate_options *options, struct err *err)
+                                const struct encoder *encoder, struct err *err)
 {
-    size_t most = (size_t)config->max_position_embeddings;
-    size_t max_length = options->max_length && options->max_length < most ? options->max_length : most;
     for (size_t i = 0; i < n; i++) {
         TRY(stop_check(err));
-        enum status status = make_ready(&set->doc[i], &task->doc[index ? index[i] : i], tokenizer, max_length, options, err);
-        if (status != OK)
-            return err_prefix(err, status, "task %s", task->name);
-        set->n++;
-        struct ready *d = &set->doc[i];
+        struct ready *d = &set->doc[set->n++]; /* counted first: what it holds is freed even when it failed half-way */
+        TRY(make_ready(d, &task->doc[index ? index[i] : i], encoder, err));
         size_t rows = (size_t)d->rows;
         set->most_rows = rows > set->most_rows ? rows : set->most_rows;
         set->sample[i] = (struct evaluate_sample){.idx = d->idx, .n_choices = d->n_choices, .gold = d->gold,
@@ -206,27 +256,44 @@ static enum status prepare_docs(struct evaluate_set *set, const struct task *tas
     return OK;
 }
 
-enum status evaluate_prepare(struct evaluate_set **out, const struct task *task, const size_t *index, size_t n,
-                             const struct tokenizer *tokenizer, const struct model_config *config,
-                             const struct evaluate_options *options, struct err *err)
+static struct evaluate_set *new_set(const struct task *task, size_t n)
 {
     struct evaluate_set *set = calloc(1, sizeof *set);
-    *out = set;
-    if (set) {
-        set->doc = calloc(n ? n : 1, sizeof *set->doc);
-        set->sample = calloc(n ? n : 1, sizeof *set->sample);
-        set->loglikelihood = calloc((n ? n : 1) * MAX_CHOICES, sizeof *set->loglikelihood);
-        set->all_greedy = calloc(n ? n : 1, sizeof *set->all_greedy);
-    }
-    if (!set || !set->doc || !set->sample || !set->loglikelihood || !set->all_greedy)
-        return err_set(err, ERR_MEMORY, "out of memory for task %s", task->name);
+    if (!set)
+        return NULL;
+    set->doc = calloc(n ? n : 1, sizeof *set->doc);
+    set->sample = calloc(n ? n : 1, sizeof *set->sample);
+    set->loglikelihood = calloc(n ? n : 1, MAX_CHOICES * sizeof *set->loglikelihood);
+    set->all_greedy = calloc(n ? n : 1, sizeof *set->all_greedy);
     memcpy(set->task, task->name, sizeof set->task);
     set->has_norm = task->has_norm;
     set->headline_norm = task->headline_norm;
     set->greedy = task->greedy;
+    if (set->doc && set->sample && set->loglikelihood && set->all_greedy)
+        return set;
+    evaluate_free(set);
+    return NULL;
+}
+
+enum status evaluate_prepare(struct evaluate_set **out, const struct task *task, const size_t *index, size_t n,
+                             const struct tokenizer *tokenizer, const struct model_config *config,
+                             const struct evaluate_options *options, struct err *err)
+{
+    struct encoder encoder;
+    *out = NULL;
     if (n == 0)
         return err_set(err, ERR_INPUT, "task %s: no documents in this part", task->name);
-    return prepare_docs(set, task, index, n, tokenizer, config, options, err);
+    TRY(make_encoder(&encoder, tokenizer, config, options, err));
+    struct evaluate_set *set = new_set(task, n);
+    if (!set)
+        return err_set(err, ERR_MEMORY, "out of memory for task %s", task->name);
+    enum status status = prepare_docs(set, task, index, n, &encoder, err);
+    if (status == OK) {
+        *out = set;
+        return OK;
+    }
+    evaluate_free(set);
+    return status == ERR_STOPPED ? status : err_prefix(err, status, "task %s", task->name);
 }
 
 static void free_batch(struct evaluate_set *set)

@@ -22,7 +22,8 @@ struct evaluate_options {
 
 /* A task made ready once: tokens of every document, choices batched over their common prefix. */
 struct evaluate_set; /* opaque */
-/* documents [first, first + limit) of the chosen part; index NULL: all of the task's documents, else index[n] into task->doc. */
+/* Documents index[n] of task->doc, or the first n when index is NULL.  The task may be freed afterwards; *set is NULL on failure.
+ * ERR_INPUT: no document, a choice without tokens, a BOS that is wanted and not there. */
 enum status evaluate_prepare(struct evaluate_set **set, const struct task *task, const size_t *index, size_t n,
                              const struct tokenizer *tokenizer, const struct model_config *config,
                              const struct evaluate_options *options, struct err *err);

@@ -1,4 +1,7 @@
-/* evaluate_text.c: perplexity of a text, divergence between two models on it, and results as JSON and tables. */
+/* evaluate_text.c: perplexity of a text, divergence between two models on it, and results as JSON and tables.
+ *
+ * What it is not: rolling log-likelihood of whole documents (word perplexity); windows do not overlap, as LLM-Pruner, GPTQ and Wanda
+ * measure. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,32 +78,29 @@ enum status evaluate_perplexity(struct model_run *run, const struct model *model
 
 /* ---- divergence ---- */
 
-/* Logits in place -> probabilities. */
-static void softmax(real *x, size_t n)
+/* log(sum exp(x)) of a row of logits. */
+static double log_sum_exp(const real *x, size_t n)
 {
-    real most = x[0];
-    double sum = 0;
+    double most = (double)x[0], sum = 0;
     for (size_t i = 1; i < n; i++)
-        most = x[i] > most ? x[i] : most;
-    for (size_t i = 0; i < n; i++) {
-        x[i] = (real)exp((double)(x[i] - most));
-        sum += (double)x[i];
-    }
+        most = fmax(most, (double)x[i]);
     for (size_t i = 0; i < n; i++)
-        x[i] = (real)((double)x[i] / sum);
+        sum += exp((double)x[i] - most);
+    return most + log(sum);
 }
 
-/* KL(p || q) and JSD(p, q) of two distributions; a probability below 1e-12 counts as that. */
+/* KL(p || q) = sum p (log p - log q) and JSD = (KL(p || m) + KL(q || m)) / 2 with m = (p + q) / 2, from rows of logits: logarithms
+ * are taken of logits, not of probabilities, so that a tail that underflows still counts.  Lin 1991, eq. 3.1 and 4.1 (equal weights). */
 static void diverge(const real *p, const real *q, size_t n, double *kl, double *jsd)
 {
-    double a = 0, b = 0;
+    double a = 0, b = 0, zp = log_sum_exp(p, n), zq = log_sum_exp(q, n);
     for (size_t i = 0; i < n; i++) {
-        double x = fmax((double)p[i], 1e-12), y = fmax((double)q[i], 1e-12), m = 0.5 * (x + y);
-        a += x * log(x / y);
-        b += 0.5 * (x * log(x / m) + y * log(y / m));
+        double lp = (double)p[i] - zp, lq = (double)q[i] - zq, x = exp(lp), y = exp(lq), lm = log(0.5 * (x + y));
+        a += x * (lp - lq);
+        b += (x > 0 ? 0.5 * x * (lp - lm) : 0) + (y > 0 ? 0.5 * y * (lq - lm) : 0);
     }
-    *kl += fmax(a, 0);
-    *jsd += fmax(b, 0);
+    *kl += a < 0 ? 0 : a; /* rounding of equal distributions; NaN stays NaN */
+    *jsd += b < 0 ? 0 : b;
 }
 
 enum { CHUNK = 32 };
@@ -127,11 +127,8 @@ static enum status diverge_window(struct divergence *d, const struct window *w, 
         size_t n = w->batch.n - 1 - row < CHUNK ? w->batch.n - 1 - row : CHUNK;
         model_logits(d->reference_run, d->reference, d->hidden + row * C, n, d->p);
         model_logits(d->run, d->model, x + row * width, n, d->q);
-        for (size_t i = 0; i < n; i++) {
-            softmax(d->p + i * V, V);
-            softmax(d->q + i * V, V);
+        for (size_t i = 0; i < n; i++)
             diverge(d->p + i * V, d->q + i * V, V, &d->kl, &d->jsd);
-        }
         d->count += n;
     }
     return OK;
