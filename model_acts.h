@@ -19,7 +19,7 @@ struct model_acts {
     struct layer_acts *layer; /* [L]; all the same memory when a layer is recomputed in backward */
     real *nf, *sf;            /* after the final norm [n, C], its scales [n] */
     double *nll;              /* [n] */
-    real *dx, *dx2, *dn;      /* [n, C] */
+    real *dx, *dn;            /* [n, C] of the residual stream, of a norm's output */
     real *dq, *dk, *dv, *datt; /* [n, H D] or [n, KV D] */
     real *dgate, *dup, *dact; /* [n, F] */
 };

@@ -54,9 +54,8 @@ static struct widest widest_layer(const struct model *model)
 
 static void place_gradients(struct model_acts *acts, size_t n, size_t C, const struct widest *w, struct arena *arena)
 {
-    real **wide[] = {&acts->dx, &acts->dx2, &acts->dn};
-    for (size_t i = 0; i < 3; i++)
-        *wide[i] = arena_take(arena, n * C, sizeof(real));
+    acts->dx = arena_take(arena, n * C, sizeof(real));
+    acts->dn = arena_take(arena, n * C, sizeof(real));
     acts->dq = arena_take(arena, n * w->HD, sizeof(real));
     acts->dk = arena_take(arena, n * w->KVD, sizeof(real));
     acts->dv = arena_take(arena, n * w->KVD, sizeof(real));
@@ -211,8 +210,7 @@ static void layer_backward(const struct layer_pass *p, struct model_acts *acts, 
     ops->swiglu_backward(p->ops, acts->dgate, acts->dup, acts->dact, a->gate, a->up, n * F);
     backward(p, LINEAR_UP, a, a->n2, acts->dup, acts->dn, false);
     backward(p, LINEAR_GATE, a, a->n2, acts->dgate, acts->dn, true);
-    ops->rmsnorm_backward(p->ops, acts->dx2, dpost_norm, acts->dn, a->xm, layer->post_norm, a->s2, n, C);
-    ops->add(p->ops, acts->dx, acts->dx2, n * C);
+    ops->rmsnorm_backward(p->ops, acts->dx, dpost_norm, acts->dn, a->xm, layer->post_norm, a->s2, n, C); /* dx += */
 
     backward(p, LINEAR_O, a, a->att, acts->dx, acts->datt, false);
     struct attention_args attention = attention_args(p, a);
@@ -229,16 +227,22 @@ static void layer_backward(const struct layer_pass *p, struct model_acts *acts, 
     backward(p, LINEAR_Q, a, a->n1, acts->dq, dn, dn != NULL);
     if (last)
         return;
-    ops->rmsnorm_backward(p->ops, acts->dx2, dinput_norm, acts->dn, x, layer->input_norm, a->s1, n, C);
-    ops->add(p->ops, acts->dx, acts->dx2, n * C);
+    ops->rmsnorm_backward(p->ops, acts->dx, dinput_norm, acts->dn, x, layer->input_norm, a->s1, n, C); /* dx += */
 }
 
 /* ---- all layers ---- */
 
-static enum status check_batch(const struct model_run *run, const struct batch *batch, struct err *err)
+static enum status check_batch(const struct model_run *run, const struct model *model, const struct batch *batch, struct err *err)
 {
+    int32_t V = model->config.vocab_size;
     if (batch->n == 0 || batch->n > run->max_n)
         return err_set(err, ERR_FAILED, "a batch of %zu rows, memory was planned for 1 to %zu", batch->n, run->max_n);
+    for (size_t i = 0; i < batch->n; i++) {
+        if (batch->tokens[i] < 0 || batch->tokens[i] >= V)
+            return err_set(err, ERR_INPUT, "token %d at row %zu, the model has 0 to %d", batch->tokens[i], i, V - 1);
+        if (batch->labels && batch->labels[i] >= V)
+            return err_set(err, ERR_INPUT, "label %d at row %zu, the model has 0 to %d", batch->labels[i], i, V - 1);
+    }
     return OK;
 }
 
@@ -248,7 +252,7 @@ static enum status forward_all(struct model_run *run, struct layer_pass *p, stru
     const struct model *model = p->model;
     size_t n = p->batch->n, C = (size_t)model->config.hidden_size;
     int L = model->config.num_hidden_layers;
-    TRY(check_batch(run, p->batch, err));
+    TRY(check_batch(run, model, p->batch, err));
     p->ops->ops->embed_forward(p->ops, &model->embed, p->batch->tokens, n, acts->x[0]);
     for (p->l = 0; p->l < L; p->l++) {
         TRY(stop_check(err));
@@ -302,7 +306,7 @@ static enum status backward_all(struct model_run *run, struct layer_pass *p, str
     size_t n = p->batch->n, C = (size_t)model->config.hidden_size;
     int L = model->config.num_hidden_layers, lowest = lowest_trained(p);
     bool whole = p->grads && !p->grads->linears_only; /* embeddings and norms too */
-    memcpy(acts->dn, acts->dx, n * C * sizeof(real));
+    memset(acts->dx, 0, n * C * sizeof(real)); /* rmsnorm_backward adds */
     p->ops->ops->rmsnorm_backward(p->ops, acts->dx, p->grads ? p->grads->norm : NULL, acts->dn, acts->x[L], model->norm, acts->sf, n, C);
     for (p->l = L - 1; p->l >= lowest; p->l--) {
         TRY(stop_check(err));
@@ -321,9 +325,12 @@ enum status model_train(struct model_run *run, const struct model *model, struct
     struct layer_pass p = {.ops = run->ops, .model = model, .lora = lora, .grads = grads, .batch = batch, .dropout = true,
                            .dropout_step = dropout_step};
     struct model_acts *acts = run->acts;
+    for (size_t i = 0; i < batch->n_segments; i++)
+        if (batch->segments[i].prefix_len > 0)
+            return err_set(err, ERR_FAILED, "segment %zu has a shared prefix: those have no backward", i);
     TRY(forward_all(run, &p, err));
     struct head_args head = {.W = &model->head, .n = batch->n, .x = acts->nf, .labels = batch->labels, .nll = acts->nll,
-                             .dx = acts->dx, .scale = scale};
+                             .dx = acts->dn, .scale = scale};
     if (grads && !grads->linears_only)
         head.dW = model->config.tie_word_embeddings ? grads->embed : grads->head;
     run->ops->ops->head_loss(run->ops, &head);
