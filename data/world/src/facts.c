@@ -1,0 +1,136 @@
+/* facts.c: what is true in a world, which part may ask it, and how a pattern becomes a sentence. */
+#include <ctype.h>
+#include <string.h>
+
+#include "world.h"
+
+/* Purposes: the `step` of Philox, so that no two draws share numbers. */
+enum { DRAW_VALUES = 1, DRAW_PARTS = 1000 };
+
+static int count(const char *const *words)
+{
+    int n = 0;
+    while (n < MAX_ENTITIES && words[n])
+        n++;
+    return n;
+}
+
+int world_count(int relation)
+{
+    return count(domains[relations[relation].domain].entity);
+}
+
+static const char *const *values_of(int relation)
+{
+    const struct relation *r = &relations[relation];
+    return r->values_from >= 0 ? domains[r->values_from].entity : r->value;
+}
+
+int world_values(int relation)
+{
+    return count(values_of(relation));
+}
+
+const char *world_value(int relation, int value)
+{
+    return values_of(relation)[value];
+}
+
+/* Every value about equally often, in drawn order.  Where values are entities of the same domain none is its own. */
+static void draw_values(struct world *world, int relation)
+{
+    uint32_t order[MAX_ENTITIES];
+    int n = world_count(relation), values = world_values(relation);
+    struct rng rng = {world->seed, RNG_WORLD, (uint32_t)(DRAW_VALUES + relation), 0};
+    for (int i = 0; i < n; i++)
+        order[i] = (uint32_t)i;
+    rng_shuffle(&rng, order, (size_t)n);
+    bool cycle = relations[relation].values_from == relations[relation].domain;
+    for (int i = 0; i < n; i++)
+        world->value[relation][order[i]] = (uint8_t)(cycle ? order[(i + 1) % n] : (uint32_t)(i % values));
+    /* Tools keep their real use: the table lists uses in the order of the tools. */
+    if (values == n && relations[relation].values_from < 0)
+        for (int i = 0; i < n; i++)
+            world->value[relation][i] = (uint8_t)i;
+}
+
+/* Of every relation 55 % of the facts may be asked in training, 17 % in the search part, the rest in the report. */
+static void draw_parts(struct world *world, int relation)
+{
+    uint32_t order[MAX_ENTITIES];
+    int n = world_count(relation), train = n * 55 / 100, search = n * 17 / 100;
+    struct rng rng = {world->seed, RNG_WORLD, (uint32_t)(DRAW_PARTS + relation), 0};
+    for (int i = 0; i < n; i++)
+        order[i] = (uint32_t)i;
+    rng_shuffle(&rng, order, (size_t)n);
+    for (int i = 0; i < n; i++)
+        world->part[relation][order[i]] = (uint8_t)(i < train ? ASK_TRAIN : i < train + search ? ASK_SEARCH : ASK_REPORT);
+}
+
+void world_draw(struct world *world, uint64_t seed)
+{
+    memset(world, 0, sizeof *world);
+    world->seed = seed;
+    for (int r = 0; r < world_relations(); r++) {
+        draw_values(world, r);
+        draw_parts(world, r);
+    }
+}
+
+const char *world_person(struct rng *rng)
+{
+    enum { PERSON = 1 };
+    return domains[PERSON].entity[rng_below(rng, (uint32_t)count(domains[PERSON].entity))];
+}
+
+static void put_capital(struct text *out, const char *first, const char *rest)
+{
+    const char *whole = *first ? first : rest;
+    char c = (char)toupper((unsigned char)*whole);
+    text_add(out, &c, 1);
+    text_puts(out, whole + 1);
+    if (*first)
+        text_puts(out, rest);
+}
+
+void world_fill(struct text *out, const char *pattern, struct fact fact, int value, const char *person)
+{
+    const struct domain *domain = &domains[relations[fact.relation].domain];
+    const char *entity = domain->entity[fact.entity], *v = world_value(fact.relation, value);
+    for (const char *p = pattern; *p; p++) {
+        if (*p != '$') {
+            text_add(out, p, 1);
+            continue;
+        }
+        switch (*++p) {
+        case 'e':
+            text_puts(out, domain->the);
+            text_puts(out, entity);
+            break;
+        case 'E':
+            put_capital(out, domain->the, entity);
+            break;
+        case 'v':
+            text_puts(out, v);
+            break;
+        case 'V':
+            put_capital(out, "", v);
+            break;
+        case 'p':
+            text_puts(out, person);
+            break;
+        }
+    }
+}
+
+struct fact world_pick(const struct world *world, struct rng *rng, enum part part, size_t offset)
+{
+    for (;;) {
+        struct fact fact = {.relation = (int)rng_below(rng, (uint32_t)world_relations())};
+        fact.entity = (int)rng_below(rng, (uint32_t)world_count(fact.relation));
+        const char *pattern;
+        memcpy(&pattern, (const char *)&relations[fact.relation] + offset, sizeof pattern);
+        if (pattern && world->part[fact.relation][fact.entity] == part)
+            return fact;
+    }
+}
