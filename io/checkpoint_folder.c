@@ -1,0 +1,268 @@
+/* checkpoint_folder.c: a Hugging Face folder: config.json, safetensors, tokenizer; weights as floats or as bitsandbytes packs them. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "io/checkpoint_private.h"
+#include "io/json.h"
+
+/* ---- names beside a weight ---- */
+
+static const struct st_tensor *beside(const struct checkpoint *c, const char *name, const char *suffix)
+{
+    char full[160];
+    snprintf(full, sizeof full, "%s%s", name, suffix);
+    return safetensors_find(&c->st, full);
+}
+
+/* "x.weight" -> "x.SCB" */
+static const struct st_tensor *row_scales(const struct checkpoint *c, const char *name)
+{
+    char full[160];
+    size_t n = strlen(name);
+    if (n < 7 || n > 140 || strcmp(name + n - 7, ".weight") != 0)
+        return NULL;
+    snprintf(full, sizeof full, "%.*s.SCB", (int)(n - 7), name);
+    return safetensors_find(&c->st, full);
+}
+
+static const struct st_tensor *quant_state(const struct checkpoint *c, const char *name, enum format *format)
+{
+    const struct st_tensor *t = beside(c, name, ".quant_state.bitsandbytes__nf4");
+    *format = t ? FORMAT_NF4 : FORMAT_FP4;
+    return t ? t : beside(c, name, ".quant_state.bitsandbytes__fp4");
+}
+
+static bool has(const struct checkpoint *c, const char *name)
+{
+    return safetensors_find(&c->st, name) != NULL;
+}
+
+/* ---- formats ---- */
+
+struct state {
+    int64_t block, rows, cols;
+    bool nested;
+    double offset;
+};
+
+static enum status read_state(const struct checkpoint *c, const struct st_tensor *t, struct state *s, struct err *err)
+{
+    char text[1024];
+    struct json *json;
+    const struct json *shape;
+    if (t->bytes >= sizeof text)
+        return err_set(err, ERR_INPUT, "%s: %s has %llu bytes, want less than 1024", c->path, t->name, (unsigned long long)t->bytes);
+    TRY(safetensors_read(&c->st, t, 0, text, (size_t)t->bytes, err));
+    TRY(json_parse(text, (size_t)t->bytes, t->name, &json, err));
+    enum status status = json_int(json, "blocksize", t->name, 32, 4096, &s->block, err);
+    if (status == OK)
+        status = json_array(json, "shape", t->name, &shape, err);
+    if (status == OK && json_size(shape) != 2)
+        status = err_set(err, ERR_INPUT, "%s: %s.shape has %zu numbers, want 2", c->path, t->name, json_size(shape));
+    if (status == OK)
+        status = json_as_int(json_at(shape, 0), t->name, 1, 1 << 30, &s->rows, err);
+    if (status == OK)
+        status = json_as_int(json_at(shape, 1), t->name, 1, 1 << 30, &s->cols, err);
+    s->nested = json_member(json, "nested_offset") != NULL;
+    if (status == OK)
+        status = json_number_or(json, "nested_offset", t->name, 0, &s->offset, err);
+    json_free(json);
+    return status;
+}
+
+static enum status float_format(const struct checkpoint *c, const struct st_tensor *t, enum format *format, struct err *err)
+{
+    switch (t->dtype) {
+    case ST_F64:
+    case ST_F32:
+        *format = FORMAT_F32;
+        return OK;
+    case ST_F16:
+        *format = FORMAT_F16;
+        return OK;
+    case ST_BF16:
+        *format = FORMAT_BF16;
+        return OK;
+    default:
+        return err_set(err, ERR_INPUT, "%s: %s is stored as %s, want F32, F16, BF16 or bitsandbytes' nf4, fp4, int8", c->path, t->name,
+                       st_dtype_name(t->dtype));
+    }
+}
+
+static enum status format_of(const struct checkpoint *c, const char *name, struct qmat *q, struct err *err)
+{
+    const struct st_tensor *t = safetensors_find(&c->st, name);
+    enum format packed;
+    const struct st_tensor *state = quant_state(c, name, &packed);
+    memset(q, 0, sizeof *q);
+    if (state) {
+        struct state s;
+        TRY(read_state(c, state, &s, err));
+        q->format = packed;
+        q->block = (int32_t)s.block;
+        q->double_quant = s.nested;
+        q->rows = (size_t)s.rows;
+        q->cols = (size_t)s.cols;
+        return OK;
+    }
+    if (t->n_dims < 1 || t->n_dims > 2)
+        return err_set(err, ERR_INPUT, "%s: %s has %d dimensions, want 1 or 2", c->path, name, t->n_dims);
+    q->rows = t->n_dims == 2 ? (size_t)t->dim[0] : 1;
+    q->cols = (size_t)t->dim[t->n_dims - 1];
+    if (t->dtype == ST_I8 && row_scales(c, name)) {
+        q->format = FORMAT_INT8;
+        return OK;
+    }
+    return float_format(c, t, &q->format, err);
+}
+
+/* ---- codes ---- */
+
+static enum status read_part(const struct checkpoint *c, const struct st_tensor *t, const char *what, enum st_dtype dtype, void *dst, size_t n,
+                             struct err *err)
+{
+    if (!t || t->dtype != dtype || t->elements != n)
+        return err_set(err, ERR_INPUT, "%s: %s: want %s of %zu elements of %s", c->path, what, t ? t->name : "a tensor that is missing", n,
+                       st_dtype_name(dtype));
+    return safetensors_read(&c->st, t, 0, dst, (size_t)t->bytes, err);
+}
+
+static enum status check_scales(const struct checkpoint *c, const char *name, const float *s, size_t n, struct err *err)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!(s[i] >= 0) || isinf(s[i]))
+            return err_set(err, ERR_INPUT, "%s: scale %zu of %s is %g, want a finite one that is not negative", c->path, i, name, (double)s[i]);
+    return OK;
+}
+
+static enum status read_nibbles(const struct checkpoint *c, const char *name, struct qmat *q, struct err *err)
+{
+    size_t n = q->rows * q->cols, blocks = (n + (size_t)q->block - 1) / (size_t)q->block, nested = (blocks + 255) / 256;
+    enum format packed;
+    struct state s;
+    TRY(read_state(c, quant_state(c, name, &packed), &s, err));
+    TRY(read_part(c, safetensors_find(&c->st, name), name, ST_U8, q->codes, (n + 1) / 2, err));
+    if (!q->double_quant) {
+        TRY(read_part(c, beside(c, name, ".absmax"), name, ST_F32, q->scales, blocks, err));
+        return check_scales(c, name, q->scales, blocks, err);
+    }
+    q->nested_offset = (float)s.offset;
+    TRY(read_part(c, beside(c, name, ".absmax"), name, ST_U8, q->scale_codes, blocks, err));
+    TRY(read_part(c, beside(c, name, ".nested_absmax"), name, ST_F32, q->nested_absmax, nested, err));
+    return check_scales(c, name, q->nested_absmax, nested, err);
+}
+
+static enum status read_codes(const struct checkpoint *c, const char *name, struct qmat *q, struct err *err)
+{
+    const struct st_tensor *t = safetensors_find(&c->st, name);
+    switch (q->format) {
+    case FORMAT_NF4:
+    case FORMAT_FP4:
+        return read_nibbles(c, name, q, err);
+    case FORMAT_INT8:
+        TRY(read_part(c, t, name, ST_I8, q->codes, q->rows * q->cols, err));
+        TRY(read_part(c, row_scales(c, name), name, ST_F32, q->scales, q->rows, err));
+        return check_scales(c, name, q->scales, q->rows, err);
+    default:
+        return safetensors_read(&c->st, t, 0, q->codes, (size_t)t->bytes, err);
+    }
+}
+
+static enum status read_reals(const struct checkpoint *c, const char *name, real *dst, size_t rows, size_t cols, struct err *err)
+{
+    struct qmat q;
+    struct arena arena = {0};
+    TRY(format_of(c, name, &q, err));
+    if (q.format == FORMAT_F32 || q.format == FORMAT_F16 || q.format == FORMAT_BF16)
+        return safetensors_read_real(&c->st, safetensors_find(&c->st, name), 0, rows * cols, dst, err);
+    struct qmat placed;
+    quant_place(&placed, q.format, q.block, q.double_quant, rows, cols, &arena);
+    TRY(arena_commit(&arena, name, err));
+    quant_place(&placed, q.format, q.block, q.double_quant, rows, cols, &arena);
+    enum status status = read_codes(c, name, &placed, err);
+    if (status == OK)
+        quant_decode_rows(&placed, 0, rows, dst);
+    arena_free(&arena);
+    return status;
+}
+
+/* ---- tokenizer ---- */
+
+static char *file_in(const struct checkpoint *c, const char *name)
+{
+    char *path = path_join(c->path, name);
+    if (path && access(path, R_OK) == 0)
+        return path;
+    free(path);
+    return NULL;
+}
+
+static enum status tokenizer(struct checkpoint *c, struct err *err)
+{
+    char *path = file_in(c, "tokenizer.model");
+    if (path) {
+        enum status status = tokenizer_load_sentencepiece(&c->own_tokenizer, path, err);
+        if (status == ERR_INPUT) { /* Llama 3 calls its rank file by the same name */
+            struct err second;
+            if (tokenizer_load_tiktoken(&c->own_tokenizer, path, &second) == OK)
+                status = OK;
+        }
+        free(path);
+        return status;
+    }
+    path = file_in(c, "tokenizer.gguf");
+    if (!path)
+        return err_set(err, ERR_INPUT, "%s: has no tokenizer.model and no tokenizer.gguf", c->path);
+    struct gguf *gguf;
+    enum status status = gguf_open(&gguf, path, err);
+    free(path);
+    TRY(status);
+    status = tokenizer_load_gguf(&c->own_tokenizer, gguf, err);
+    gguf_close(gguf);
+    return status;
+}
+
+static const struct checkpoint_ops folder_ops = {"safetensors", has, format_of, read_reals, read_codes, tokenizer};
+
+/* ---- opening ---- */
+
+static enum status read_text_file(const struct checkpoint *c, const char *name, char **text, size_t *n, struct err *err)
+{
+    char *path = path_join(c->path, name);
+    if (!path)
+        return err_set(err, ERR_MEMORY, "out of memory for a path");
+    enum status status = file_read(path, 1 << 26, text, n, err);
+    free(path);
+    return status;
+}
+
+enum status checkpoint_open_folder(struct checkpoint *c, struct err *err)
+{
+    char *text, *weights;
+    size_t n;
+    c->ops = &folder_ops;
+    TRY(read_text_file(c, "config.json", &text, &n, err));
+    char *where = path_join(c->path, "config.json");
+    enum status status = where ? model_config_parse(&c->config, text, n, where, err) : err_set(err, ERR_MEMORY, "out of memory for a path");
+    free(where);
+    free(text);
+    TRY(status);
+    char *index = file_in(c, "model.safetensors.index.json");
+    if (index) {
+        free(index);
+        status = safetensors_open_index(&c->st, c->path, "model.safetensors.index.json", err);
+    } else {
+        weights = path_join(c->path, "model.safetensors");
+        status = weights ? safetensors_open(&c->st, weights, err) : err_set(err, ERR_MEMORY, "out of memory for a path");
+        free(weights);
+    }
+    TRY(status);
+    char *plan = file_in(c, "plan.txt");
+    if (plan)
+        status = file_read(plan, 1 << 24, &c->plan, &n, err);
+    free(plan);
+    return status;
+}
