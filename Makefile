@@ -7,7 +7,7 @@ B       := build/$(config)
 WARN    := -Wall -Wextra -Wconversion -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Werror
 # -ffp-contract=off: the same bits from every compiler.  Never -ffast-math: it breaks the checks for NaN.
 CFLAGS_ := -std=c11 -I. -Itest -D_GNU_SOURCE -ffp-contract=off -fno-math-errno -fopenmp -fPIC $(WARN)
-LIBS    := -lopenblas -lcjson -lpcre2-8 -lutf8proc -lnlopt -lm
+LIBS    := -llapacke -lopenblas -lcjson -lpcre2-8 -lutf8proc -lnlopt -lm
 
 opt_release  := -O3 -g -D_FORTIFY_SOURCE=2 -fstack-protector-strong
 opt_debug    := -O0 -g
