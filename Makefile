@@ -55,6 +55,15 @@ $(B)/libveneer.so: $(LIB_OBJ)
 	$(CC) -shared -o $@ $^ $(LDFLAGS_) $(LIBS)
 $(B)/libveneer_double.a: $(DOUBLE_OBJ)
 	rm -f $@ && ar rcs $@ $^
+# The small world of the default run: `make world` writes its data; then ./train data/world/pretrain.txt makes its model.
+WORLD_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard data/world/src/*.c))
+$(B)/world: $(B)/tools/world.o $(WORLD_OBJ) $(B)/libveneer.a
+	$(CC) -o $@ $^ $(LDFLAGS_) $(LIBS)
+$(B)/test/world_test: $(B)/test/world_test.o $(WORLD_OBJ) $(B)/libveneer.a
+	$(CC) -o $@ $^ $(LDFLAGS_) -lcmocka $(LIBS)
+world: $(B)/world
+	$(B)/world data/world
+.PHONY: world
 $(B)/train $(patsubst tools/%.c,$(B)/tools/%,$(wildcard tools/*.c)): $(B)/%: $(B)/%.o $(B)/libveneer.a
 	$(CC) -o $@ $^ $(LDFLAGS_) $(LIBS)
 

@@ -6,8 +6,6 @@
 #include "base/file.h"
 #include "data/world/src/world.h"
 
-enum { SEED = 1, DOCUMENTS = 100000, FOR_TOKENIZER = 20000, INSTRUCTIONS = 1600, PIECES = 1024, SEARCH = 48, REPORT = 100 };
-
 static enum status publish_text(const char *folder, const char *name, struct text *text, struct err *err)
 {
     char path[1024];
@@ -22,41 +20,36 @@ static enum status publish_text(const char *folder, const char *name, struct tex
 static enum status write_tasks(const char *folder, const struct world *world, struct text *out, struct err *err)
 {
     for (int form = 0; form < WORLD_TASKS; form++) {
-        task_file(out, world, form, SEARCH, REPORT);
+        task_file(out, world, form, WORLD_SEARCH, WORLD_REPORT);
         TRY(publish_text(folder, task_forms[form].file, out, err));
     }
     return OK;
 }
 
-static enum status write_all_files(const char *folder, struct text *out, struct text *plain, struct err *err)
+static enum status write_all_files(const char *folder, struct text *out, struct err *err)
 {
     struct world world;
-    world_draw(&world, SEED);
+    world_draw(&world, WORLD_SEED);
     TRY(write_tasks(folder, &world, out, err));
-    corpus_instruct(out, &world, INSTRUCTIONS);
+    corpus_instruct(out, &world, WORLD_INSTRUCTIONS);
     TRY(publish_text(folder, "instruct.jsonl", out, err));
-    corpus_text(out, plain, &world, FOR_TOKENIZER);
-    if (out->failed || plain->failed)
-        return err_set(err, ERR_MEMORY, "out of memory for the text");
-    text_clear(out);
-    TRY(bpe_learn(out, plain->s, plain->n, PIECES, err));
+    TRY(world_tokenizer(out, &world, err));
     TRY(publish_text(folder, "tokenizer.model", out, err));
-    corpus_text(out, NULL, &world, DOCUMENTS);
+    corpus_text(out, NULL, &world, WORLD_DOCUMENTS);
     return publish_text(folder, "text.jsonl", out, err);
 }
 
 int main(int argc, char **argv)
 {
     struct err err = {{0}};
-    struct text out = {0}, plain = {0};
+    struct text out = {0};
     if (argc != 2) {
         fprintf(stderr, "usage: world FOLDER\n");
         return ERR_INPUT;
     }
-    enum status status = write_all_files(argv[1], &out, &plain, &err);
+    enum status status = write_all_files(argv[1], &out, &err);
     if (status != OK)
         fprintf(stderr, "world: %s\n", err.text);
     text_free(&out);
-    text_free(&plain);
     return (int)status;
 }

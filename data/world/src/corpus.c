@@ -165,8 +165,8 @@ void corpus_text(struct text *out, struct text *plain, const struct world *world
         text_json_string(out, one.s, one.n);
         text_puts(out, "}\n");
         if (plain) {
+            text_puts(plain, " "); /* as the encoder's dummy prefix */
             text_add(plain, one.s, one.n);
-            text_puts(plain, "\n");
         }
     }
     text_free(&one);
@@ -195,4 +195,17 @@ void corpus_instruct(struct text *out, const struct world *world, int n)
     }
     instruction_free(&instruction);
     document_free(&doc);
+}
+
+enum status world_tokenizer(struct text *model, const struct world *world, struct err *err)
+{
+    enum { DOCUMENTS = 20000 };
+    struct text lines = {0}, plain = {0};
+    corpus_text(&lines, &plain, world, DOCUMENTS);
+    bool failed = lines.failed || plain.failed;
+    enum status status = failed ? err_set(err, ERR_MEMORY, "out of memory for the tokenizer's text")
+                                : bpe_learn(model, plain.s, plain.n, WORLD_PIECES, err);
+    text_free(&lines);
+    text_free(&plain);
+    return status;
 }

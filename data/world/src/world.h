@@ -14,6 +14,16 @@
 #include "base/rng.h"
 #include "base/text.h"
 
+/* The world of the default run. */
+enum {
+    WORLD_SEED = 1,
+    WORLD_DOCUMENTS = 100000,  /* of the training text */
+    WORLD_INSTRUCTIONS = 1600,
+    WORLD_PIECES = 1024,       /* of the tokenizer */
+    WORLD_SEARCH = 48,         /* documents of each task in its two parts */
+    WORLD_REPORT = 100,
+};
+
 enum { MAX_SAY = 8, MAX_ENTITIES = 32, MAX_RELATIONS = 24, WORLD_TASKS = 7 };
 
 /* ---- language.c: the words and sentence patterns ---- */
@@ -96,10 +106,12 @@ void task_file(struct text *out, const struct world *world, int form, int n_sear
 
 /* ---- corpus.c: training text and instructions ---- */
 
-/* n documents, a JSON line {"text": ...} each.  plain (or NULL) gets the same documents for the tokenizer, a line break between. */
+/* n documents, a JSON line {"text": ...} each.  plain (or NULL) gets the same documents for the tokenizer, a blank before each. */
 void corpus_text(struct text *out, struct text *plain, const struct world *world, int n);
 /* n lines of instruction, input, output. */
 void corpus_instruct(struct text *out, const struct world *world, int n);
+/* tokenizer.model, learned from the beginning of the training text. */
+enum status world_tokenizer(struct text *model, const struct world *world, struct err *err);
 
 /* ---- bpe.c: a SentencePiece BPE model learned from a text ---- */
 
