@@ -1,0 +1,298 @@
+/* gp.c: likelihood, gradient, posterior, fit. */
+#include "gp.h"
+
+#include <math.h>
+#include <nlopt.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/linalg.h"
+
+static double *copy(const double *from, size_t n)
+{
+    double *to = malloc((n ? n : 1) * sizeof *to);
+    if (to && n)
+        memcpy(to, from, n * sizeof *to);
+    return to;
+}
+
+enum status gp_new(struct gp *gp, const double *X, const double *y, const double *noise, size_t n, size_t d, struct err *err)
+{
+    memset(gp, 0, sizeof *gp);
+    gp->n = n;
+    gp->d = d;
+    gp->X = copy(X, n * d);
+    gp->y = copy(y, n);
+    gp->noise = copy(noise, n);
+    gp->w = malloc((d ? d : 1) * sizeof *gp->w);
+    gp->L = malloc((n * n + 1) * sizeof *gp->L);
+    gp->a = malloc((n + 1) * sizeof *gp->a);
+    gp->work = malloc((n * n + n + 1) * sizeof *gp->work);
+    if (!gp->X || !gp->y || !gp->noise || !gp->w || !gp->L || !gp->a || !gp->work) {
+        gp_free(gp);
+        return err_set(err, ERR_MEMORY, "out of memory for a Gaussian process of %zu points", n);
+    }
+    for (size_t i = 0; i < d; i++)
+        gp->w[i] = 1;
+    gp->sf2 = 1;
+    gp->sn2 = 1e-6;
+    gp->y_scale = 1;
+    return OK;
+}
+
+void gp_free(struct gp *gp)
+{
+    free(gp->X);
+    free(gp->y);
+    free(gp->noise);
+    free(gp->w);
+    free(gp->L);
+    free(gp->a);
+    free(gp->work);
+    memset(gp, 0, sizeof *gp);
+}
+
+/* ---- kernel ---- */
+
+static double distance2(const struct gp *gp, const double *x, const double *z)
+{
+    double r2 = 0;
+    for (size_t i = 0; i < gp->d; i++) {
+        double t = x[i] - z[i];
+        r2 += gp->w[i] * t * t;
+    }
+    return r2;
+}
+
+static double matern(double sf2, double r2)
+{
+    double r = sqrt(5 * r2);
+    return sf2 * (1 + r + 5.0 / 3 * r2) * exp(-r);
+}
+
+/* dk/dr2: finite at 0, which is why the derivative is taken with respect to r2 and not r. */
+static double matern_slope(double sf2, double r2)
+{
+    double r = sqrt(5 * r2);
+    return -5.0 / 6 * sf2 * (1 + r) * exp(-r);
+}
+
+enum status gp_condition(struct gp *gp, struct err *err)
+{
+    size_t n = gp->n;
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j <= i; j++) {
+            double k = matern(gp->sf2, distance2(gp, gp->X + i * gp->d, gp->X + j * gp->d));
+            gp->L[i * n + j] = k + (i == j ? gp->noise[i] + gp->sn2 : 0);
+        }
+    TRY(linalg_cholesky(gp->L, n, &gp->jitter, err));
+    memcpy(gp->a, gp->y, n * sizeof *gp->a);
+    linalg_solve_lower(gp->L, n, gp->a, 1);
+    linalg_solve_lower_transposed(gp->L, n, gp->a, 1);
+    return OK;
+}
+
+/* ---- likelihood ---- */
+
+/* work[n, n] = (K + noise)^-1 */
+static void invert(struct gp *gp)
+{
+    size_t n = gp->n;
+    memset(gp->work, 0, n * n * sizeof *gp->work);
+    for (size_t i = 0; i < n; i++)
+        gp->work[i * n + i] = 1;
+    linalg_solve_lower(gp->L, n, gp->work, n);
+    linalg_solve_lower_transposed(gp->L, n, gp->work, n);
+}
+
+/* d log p / d theta = 1/2 tr((a a^T - K^-1) dK / d theta) */
+static void derivatives(struct gp *gp, double *dlog_w, double *dlog_sf2, double *dlog_sn2)
+{
+    size_t n = gp->n, d = gp->d;
+    invert(gp);
+    memset(dlog_w, 0, d * sizeof *dlog_w);
+    *dlog_sf2 = *dlog_sn2 = 0;
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j <= i; j++) {
+            const double *x = gp->X + i * d, *z = gp->X + j * d;
+            double m = (gp->a[i] * gp->a[j] - gp->work[i * n + j]) * (i == j ? 0.5 : 1), r2 = distance2(gp, x, z);
+            double slope = m * matern_slope(gp->sf2, r2);
+            *dlog_sf2 += m * matern(gp->sf2, r2);
+            *dlog_sn2 += i == j ? m * gp->sn2 : 0;
+            for (size_t k = 0; k < d; k++)
+                dlog_w[k] += slope * gp->w[k] * (x[k] - z[k]) * (x[k] - z[k]);
+        }
+}
+
+double gp_likelihood(struct gp *gp, double *dlog_w, double *dlog_sf2, double *dlog_sn2)
+{
+    double fit = 0, logs = 0;
+    for (size_t i = 0; i < gp->n; i++) {
+        fit += gp->y[i] * gp->a[i];
+        logs += log(gp->L[i * gp->n + i]);
+    }
+    if (dlog_w)
+        derivatives(gp, dlog_w, dlog_sf2, dlog_sn2);
+    return -0.5 * fit - logs - 0.5 * (double)gp->n * log(2 * 3.14159265358979323846);
+}
+
+void gp_predict(const struct gp *gp, const double *x, double *mean, double *variance)
+{
+    size_t n = gp->n;
+    double *k = gp->work + n * n, sum = 0, less = 0;
+    for (size_t i = 0; i < n; i++) {
+        k[i] = matern(gp->sf2, distance2(gp, x, gp->X + i * gp->d));
+        sum += k[i] * gp->a[i];
+    }
+    linalg_solve_lower(gp->L, n, k, 1);
+    for (size_t i = 0; i < n; i++)
+        less += k[i] * k[i];
+    *mean = sum;
+    *variance = gp->sf2 > less ? gp->sf2 - less : 0;
+}
+
+/* ---- fit ---- */
+
+static double log_normal(double log_x, double mean, double deviation, double *slope)
+{
+    double t = (log_x - mean) / deviation;
+    *slope = -t / deviation;
+    return -0.5 * t * t;
+}
+
+static double length_mean(size_t d)
+{
+    return sqrt(2) + 0.5 * log(d > 0 ? (double)d : 1);
+}
+
+static void set_theta(struct gp *gp, const double *theta)
+{
+    for (size_t i = 0; i < gp->d; i++)
+        gp->w[i] = exp(theta[i]);
+    gp->sf2 = exp(theta[gp->d]);
+    gp->sn2 = exp(theta[gp->d + 1]);
+}
+
+double gp_log_posterior(struct gp *gp, const double *theta, double *gradient)
+{
+    struct err err;
+    size_t d = gp->d;
+    double slope, prior = 0;
+    set_theta(gp, theta);
+    memset(gradient, 0, (d + 2) * sizeof *gradient);
+    if (gp_condition(gp, &err) != OK)
+        return -INFINITY;
+    double value = gp_likelihood(gp, gradient, &gradient[d], &gradient[d + 1]);
+    for (size_t i = 0; i < d; i++) { /* log length = -1/2 log w */
+        prior += log_normal(-0.5 * theta[i], length_mean(d), sqrt(3), &slope);
+        gradient[i] += -0.5 * slope;
+    }
+    prior += log_normal(theta[d], 0, 1, &slope);
+    gradient[d] += slope;
+    prior += log_normal(theta[d + 1], -4, 1, &slope);
+    gradient[d + 1] += slope;
+    return value + prior;
+}
+
+static double objective(unsigned n, const double *theta, double *gradient, void *user)
+{
+    struct gp *gp = user;
+    double *slope = gradient ? gradient : gp->work; /* L-BFGS always asks for it */
+    (void)n;
+    double value = gp_log_posterior(gp, theta, slope);
+    bool finite = isfinite(value);
+    for (size_t i = 0; finite && i < gp->d + 2; i++)
+        finite = isfinite(slope[i]);
+    if (!finite) { /* a wall that the line search turns back from */
+        memset(slope, 0, (gp->d + 2) * sizeof *slope);
+        return -1e30;
+    }
+    return value;
+}
+
+static void standardise(struct gp *gp)
+{
+    double mean = 0, squares = 0;
+    for (size_t i = 0; i < gp->n; i++)
+        mean += gp->y[i] / (double)gp->n;
+    for (size_t i = 0; i < gp->n; i++)
+        squares += (gp->y[i] - mean) * (gp->y[i] - mean);
+    double scale = gp->n > 1 ? sqrt(squares / (double)(gp->n - 1)) : 0, floor_ = 1e-9 * (1 + fabs(mean));
+    if (!(scale > floor_) || !isfinite(scale)) /* identical scores: nothing to scale by */
+        scale = isfinite(floor_) && floor_ > 0 ? fmax(floor_, 1e-9) : 1;
+    gp->y_mean = isfinite(mean) ? mean : 0;
+    gp->y_scale = scale;
+    for (size_t i = 0; i < gp->n; i++) {
+        double y = (gp->y[i] - gp->y_mean) / scale, v = gp->noise[i] / (scale * scale);
+        gp->y[i] = isfinite(y) ? fmax(-1e3, fmin(1e3, y)) : 0;
+        gp->noise[i] = isfinite(v) ? fmin(v, 1e3) : 1e3;
+    }
+}
+
+static void start(double *theta, size_t d, int which)
+{
+    for (size_t i = 0; i < d; i++)
+        theta[i] = -2 * (length_mean(d) - (which ? 1.5 : 0)); /* the prior's median, and shorter lengths */
+    theta[d] = 0;
+    theta[d + 1] = which ? -6 : -4;
+}
+
+/* The better of two local optima into best; false when the optimiser cannot be made. */
+static void maximise(struct gp *gp, double *best, double *theta, double *low, double *high)
+{
+    size_t d = gp->d;
+    unsigned n = (unsigned)d + 2;
+    double best_value = -INFINITY;
+    for (size_t i = 0; i < d; i++) {
+        low[i] = -14;
+        high[i] = 8;
+    }
+    low[d] = -6;
+    high[d] = 4;
+    low[d + 1] = -14;
+    high[d + 1] = 2;
+    for (int which = 0; which < 2; which++) {
+        nlopt_opt opt = nlopt_create(NLOPT_LD_LBFGS, n);
+        double value = -INFINITY;
+        if (!opt)
+            return;
+        nlopt_set_lower_bounds(opt, low);
+        nlopt_set_upper_bounds(opt, high);
+        nlopt_set_max_objective(opt, objective, gp);
+        nlopt_set_ftol_abs(opt, 1e-4);
+        nlopt_set_maxeval(opt, 60);
+        start(theta, d, which);
+        nlopt_optimize(opt, theta, &value); /* a failed line search still leaves its best point in theta */
+        nlopt_destroy(opt);
+        double again = isfinite(value) ? value : -INFINITY;
+        if (again > best_value) {
+            best_value = again;
+            memcpy(best, theta, n * sizeof *best);
+        }
+    }
+}
+
+enum { FEW = 10 };
+
+enum status gp_fit(struct gp *gp, struct err *err)
+{
+    size_t d = gp->d;
+    double *theta = malloc(4 * (d + 2) * sizeof *theta), *best = theta ? theta + (d + 2) : NULL;
+    if (!theta)
+        return err_set(err, ERR_MEMORY, "out of memory for %zu hyper-parameters", d + 2);
+    standardise(gp);
+    start(best, d, 0);
+    if (gp->n >= FEW)
+        maximise(gp, best, theta, best + (d + 2), best + 2 * (d + 2));
+    set_theta(gp, best);
+    enum status status = gp_condition(gp, err);
+    if (status != OK) { /* the defaults always factor: their noise is not small */
+        start(best, d, 0);
+        set_theta(gp, best);
+        gp->sn2 = 0.1;
+        status = gp_condition(gp, err);
+    }
+    free(theta);
+    return status;
+}
