@@ -17,7 +17,7 @@ floor() {
     io/export*|io/report*) echo 25 ;;
     lora.*|optim.*) echo 30 ;;
     model*.[ch]|gp.*|pareto.*) echo 40 ;;
-    prune*|finetune*|evaluate*|export*|search.*) echo 50 ;;
+    prune*|finetune*|evaluate*|export*|search*) echo 50 ;;
     strategy/*) echo 51 ;;
     config.*) echo 55 ;;
     engine*|veneer.h|trial.*) echo 60 ;;

@@ -1,0 +1,253 @@
+/* search.c: the archive of trials, the seed set, the pick; strategies propose what comes after the seed set. */
+#include "search.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/rng.h"
+#include "pareto.h"
+#include "search_strategies.h"
+
+/* ---- archive ---- */
+
+enum status search_archive_add(struct search_archive *archive, const struct search_space *space, const struct search_point *point,
+                               struct err *err)
+{
+    if (archive->n == archive->cap) {
+        size_t cap = archive->cap ? 2 * archive->cap : 64;
+        struct search_point *grown = realloc(archive->point, cap * sizeof *grown);
+        if (!grown)
+            return err_set(err, ERR_MEMORY, "out of memory for trials");
+        archive->point = grown;
+        archive->cap = cap;
+    }
+    uint8_t *level = malloc(space->n ? space->n : 1);
+    if (!level)
+        return err_set(err, ERR_MEMORY, "out of memory for trials");
+    memcpy(level, point->level, space->n);
+    archive->point[archive->n] = *point;
+    archive->point[archive->n++].level = level;
+    return OK;
+}
+
+bool search_archive_has(const struct search_archive *archive, const struct search_space *space, const uint8_t *level)
+{
+    for (size_t i = 0; i < archive->n; i++)
+        if (memcmp(archive->point[i].level, level, space->n) == 0)
+            return true;
+    return false;
+}
+
+void search_archive_free(struct search_archive *archive)
+{
+    for (size_t i = 0; i < archive->n; i++)
+        free((void *)(uintptr_t)archive->point[i].level);
+    free(archive->point);
+    memset(archive, 0, sizeof *archive);
+}
+
+/* ---- feasible configurations ---- */
+
+bool search_fits(const struct search_space *space, const uint8_t *level)
+{
+    return space->size(space->user, level) <= space->max_size;
+}
+
+void search_repair(const struct search_space *space, struct rng *rng, uint8_t *level)
+{
+    while (!search_fits(space, level)) {
+        size_t above = 0;
+        for (size_t i = 0; i < space->n; i++)
+            above += level[i] > 0;
+        if (above == 0)
+            return;
+        size_t which = rng_below(rng, (uint32_t)above);
+        for (size_t i = 0; i < space->n; i++)
+            if (level[i] > 0 && which-- == 0) {
+                level[i]--;
+                break;
+            }
+    }
+}
+
+/* The mean level is drawn first, then the levels around it: drawn independently they would all lie near the middle of the size axis. */
+static void draw(const struct search_space *space, struct rng *rng, double fraction, uint8_t *level)
+{
+    for (size_t i = 0; i < space->n; i++) {
+        double most = space->n_levels[i] - 1, x = floor(fraction * most + rng_uniform(rng));
+        level[i] = (uint8_t)(x < most ? x : most);
+    }
+    search_repair(space, rng, level);
+}
+
+/* The next configuration in counting order that fits and is new, for spaces that are nearly used up. */
+static bool enumerate(const struct search_space *space, const struct search_archive *archive, uint8_t *level)
+{
+    enum { MOST = 1 << 20 };
+    memset(level, 0, space->n);
+    for (size_t tried = 0; tried < MOST; tried++) {
+        if (search_fits(space, level) && !search_archive_has(archive, space, level))
+            return true;
+        size_t i = 0;
+        while (i < space->n && ++level[i] == space->n_levels[i])
+            level[i++] = 0;
+        if (i == space->n)
+            return false;
+    }
+    return false;
+}
+
+bool search_draw_new(const struct search_space *space, const struct search_archive *archive, struct rng *rng, double fraction,
+                     uint8_t *level)
+{
+    for (int tries = 0; tries < 200; tries++) {
+        draw(space, rng, fraction, level);
+        if (!search_archive_has(archive, space, level))
+            return true;
+        fraction = rng_uniform(rng); /* this stratum may be used up: all-low and all-high hold one configuration each */
+    }
+    return enumerate(space, archive, level);
+}
+
+/* ---- the seed set ---- */
+
+static bool seed_point(const struct search_space *space, const struct search_archive *archive, const struct search_options *options,
+                       uint8_t *level)
+{
+    size_t t = archive->n;
+    struct rng rng = {.seed = options->seed, .stream = RNG_SEARCH, .step = (uint32_t)t};
+    double fraction = t == 0 ? 0 : t == 1 ? 1 : (double)(t - 1) / (double)(options->num_initial > 1 ? options->num_initial - 1 : 1);
+    return search_draw_new(space, archive, &rng, fraction, level);
+}
+
+static enum status check_budget(const struct search_space *space, uint8_t *level, struct err *err)
+{
+    memset(level, 0, space->n);
+    double least = space->size(space->user, level);
+    if (least <= space->max_size)
+        return OK;
+    return err_set(err, ERR_INPUT, "nothing fits the budget of %.0f bytes: the smallest configuration has %.0f", space->max_size, least);
+}
+
+/* The hypervolume has not grown by stop_gain over the last stop_patience trials. */
+static bool stands_still(const struct search_archive *archive, const struct search_options *options)
+{
+    size_t n = archive->n;
+    if (options->stop_gain <= 0 || n < options->num_initial + options->stop_patience)
+        return false;
+    double before = search_hypervolume(archive, n - options->stop_patience), now = search_hypervolume(archive, n);
+    return now - before <= options->stop_gain * fabs(before);
+}
+
+enum status search_strategy_find(const char *name, const struct strategy **strategy, struct err *err)
+{
+    static const struct strategy *const all[] = {&strategy_gp, &strategy_random};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (strcmp(name, all[i]->name) == 0) {
+            *strategy = all[i];
+            return OK;
+        }
+    return err_set(err, ERR_INPUT, "search = '%s', want gp or random", name);
+}
+
+enum status search_propose(const struct search_space *space, const struct search_archive *archive, const struct search_options *options,
+                           uint8_t *level, bool *done, char note[128], struct err *err)
+{
+    const struct strategy *strategy = NULL;
+    *done = false;
+    note[0] = 0;
+    TRY(search_strategy_find(options->strategy, &strategy, err));
+    TRY(check_budget(space, level, err));
+    if (archive->n >= options->num_initial + options->num_trials || stands_still(archive, options)) {
+        *done = true;
+        return OK;
+    }
+    if (archive->n < options->num_initial) {
+        *done = !seed_point(space, archive, options, level);
+        strcpy(note, archive->n == 0 ? "seed: all low" : archive->n == 1 ? "seed: all high" : "seed");
+        return OK;
+    }
+    return strategy->propose(space, archive, options, level, done, note, err);
+}
+
+/* ---- fronts ---- */
+
+/* (size, -score) on axes that the whole archive spans: 0 to 1.  Failed points come as NaN. */
+static enum status normalised(const struct search_archive *archive, struct pareto_point **out, struct err *err)
+{
+    double low[2] = {INFINITY, INFINITY}, high[2] = {-INFINITY, -INFINITY};
+    struct pareto_point *p = malloc((archive->n ? archive->n : 1) * sizeof *p);
+    if (!p)
+        return err_set(err, ERR_MEMORY, "out of memory for a front");
+    for (size_t i = 0; i < archive->n; i++) {
+        const struct search_point *s = &archive->point[i];
+        p[i] = s->failed ? (struct pareto_point){NAN, NAN} : (struct pareto_point){s->size, -s->score};
+        low[0] = fmin(low[0], p[i].a);
+        high[0] = fmax(high[0], p[i].a);
+        low[1] = fmin(low[1], p[i].b);
+        high[1] = fmax(high[1], p[i].b);
+    }
+    for (size_t i = 0; i < archive->n; i++) {
+        p[i].a = (p[i].a - low[0]) / (high[0] > low[0] ? high[0] - low[0] : 1);
+        p[i].b = (p[i].b - low[1]) / (high[1] > low[1] ? high[1] - low[1] : 1);
+    }
+    *out = p;
+    return OK;
+}
+
+double search_hypervolume(const struct search_archive *archive, size_t k)
+{
+    struct err err;
+    struct pareto_point *p, reference = {1.1, 1.1};
+    double volume = 0;
+    size_t n = 0;
+    if (normalised(archive, &p, &err) != OK)
+        return 0;
+    for (size_t i = 0; i < k && i < archive->n; i++)
+        if (!isnan(p[i].a))
+            p[n++] = p[i];
+    if (pareto_hypervolume(p, n, reference, &volume, &err) != OK)
+        volume = 0;
+    free(p);
+    return volume;
+}
+
+size_t search_front(const struct search_archive *archive, size_t *index)
+{
+    struct err err;
+    struct pareto_point *p;
+    bool *front = calloc(archive->n ? archive->n : 1, sizeof *front);
+    size_t n = 0;
+    if (front && normalised(archive, &p, &err) == OK) {
+        pareto_front(p, archive->n, front);
+        free(p);
+    }
+    for (size_t i = 0; front && i < archive->n; i++)
+        if (front[i])
+            index[n++] = i;
+    free(front);
+    return n;
+}
+
+/* Eq. 5 is a trade of bytes for score.  With a budget there is no trade: what fits is allowed, so the best score counts, and of
+ * equal scores the smaller size. */
+enum status search_pick(const struct search_archive *archive, double lambda, double max_size, size_t *pick, struct err *err)
+{
+    struct pareto_point *p;
+    double best = INFINITY;
+    bool budget = isfinite(max_size), any = false;
+    TRY(normalised(archive, &p, err));
+    for (size_t i = 0; i < archive->n; i++) {
+        if (archive->point[i].failed || archive->point[i].size > max_size)
+            continue;
+        double value = budget ? p[i].b + 1e-9 * p[i].a : p[i].a + lambda * p[i].b;
+        if (value < best) {
+            best = value;
+            *pick = i;
+            any = true;
+        }
+    }
+    free(p);
+    return any ? OK : err_set(err, ERR_FAILED, "no trial succeeded within the budget: there is nothing to pick");
+}
