@@ -192,8 +192,11 @@ static enum status set_linear(struct plan *plan, const struct model_config *conf
         q->alpha = (float)p->number;
     else if (p->kind == PATTERN_RANK)
         q->rank = (int32_t)p->number;
-    else
+    else {
         q->format = p->format;
+        q->block = 0; /* what belonged to the format before */
+        q->double_quant = false;
+    }
     if (p->kind == PATTERN_RANK && (size_t)q->rank > (out < in ? out : in))
         return err_set(err, ERR_INPUT, "%s: %s: rank %d, want at most %zu (the smaller side of the matrix)", p->where, name, q->rank,
                        out < in ? out : in);

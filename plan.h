@@ -55,14 +55,16 @@ uint64_t plan_bytes(const struct plan *plan, const struct model_config *config, 
 double plan_bits(const struct plan *plan, const struct model_config *config); /* mean stored bits a weight of the linears */
 
 /* Applies "regex=value,regex=value": each regular expression (POSIX extended) is searched in the full module name
- * (model.layers.3.mlp.down_proj); of several that match a linear the first counts.  Value: a format, a rank, or an alpha.  ERR_INPUT: a bad
+ * (model.layers.3.mlp.down_proj); of several that match a linear the first counts.  Value: a format (with its default block), a rank, or an alpha.  ERR_INPUT: a bad
  * regex or value, a pattern that matches nothing, a format that a shape cannot take. */
 enum plan_pattern { PATTERN_FORMAT, PATTERN_RANK, PATTERN_ALPHA };
 enum status plan_apply_pattern(struct plan *plan, const struct model_config *config, enum plan_pattern kind, const char *patterns,
                                const char *where, struct err *err);
 
 /* Text, one line a layer group: "model.layers.3 heads=6 kv_heads=2 ffn=256" and
- * "model.layers.3.mlp.down_proj format=nf4 block=64 rank=8 alpha=16"; reads back equal. */
+ * "model.layers.3.mlp.down_proj format=nf4 block=64 rank=8 alpha=16"; reads back equal.  A line that is not there leaves the config's widths,
+ * f32, no adapter.  ERR_INPUT names where, line and word: widths beyond the config's, layers and linears that it does not have, unknown
+ * formats and words, formats that a shape cannot take. */
 void plan_print(const struct plan *plan, struct text *out);
 enum status plan_parse(struct plan *plan, const struct model_config *config, const char *text, const char *where,
                        struct err *err);

@@ -50,49 +50,61 @@ static enum status number(const struct reading *r, const char *word, const char 
     return OK;
 }
 
-static enum status read_layer_word(const struct reading *r, struct plan_layer *p, char *word, char *value)
+static enum status integer(const struct reading *r, const char *word, const char *value, int32_t low, int32_t high, int32_t *out)
 {
-    double x;
-    TRY(number(r, word, value, 1, 1 << 20, &x));
-    size_t n = (size_t)(value - word - 1);
-    int32_t *to = n == 5 && strncmp(word, "heads", n) == 0      ? &p->heads
-                  : n == 8 && strncmp(word, "kv_heads", n) == 0 ? &p->kv_heads
-                  : n == 3 && strncmp(word, "ffn", n) == 0      ? &p->ffn
-                                                                : NULL;
-    if (!to)
-        return wrong(r, "want heads=, kv_heads= or ffn=, got", word);
-    *to = (int32_t)x;
+    char *end;
+    long x = strtol(value, &end, 10);
+    if (end == value || *end || x < low || x > high)
+        return err_set(r->err, ERR_INPUT, "%s:%d: '%s', want an integer from %d to %d", r->where, r->line, word, low, high);
+    *out = (int32_t)x;
     return OK;
+}
+
+static bool is_key(const char *word, const char *value, const char *key)
+{
+    size_t n = (size_t)(value - word - 1);
+    return strlen(key) == n && strncmp(word, key, n) == 0;
+}
+
+/* Widths of a layer never grow: 1 to what the model has. */
+static enum status read_layer_word(const struct reading *r, int l, char *word, char *value)
+{
+    const struct model_config *c = r->config;
+    struct plan_layer *p = &r->plan->layer[l];
+    if (is_key(word, value, "heads"))
+        return integer(r, word, value, 1, c->num_attention_heads[l], &p->heads);
+    if (is_key(word, value, "kv_heads"))
+        return integer(r, word, value, 1, c->num_key_value_heads[l], &p->kv_heads);
+    if (is_key(word, value, "ffn"))
+        return integer(r, word, value, 1, c->intermediate_size[l], &p->ffn);
+    return wrong(r, "want heads=, kv_heads= or ffn=, got", word);
+}
+
+static enum status read_flag(const struct reading *r, const char *word, const char *value, bool *flag)
+{
+    *flag = strcmp(value, "yes") == 0;
+    return *flag || strcmp(value, "no") == 0 ? OK : wrong(r, "want yes or no, got", word);
 }
 
 static enum status read_linear_word(const struct reading *r, struct plan_linear *p, char *word, char *value)
 {
-    double x;
-    size_t n = (size_t)(value - word - 1);
-    if (n == 6 && strncmp(word, "format", n) == 0) {
+    if (is_key(word, value, "format")) {
         if (format_parse(value, &p->format, r->err) != OK)
             return err_prefix(r->err, ERR_INPUT, "%s:%d", r->where, r->line);
         return OK;
     }
-    if (n == 12 && strncmp(word, "double_quant", n) == 0) {
-        p->double_quant = strcmp(value, "yes") == 0;
-        return p->double_quant || strcmp(value, "no") == 0 ? OK : wrong(r, "want yes or no, got", word);
-    }
-    if (n == 5 && strncmp(word, "alpha", n) == 0) {
+    if (is_key(word, value, "double_quant"))
+        return read_flag(r, word, value, &p->double_quant);
+    if (is_key(word, value, "alpha")) {
+        double x;
         TRY(number(r, word, value, 0, 1e6, &x));
         p->alpha = (float)x;
         return OK;
     }
-    if (n == 4 && strncmp(word, "rank", n) == 0) {
-        TRY(number(r, word, value, 0, 65536, &x));
-        p->rank = (int32_t)x;
-        return OK;
-    }
-    if (n == 5 && strncmp(word, "block", n) == 0) {
-        TRY(number(r, word, value, 32, 4096, &x));
-        p->block = (int32_t)x;
-        return OK;
-    }
+    if (is_key(word, value, "rank"))
+        return integer(r, word, value, 0, 65536, &p->rank);
+    if (is_key(word, value, "block"))
+        return integer(r, word, value, 32, 4096, &p->block);
     return wrong(r, "want format=, block=, double_quant=, rank= or alpha=, got", word);
 }
 
@@ -119,26 +131,40 @@ static enum status read_line(const struct reading *r, char *line)
     char *save, *name = strtok_r(line, " \t\r", &save);
     if (!name || *name == '#')
         return OK;
-    if (strncmp(name, "use_rslora=", 11) == 0) {
-        r->plan->use_rslora = strcmp(name + 11, "yes") == 0;
-        return OK;
-    }
+    if (strncmp(name, "use_rslora=", 11) == 0)
+        return read_flag(r, name, name + 11, &r->plan->use_rslora);
     int layer = 0, linear = -1;
     TRY(read_name(r, name, &layer, &linear));
-    struct plan_layer *p = &r->plan->layer[layer];
     for (char *word; (word = strtok_r(NULL, " \t\r", &save));) {
         char *equals = strchr(word, '=');
         if (!equals)
             return wrong(r, "want key=value, got", word);
         if (linear < 0)
-            TRY(read_layer_word(r, p, word, equals + 1));
+            TRY(read_layer_word(r, layer, word, equals + 1));
         else
-            TRY(read_linear_word(r, &p->linear[linear], word, equals + 1));
+            TRY(read_linear_word(r, &r->plan->layer[layer].linear[linear], word, equals + 1));
     }
     return OK;
 }
 
-/* What single lines cannot say: whole heads, shapes that can take their formats, ranks below the sides. */
+/* What single words cannot say: whether the shape can take the format, whether the rank is below both sides. */
+static enum status check_linear(const struct reading *r, int l, enum linear j)
+{
+    const struct plan_linear *q = &r->plan->layer[l].linear[j];
+    size_t out, in;
+    char name[64];
+    plan_shape(r->plan, r->config, l, j, &out, &in);
+    plan_name(l, j, name);
+    if (quant_check(q->format, q->block, out, in, r->err) != OK)
+        return err_prefix(r->err, ERR_INPUT, "%s: %s", r->where, name);
+    if (q->double_quant && !format_info(q->format)->double_quant)
+        return err_set(r->err, ERR_INPUT, "%s: %s: %s has no double quantization", r->where, name, format_info(q->format)->name);
+    if ((size_t)q->rank > (out < in ? out : in))
+        return err_set(r->err, ERR_INPUT, "%s: %s: rank=%d, want at most %zu (the smaller side of the matrix)", r->where, name, q->rank,
+                       out < in ? out : in);
+    return OK;
+}
+
 static enum status check(const struct reading *r)
 {
     for (int l = 0; l < r->plan->n_layers; l++) {
@@ -146,17 +172,8 @@ static enum status check(const struct reading *r)
         if (p->heads % p->kv_heads != 0)
             return err_set(r->err, ERR_INPUT, "%s: model.layers.%d: heads=%d is no multiple of kv_heads=%d", r->where, l, p->heads,
                            p->kv_heads);
-        for (int j = 0; j < LINEAR_COUNT; j++) {
-            const struct plan_linear *q = &p->linear[j];
-            size_t out, in;
-            char name[64];
-            plan_shape(r->plan, r->config, l, (enum linear)j, &out, &in);
-            plan_name(l, (enum linear)j, name);
-            if (quant_check(q->format, q->block, out, in, r->err) != OK)
-                return err_prefix(r->err, ERR_INPUT, "%s: %s", r->where, name);
-            if ((size_t)q->rank > (out < in ? out : in))
-                return err_set(r->err, ERR_INPUT, "%s: %s: rank=%d, want at most %zu", r->where, name, q->rank, out < in ? out : in);
-        }
+        for (int j = 0; j < LINEAR_COUNT; j++)
+            TRY(check_linear(r, l, (enum linear)j));
     }
     return OK;
 }
