@@ -1,0 +1,160 @@
+/* fast_head.c: cross-entropy through the head for a chunk of labelled rows at a time: gather, logits, softmax in place, dx, dW.
+ *
+ * Rows without a label are never multiplied.  What it is not: a place where all logits exist; z[chunk, V] is at most about 2^21. */
+#include <string.h>
+
+#include "cpu/cpu.h"
+#include "cpu/fast.h"
+#include "cpu/vector.h"
+
+enum { CHUNK_MOST = 256, CHUNK_LEAST = 32, LOGITS = 1 << 21, TILE_M = 64, TILE_V = 256, TILE_C = 128 };
+
+/* Labelled rows taken together. */
+static size_t chunk_rows(size_t V)
+{
+    return cpu_max(CHUNK_LEAST, cpu_min(CHUNK_MOST, LOGITS / V / 8 * 8));
+}
+
+size_t fast_head_scratch(size_t C, size_t V)
+{
+    return chunk_rows(V) * (V + 2 * C) + cpu_min(V * C, cpu_max(DECODED, 64 * C)) + 64;
+}
+
+struct chunk {
+    size_t row[CHUNK_MOST], n;
+    real *x, *dx, *z, *decoded; /* [n, C], [n, C], [n, V] logits, then their gradient; a block of W */
+};
+
+/* z = x W^T */
+static void logits(const struct head_args *a, const struct chunk *k)
+{
+    size_t V = a->W->rows, C = a->W->cols, block = decode_block(a->W);
+    for (size_t v0 = 0; v0 < V; v0 += block) {
+        size_t nv = cpu_min(block, V - v0);
+        const real *w = decode_together(a->W, v0, nv, k->decoded);
+        struct tiles rows = tiles_of(k->n, TILE_M), cols = tiles_of(nv, TILE_V);
+#pragma omp for schedule(dynamic)
+        for (size_t t = 0; t < rows.count * cols.count; t++) {
+            size_t i = t % rows.count, j = t / rows.count;
+            gemm_nt((struct gemm){.m = tile_length(&rows, i), .n = tile_length(&cols, j), .k = C, .alpha = 1,
+                                  .A = k->x + i * rows.size * C, .lda = C, .B = w + j * cols.size * C, .ldb = C,
+                                  .C = k->z + i * rows.size * V + v0 + j * cols.size, .ldc = V});
+        }
+    }
+}
+
+static uint8_t is_first_largest(const real *z, size_t V, size_t label)
+{
+    real target = z[label];
+    int beaten = !(target == target);
+    for (size_t v = 0; v < label; v++)
+        beaten |= !(z[v] < target);
+    for (size_t v = label; v < V; v++)
+        beaten |= !(z[v] <= target);
+    return !beaten;
+}
+
+/* nll and greedy of row i, and z -> scale (softmax(z) - [v = label]). */
+static void loss_row(const struct head_args *a, size_t i, real *z)
+{
+    const struct vector *v = vector();
+    size_t V = a->W->rows, label = (size_t)a->labels[i];
+    double target = (double)z[label];
+    if (a->greedy)
+        a->greedy[i] = is_first_largest(z, V, label);
+    real largest = v->largest(z, V);
+    double sum = v->exp_sum(z, 1, largest, V);
+    if (a->nll)
+        a->nll[i] = (double)largest + log(sum) - target;
+    if (!a->dx && !a->dW)
+        return;
+    v->scale(z, (real)((double)a->scale / sum), V);
+    z[label] -= a->scale;
+}
+
+/* dx = dz W, summed over blocks of W in order, then put back where the rows came from. */
+static void head_dx(const struct head_args *a, const struct chunk *k)
+{
+    size_t V = a->W->rows, C = a->W->cols, block = decode_block(a->W);
+    struct tiles rows = tiles_of(k->n, TILE_M), cols = tiles_of(C, TILE_C);
+    for (size_t v0 = 0; v0 < V; v0 += block) {
+        size_t nv = cpu_min(block, V - v0);
+        const real *w = decode_together(a->W, v0, nv, k->decoded);
+#pragma omp for schedule(dynamic)
+        for (size_t t = 0; t < rows.count * cols.count; t++) {
+            size_t i0 = t % rows.count * rows.size, j0 = t / rows.count * cols.size;
+            gemm_nn((struct gemm){.m = tile_length(&rows, t % rows.count), .n = tile_length(&cols, t / rows.count), .k = nv,
+                                  .alpha = 1, .beta = v0 > 0 ? 1 : 0, .A = k->z + i0 * V + v0, .lda = V, .B = w + j0, .ldb = C,
+                                  .C = k->dx + i0 * C + j0, .ldc = C});
+        }
+    }
+#pragma omp for nowait
+    for (size_t i = 0; i < k->n; i++)
+        memcpy(a->dx + k->row[i] * C, k->dx + i * C, C * sizeof(real));
+}
+
+/* dW += dz^T x */
+static void head_dW(const struct head_args *a, const struct chunk *k)
+{
+    size_t V = a->W->rows, C = a->W->cols;
+    struct tiles rows = tiles_of(V, TILE_V), cols = tiles_of(C, TILE_V);
+#pragma omp for schedule(dynamic)
+    for (size_t t = 0; t < rows.count * cols.count; t++) {
+        size_t v0 = t % rows.count * rows.size, j0 = t / rows.count * cols.size;
+        gemm_tn((struct gemm){.m = tile_length(&rows, t % rows.count), .n = tile_length(&cols, t / rows.count), .k = k->n,
+                              .alpha = 1, .beta = 1, .A = k->z + v0, .lda = V, .B = k->x + j0, .ldb = C,
+                              .C = a->dW + v0 * C + j0, .ldc = C});
+    }
+}
+
+static void head_chunk(const struct ops_context *c, const struct head_args *a, const struct chunk *k)
+{
+    size_t V = a->W->rows, C = a->W->cols;
+#pragma omp parallel num_threads(team(c, k->n * V * C))
+    {
+#pragma omp for
+        for (size_t i = 0; i < k->n; i++)
+            memcpy(k->x + i * C, a->x + k->row[i] * C, C * sizeof(real));
+        logits(a, k);
+#pragma omp for schedule(dynamic)
+        for (size_t i = 0; i < k->n; i++)
+            loss_row(a, k->row[i], k->z + i * V);
+        if (a->dW)
+            head_dW(a, k);
+        if (a->dx)
+            head_dx(a, k);
+    }
+}
+
+static void unlabelled_row(const struct head_args *a, size_t i)
+{
+    size_t C = a->W->cols;
+    if (a->nll)
+        a->nll[i] = 0;
+    if (a->greedy)
+        a->greedy[i] = 0;
+    if (a->dx)
+        memset(a->dx + i * C, 0, C * sizeof(real));
+}
+
+void fast_head_loss(const struct ops_context *c, const struct head_args *a)
+{
+    size_t V = a->W->rows, C = a->W->cols, most = chunk_rows(V);
+    struct chunk k = {.n = 0, .x = c->scratch};
+    k.dx = k.x + most * C;
+    k.z = k.dx + most * C;
+    k.decoded = k.z + most * V;
+    for (size_t i = 0; i < a->n; i++) {
+        if (a->labels[i] < 0) {
+            unlabelled_row(a, i);
+            continue;
+        }
+        k.row[k.n++] = i;
+        if (k.n == most) {
+            head_chunk(c, a, &k);
+            k.n = 0;
+        }
+    }
+    if (k.n > 0)
+        head_chunk(c, a, &k);
+}

@@ -1,0 +1,277 @@
+/* vector.c: the loops of vector.h.  Compiled as it is for every machine, and once more inside vector_avx2.c.
+ *
+ * `omp simd` allows the compiler to keep partial sums in lanes: their order follows from the length alone. */
+#include "cpu/vector.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "base/rng.h"
+
+#ifndef VECTOR_TABLE
+#define VECTOR_TABLE vector_plain
+#define VECTOR_DECODE quant_decode_rows
+#define VECTOR_PHILOX philox_blocks
+#endif
+
+enum { BLOCKS = 8 }; /* Philox blocks drawn at once: 32 elements of a mask */
+
+/* ---- exponential ---- */
+
+/* exp in single precision within 2 ulp of the true value (test/ops_test.c tries every 1001st float):
+ * x = k log 2 + t, |t| <= log(2)/2; 2^k exactly, e^t by its Taylor polynomial of degree 7 (the rest is below 2^-26).
+ * Results below the smallest normal number (x < -87.33) become 0. NaN stays NaN. */
+static inline real exp_real(real x)
+{
+#ifdef VENEER_DOUBLE
+    return exp(x);
+#else
+    const float shift = 0x1.8p23f; /* adding it rounds to an integer, which then stands in the low bits */
+    float clamped = x > 89.0f ? 89.0f : x < -88.0f ? -88.0f : x;
+    float biased = clamped * 0x1.715476p+0f + shift;
+    float k = biased - shift;
+    float t = (clamped - k * 0x1.62e400p-1f) - k * 0x1.7f7d1cp-20f; /* k times the first constant is exact */
+    float p = 1.98412698e-4f;
+    p = p * t + 1.38888889e-3f;
+    p = p * t + 8.33333333e-3f;
+    p = p * t + 4.16666667e-2f;
+    p = p * t + 1.66666667e-1f;
+    p = p * t + 0.5f;
+    p = p * t * t + t + 1.0f;
+    uint32_t bits;
+    memcpy(&bits, &biased, sizeof bits);
+    int32_t power = (int32_t)(bits - 0x4b400000u); /* k; in two halves, for 2^128 is not a float */
+    int32_t half = power >> 1;
+    uint32_t a = (uint32_t)(half + 127) << 23, b = (uint32_t)(power - half + 127) << 23;
+    float fa, fb;
+    memcpy(&fa, &a, sizeof fa);
+    memcpy(&fb, &b, sizeof fb);
+    float y = p * fa * fb;
+    y = x > 88.7228394f ? INFINITY : y;
+    return x < -87.3365479f ? 0.0f : y;
+#endif
+}
+
+static double exp_sum(real *z, real a, real b, size_t n)
+{
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (size_t i = 0; i < n; i++) {
+        z[i] = exp_real(a * z[i] - b);
+        sum += (double)z[i];
+    }
+    return sum;
+}
+
+/* ---- sums and scales ---- */
+
+static real dot(const real *a, const real *b, size_t n)
+{
+    real sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (size_t i = 0; i < n; i++)
+        sum += a[i] * b[i];
+    return sum;
+}
+
+static void axpy(real *restrict y, real a, const real *restrict x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] += a * x[i];
+}
+
+static void scale(real *x, real a, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        x[i] *= a;
+}
+
+static real largest(const real *x, size_t n)
+{
+    real most = -(real)INFINITY;
+#pragma omp simd reduction(max : most)
+    for (size_t i = 0; i < n; i++)
+        most = x[i] > most ? x[i] : most;
+    return most;
+}
+
+static double squares(const real *x, size_t n)
+{
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (size_t i = 0; i < n; i++)
+        sum += (double)x[i] * (double)x[i];
+    return sum;
+}
+
+/* ---- RMSNorm ---- */
+
+static real rmsnorm(real *y, const real *x, const real *g, real eps, size_t C)
+{
+    real s = (real)(1 / sqrt(squares(x, C) / (double)C + (double)eps));
+#pragma omp simd
+    for (size_t j = 0; j < C; j++)
+        y[j] = g[j] * x[j] * s;
+    return s;
+}
+
+static void rmsnorm_back(real *restrict dx, const real *dy, const real *x, const real *g, real s, size_t C)
+{
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (size_t j = 0; j < C; j++)
+        sum += (double)(g[j] * dy[j] * x[j]);
+    real common = (real)((double)s * (double)s * (double)s * sum / (double)C);
+    for (size_t j = 0; j < C; j++)
+        dx[j] += s * g[j] * dy[j] - x[j] * common;
+}
+
+/* ---- SwiGLU: no restrict, an output may be an input ---- */
+
+static void swiglu(real *y, const real *gate, const real *up, size_t n)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++)
+        y[i] = gate[i] / (1 + exp_real(-gate[i])) * up[i];
+}
+
+static void swiglu_back(real *dgate, real *dup, const real *dy, const real *gate, const real *up, size_t n)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) {
+        real z = gate[i], u = up[i], d = dy[i], sig = 1 / (1 + exp_real(-z));
+        dgate[i] = d * u * sig * (1 + z * (1 - sig));
+        dup[i] = d * z * sig;
+    }
+}
+
+static void softmax_back(real *restrict dP, const real *restrict P, real delta, real a, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        dP[i] = P[i] * (dP[i] - delta) * a;
+}
+
+/* ---- RoPE ---- */
+
+/* Sine and cosine of position * inv_freq[j] to double precision for angles up to 2^20: the angle less a multiple of pi/2 (in three
+ * parts), then Taylor polynomials on [-pi/4, pi/4] up to the terms below 2^-53. */
+static void sincos_run(real *restrict sine, real *restrict cosine, double position, const float *restrict inv_freq, size_t n)
+{
+    const double shift = 0x1.8p52;
+#pragma omp simd
+    for (size_t j = 0; j < n; j++) {
+        double angle = position * (double)inv_freq[j];
+        double biased = angle * 0x1.45f306dc9c883p-1 + shift, k = biased - shift;
+        double t = ((angle - k * 0x1.921fb54400000p+0) - k * 0x1.0b4611a600000p-34) - k * 0x1.3198a2e037073p-69;
+        double u = t * t;
+        double s = -1.0 / 1307674368000;
+        s = s * u + 1.0 / 6227020800;
+        s = s * u - 1.0 / 39916800;
+        s = s * u + 1.0 / 362880;
+        s = s * u - 1.0 / 5040;
+        s = s * u + 1.0 / 120;
+        s = s * u - 1.0 / 6;
+        s = s * u * t + t;
+        double c = 1.0 / 20922789888000;
+        c = c * u - 1.0 / 87178291200;
+        c = c * u + 1.0 / 479001600;
+        c = c * u - 1.0 / 3628800;
+        c = c * u + 1.0 / 40320;
+        c = c * u - 1.0 / 720;
+        c = c * u + 1.0 / 24;
+        c = c * u - 0.5;
+        c = c * u + 1;
+        uint64_t quadrant;
+        memcpy(&quadrant, &biased, sizeof quadrant); /* k in the low bits */
+        double y = quadrant & 1 ? c : s, x = quadrant & 1 ? s : c;
+        sine[j] = (real)(quadrant & 2 ? -y : y);
+        cosine[j] = (real)((quadrant + 1) & 2 ? -x : x);
+    }
+}
+
+static void rotate(real *x, const real *restrict sine, const real *restrict cosine, size_t half)
+{
+    real *restrict a = x, *restrict b = x + half;
+    for (size_t j = 0; j < half; j++) {
+        real a0 = a[j], b0 = b[j];
+        a[j] = a0 * cosine[j] - b0 * sine[j];
+        b[j] = b0 * cosine[j] + a0 * sine[j];
+    }
+}
+
+/* ---- dropout ---- */
+
+#ifndef VECTOR_OWN_PHILOX
+/* The random bits of blocks first .. first+BLOCKS-1: bits[4 * block + lane]. */
+static void philox_blocks(const struct vector_dropout *d, uint64_t first, uint32_t bits[4 * BLOCKS])
+{
+    const uint32_t key[2] = {(uint32_t)d->seed, (uint32_t)(d->seed >> 32)};
+    for (uint64_t b = 0; b < BLOCKS; b++) {
+        uint64_t at = first + b;
+        const uint32_t counter[4] = {(uint32_t)at, (uint32_t)(at >> 32), d->step, RNG_DROPOUT};
+        philox4x32(counter, key, bits + 4 * b);
+    }
+}
+#endif
+
+static void masked(real *y, const real *x, const uint32_t *bits, const struct vector_dropout *d, size_t n, bool add)
+{
+    uint32_t threshold = d->threshold;
+    real kept = d->kept;
+    if (add) {
+#pragma omp simd
+        for (size_t i = 0; i < n; i++)
+            y[i] += bits[i] >= threshold ? kept * x[i] : 0;
+    } else {
+#pragma omp simd
+        for (size_t i = 0; i < n; i++)
+            y[i] = bits[i] >= threshold ? kept * x[i] : 0;
+    }
+}
+
+static void dropout(real *y, const real *x, const struct vector_dropout *d, size_t n, bool add)
+{
+    uint32_t bits[4 * BLOCKS];
+    for (size_t i = 0; i < n;) {
+        uint64_t at = d->index + i;
+        size_t skip = (size_t)(at % 4), some = 4 * BLOCKS - skip;
+        some = some < n - i ? some : n - i;
+        VECTOR_PHILOX(d, at / 4, bits);
+        masked(y + i, x + i, bits + skip, d, some, add);
+        i += some;
+    }
+}
+
+/* ---- AdamW ---- */
+
+static void adamw(real *restrict p, const real *restrict g, real *restrict m, real *restrict v, const struct vector_adamw *a,
+                  size_t n)
+{
+    real beta1 = a->beta1, beta2 = a->beta2;
+    for (size_t i = 0; i < n; i++) {
+        real gi = g[i] * a->grad_scale;
+        m[i] = beta1 * m[i] + (1 - beta1) * gi;
+        v[i] = beta2 * v[i] + (1 - beta2) * gi * gi;
+        p[i] = p[i] * a->decay - a->step * m[i] / (a->root * (real)sqrt(v[i]) + a->eps);
+    }
+}
+
+const struct vector VECTOR_TABLE = {
+    .decode = VECTOR_DECODE,
+    .dot = dot,
+    .axpy = axpy,
+    .scale = scale,
+    .largest = largest,
+    .exp_sum = exp_sum,
+    .squares = squares,
+    .rmsnorm = rmsnorm,
+    .rmsnorm_back = rmsnorm_back,
+    .swiglu = swiglu,
+    .swiglu_back = swiglu_back,
+    .softmax_back = softmax_back,
+    .sincos = sincos_run,
+    .rotate = rotate,
+    .dropout = dropout,
+    .adamw = adamw,
+};

@@ -1,0 +1,62 @@
+/* vector.h: loops over one row or run, written so that the compiler turns them into vector instructions.
+ *
+ * One thread each, no shapes beyond a length.  vector.c is compiled twice: for every machine (vector_plain) and for AVX2
+ * (vector_avx2); vector() picks at run time.  Private to cpu/. */
+#ifndef VENEER_CPU_VECTOR_H
+#define VENEER_CPU_VECTOR_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "quant.h"
+
+/* Where the random bits of a dropout mask begin, and what survives. */
+struct vector_dropout {
+    uint64_t seed, index; /* of the first element */
+    uint32_t step, threshold;
+    real kept; /* 1 / (1 - p) */
+};
+
+struct vector_adamw {
+    real grad_scale, beta1, beta2, decay; /* decay: 1 - lr weight_decay */
+    real step, root, eps;                 /* p -= step m / (root sqrt(v) + eps) */
+};
+
+struct vector {
+    /* Rows row0 .. row0+n-1 of q, bit for bit what quant_decode_rows gives. */
+    void (*decode)(const struct qmat *q, size_t row0, size_t n, real *out);
+    real (*dot)(const real *a, const real *b, size_t n);
+    void (*axpy)(real *y, real a, const real *x, size_t n);  /* y += a x */
+    void (*scale)(real *x, real a, size_t n);                /* x *= a */
+    real (*largest)(const real *x, size_t n);                /* NaN elements are passed over */
+    double (*exp_sum)(real *z, real a, real b, size_t n);    /* z = exp(a z - b); returns the sum */
+    double (*squares)(const real *x, size_t n);
+    real (*rmsnorm)(real *y, const real *x, const real *g, real eps, size_t C);
+    void (*rmsnorm_back)(real *dx, const real *dy, const real *x, const real *g, real s, size_t C);
+    void (*swiglu)(real *y, const real *gate, const real *up, size_t n);
+    void (*swiglu_back)(real *dgate, real *dup, const real *dy, const real *gate, const real *up, size_t n);
+    /* ds = P (dP - delta) a, in place of dP */
+    void (*softmax_back)(real *dP, const real *P, real delta, real a, size_t n);
+    void (*sincos)(real *sine, real *cosine, double position, const float *inv_freq, size_t n);
+    void (*rotate)(real *x, const real *sine, const real *cosine, size_t half); /* one head */
+    /* y = mask x, or y += mask x.  y may be x. */
+    void (*dropout)(real *y, const real *x, const struct vector_dropout *d, size_t n, bool add);
+    void (*adamw)(real *p, const real *g, real *m, real *v, const struct vector_adamw *a, size_t n);
+};
+
+extern const struct vector vector_plain, vector_avx2;
+
+#if defined(__x86_64__) && !defined(VENEER_DOUBLE)
+#define VECTOR_AVX2 1
+#endif
+
+static inline const struct vector *vector(void)
+{
+#ifdef VECTOR_AVX2
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+        return &vector_avx2;
+#endif
+    return &vector_plain;
+}
+
+#endif
