@@ -4,23 +4,22 @@
 cd "$(dirname "$0")/.." || exit 1
 floor() {
     case $1 in
-    base/err.h|base/size.h|base/real.h) echo 0 ;;
+    base/err.h|base/size.h|base/real.h|veneer.h) echo 0 ;;
     base/*) echo 1 ;;
-    quant.*|io/json.*|io/keys.*) echo 10 ;;
-    io/model_config.*|io/safetensors*|io/gguf*|io/fetch.*) echo 11 ;;
+    quant*|io/json.*|io/svg.*) echo 10 ;;
+    io/model_config.*|io/safetensors.*|io/gguf*) echo 11 ;;
     io/tokenizer*|io/spm.*|io/bpe.*) echo 12 ;;
-    io/checkpoint*|io/dataset.*|io/tasks.*|io/adapter.*) echo 13 ;;
+    io/checkpoint*|io/dataset*|io/tasks.*|io/adapter.*) echo 13 ;;
     ops.h) echo 20 ;;
-    plan.*) echo 21 ;;
-    cpu/*.h) echo 21 ;;
+    plan*) echo 21 ;;
     cpu/*) echo 22 ;;
-    io/export*|io/report*) echo 25 ;;
     lora.*|optim.*) echo 30 ;;
-    model*.[ch]|gp.*|pareto.*) echo 40 ;;
+    model*|gp.*|pareto.*) echo 40 ;;
     prune*|finetune*|evaluate*|export*|search*) echo 50 ;;
     strategy/*) echo 51 ;;
     config.*) echo 55 ;;
-    engine*|veneer.h|trial.*) echo 60 ;;
+    trial.*) echo 58 ;;
+    engine*) echo 60 ;;
     train.c|tools/*) echo 70 ;;
     esac
 }
@@ -30,12 +29,13 @@ for f in *.c *.h base/*.[ch] io/*.[ch] cpu/*.[ch] strategy/*.[ch] tools/*.c; do
     ff=$(floor "$f")
     [ -n "$ff" ] || { echo "$f stands on no floor"; bad=1; continue; }
     for i in $(sed -n 's/^#include "\(.*\)"/\1/p' "$f"); do
-        case $i in build_*) continue ;; esac
+        case $i in data/world/src/world.h) continue ;; esac # the generator of the example's data is its own house
         fi_=$(floor "$i")
         # x.c may include its own x.h, and rooms of one floor may be headers of the same family (x_*.h)
         [ "${i%.h}" = "${f%.c}" ] && continue
         a=${f%%[._]*}; b=${i%%[._]*}
         [ "$a" = "$b" ] && continue
+        case $i in io/tokenizer_private.h) [ "$ff" = 12 ] && continue ;; esac
         if [ -z "$fi_" ] || [ "$fi_" -gt "$ff" ] || { [ "$fi_" -eq "$ff" ] && [ "$ff" -gt 1 ]; }; then
             echo "$f (floor $ff) includes $i (floor ${fi_:-?})"; bad=1
         fi
