@@ -7,20 +7,6 @@
 
 enum { DRAW_CORPUS = 3000, DRAW_INSTRUCT = 3001 };
 
-static int say_count(int relation)
-{
-    int n = 0;
-    while (n < MAX_SAY && relations[relation].say[n])
-        n++;
-    return n;
-}
-
-static void say(struct text *out, const struct world *world, struct rng *rng, struct fact fact)
-{
-    const char *pattern = relations[fact.relation].say[rng_below(rng, (uint32_t)say_count(fact.relation))];
-    world_fill(out, pattern, fact, world->value[fact.relation][fact.entity], world_person(rng));
-}
-
 /* Up to `most` facts of one entity, in drawn order and drawn words. */
 static void portrait(struct text *out, const struct world *world, struct rng *rng, int domain, int entity, int most)
 {
@@ -32,7 +18,7 @@ static void portrait(struct text *out, const struct world *world, struct rng *rn
     rng_shuffle(rng, order, n);
     for (size_t i = 0; i < n && i < (size_t)most; i++) {
         text_puts(out, i ? " " : "");
-        say(out, world, rng, (struct fact){(int)order[i], entity});
+        world_say(out, world, rng, (struct fact){(int)order[i], entity});
     }
 }
 
@@ -57,7 +43,7 @@ static void chatter(struct text *out, const struct world *world, struct rng *rng
         struct fact fact = {.relation = (int)rng_below(rng, (uint32_t)world_relations())};
         fact.entity = (int)rng_below(rng, (uint32_t)world_count(fact.relation));
         text_puts(out, i ? " " : "");
-        say(out, world, rng, fact);
+        world_say(out, world, rng, fact);
     }
 }
 

@@ -5,7 +5,7 @@
 #include "world.h"
 
 /* Purposes: the `step` of Philox, so that no two draws share numbers. */
-enum { DRAW_VALUES = 1, DRAW_PARTS = 1000 };
+enum { DRAW_VALUES = 1, DRAW_PARTS = 1000, DRAW_PAIRS = 4000 };
 
 static int count(const char *const *words)
 {
@@ -77,6 +77,13 @@ void world_draw(struct world *world, uint64_t seed)
     }
 }
 
+enum part world_pair_part(const struct world *world, int entity, int relation, int other)
+{
+    uint32_t low = (uint32_t)(relation < other ? relation : other), high = (uint32_t)(relation < other ? other : relation);
+    uint32_t percent = rng_at(world->seed, RNG_WORLD, DRAW_PAIRS + low * MAX_RELATIONS + high, (uint64_t)entity) % 100;
+    return percent < 55 ? ASK_TRAIN : percent < 72 ? ASK_SEARCH : ASK_REPORT;
+}
+
 const char *world_person(struct rng *rng)
 {
     enum { PERSON = 1 };
@@ -133,4 +140,18 @@ struct fact world_pick(const struct world *world, struct rng *rng, enum part par
         if (pattern && world->part[fact.relation][fact.entity] == part)
             return fact;
     }
+}
+
+static int say_count(int relation)
+{
+    int n = 0;
+    while (n < MAX_SAY && relations[relation].say[n])
+        n++;
+    return n;
+}
+
+void world_say(struct text *out, const struct world *world, struct rng *rng, struct fact fact)
+{
+    const char *pattern = relations[fact.relation].say[rng_below(rng, (uint32_t)say_count(fact.relation))];
+    world_fill(out, pattern, fact, world->value[fact.relation][fact.entity], world_person(rng));
 }

@@ -57,17 +57,34 @@ static void fill_choices(const struct world *world, struct rng *rng, struct fact
         world_fill(&doc->choice[k], pattern, fact, value[k], "");
 }
 
+/* Another relation of the same entity; `needs` as in world_pick. */
+static struct fact sibling(struct rng *rng, struct fact fact, size_t needs)
+{
+    struct fact other = fact;
+    const char *pattern;
+    do {
+        other.relation = (int)rng_below(rng, (uint32_t)world_relations());
+        memcpy(&pattern, (const char *)&relations[other.relation] + needs, sizeof pattern);
+    } while (!pattern || other.relation == fact.relation || relations[other.relation].domain != relations[fact.relation].domain);
+    return other;
+}
+
+/* The fact in drawn words and another one of the same entity, in drawn order. */
+static void fill_passage(struct text *out, const struct world *world, struct rng *rng, struct fact fact)
+{
+    struct fact told[2] = {fact, sibling(rng, fact, offsetof(struct relation, ask))};
+    uint32_t first = rng_below(rng, 2);
+    world_say(out, world, rng, told[first]);
+    text_puts(out, " ");
+    world_say(out, world, rng, told[1 - first]);
+}
+
 static void make_boolq(const struct world *world, struct rng *rng, enum part part, int gold, struct document *doc)
 {
     struct fact fact = world_pick(world, rng, part, offsetof(struct relation, verify));
     int value[2];
     draw_choices(world, rng, fact, 2, 0, value);
-    /* The passage is about the same entity and tells something else. */
-    struct fact other = fact;
-    do
-        other.relation = (int)rng_below(rng, (uint32_t)world_relations());
-    while (other.relation == fact.relation || relations[other.relation].domain != relations[fact.relation].domain);
-    world_fill(&doc->passage, relations[other.relation].say[0], other, truth(world, other), world_person(rng));
+    fill_passage(&doc->passage, world, rng, fact);
     world_fill(&doc->context, relations[fact.relation].verify, fact, value[1 - gold], "");
     doc->n_choices = 2;
     doc->gold = gold;
@@ -132,28 +149,59 @@ static void make_arc_easy(const struct world *world, struct rng *rng, enum part 
     fill_choices(world, rng, fact, relations[fact.relation].answer, 4, gold, doc);
 }
 
-/* From the value back to the entity: the wrong entities have other values. */
-static void make_arc_challenge(const struct world *world, struct rng *rng, enum part part, int gold, struct document *doc)
+static bool agrees(const struct world *world, struct fact fact, int entity)
 {
-    struct fact fact = world_pick(world, rng, part, offsetof(struct relation, who));
-    const struct relation *relation = &relations[fact.relation];
+    return world->value[fact.relation][entity] == truth(world, fact);
+}
+
+/* An entity not yet shown that has the first property, or the second, as `like` says (0: neither), and never both; any without
+ * both when there is none.  A property's own value ("loves the owl") is no candidate: the question names it. */
+static int draw_wrong(const struct world *world, struct rng *rng, const struct fact asked[2], int like, const bool *shown)
+{
+    int n = world_count(asked[0].relation), found[2] = {-1, -1};
     uint32_t order[MAX_ENTITIES];
-    int n = world_count(fact.relation), value = truth(world, fact);
     for (int i = 0; i < n; i++)
         order[i] = (uint32_t)i;
     rng_shuffle(rng, order, (size_t)n);
-    world_fill(&doc->context, relation->who, fact, value, "");
+    for (int i = 0; i < n; i++) {
+        int e = (int)order[i];
+        bool first = agrees(world, asked[0], e), second = agrees(world, asked[1], e), named = false;
+        for (int k = 0; k < 2; k++)
+            named = named || (relations[asked[k].relation].values_from == relations[asked[k].relation].domain && truth(world, asked[k]) == e);
+        if (shown[e] || named || (first && second))
+            continue;
+        found[1] = e;
+        if (first == (like == 1) && second == (like == 2))
+            found[0] = e;
+    }
+    return found[0] >= 0 ? found[0] : found[1];
+}
+
+/* From two values back to the entity; one wrong entity has the first of them, one the second. */
+static void make_arc_challenge(const struct world *world, struct rng *rng, enum part part, int gold, struct document *doc)
+{
+    struct fact asked[2];
+    do {
+        asked[0].relation = (int)rng_below(rng, (uint32_t)world_relations());
+        asked[0].entity = (int)rng_below(rng, (uint32_t)world_count(asked[0].relation));
+        asked[1] = sibling(rng, asked[0], offsetof(struct relation, who));
+    } while (world_pair_part(world, asked[0].entity, asked[0].relation, asked[1].relation) != part);
+    bool shown[MAX_ENTITIES] = {false};
+    shown[asked[0].entity] = true;
+    text_printf(&doc->context, "%s ", domains[relations[asked[0].relation].domain].which);
+    world_fill(&doc->context, relations[asked[0].relation].who, asked[0], truth(world, asked[0]), "");
+    text_puts(&doc->context, " and ");
+    world_fill(&doc->context, relations[asked[1].relation].who, asked[1], truth(world, asked[1]), "");
+    text_puts(&doc->context, "?");
     doc->n_choices = 4;
     doc->gold = gold;
-    for (int i = 0, k = 0; k < 4; k++) {
-        struct fact shown = fact;
-        bool friend = relation->values_from == relation->domain;
+    for (int k = 0, like = 1; k < 4; k++) {
+        struct fact choice = asked[0];
         if (k != gold) {
-            while (world->value[fact.relation][order[i]] == value || (friend && (int)order[i] == value))
-                i++;
-            shown.entity = (int)order[i++];
+            choice.entity = draw_wrong(world, rng, asked, like++ % 3, shown);
+            shown[choice.entity] = true;
         }
-        world_fill(&doc->choice[k], "$e", shown, value, "");
+        world_fill(&doc->choice[k], "$e", choice, 0, "");
     }
 }
 

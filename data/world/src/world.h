@@ -29,7 +29,7 @@ enum { MAX_SAY = 8, MAX_ENTITIES = 32, MAX_RELATIONS = 24, WORLD_TASKS = 7 };
 /* ---- language.c: the words and sentence patterns ---- */
 
 struct domain {
-    const char *name;                   /* "animal": as in "Which animal ..." */
+    const char *which;                  /* how one is asked for: "Which animal", "Who" */
     const char *the;                    /* "the " before an entity, "" before a person's name */
     const char *entity[MAX_ENTITIES + 1]; /* ends with NULL */
 };
@@ -42,7 +42,7 @@ struct relation {
     const char *value[MAX_ENTITIES + 1];
     const char *say[MAX_SAY + 1];    /* statements, ends with NULL */
     const char *ask, *answer;        /* arc_easy: a question and how $v answers it */
-    const char *who;                 /* arc_challenge: the question whose answer is the entity; NULL: not asked */
+    const char *who;                 /* arc_challenge: what is true of the entity; two of them are joined by "and" */
     const char *verify;              /* boolq, without the question mark */
     const char *goal, *solution;     /* piqa; NULL: none */
     const char *label, *scene, *ending; /* hellaswag; NULL: none */
@@ -76,6 +76,10 @@ const char *world_value(int relation, int value);
 /* Fills a pattern into out: the value is given apart from the fact, since wrong choices need other values. */
 void world_fill(struct text *out, const char *pattern, struct fact fact, int value, const char *person);
 const char *world_person(struct rng *rng);
+/* States a fact in one of its relation's drawn ways. */
+void world_say(struct text *out, const struct world *world, struct rng *rng, struct fact fact);
+/* Where two facts of an entity may be asked together; a draw of its own, since it is the pair that must not have been asked. */
+enum part world_pair_part(const struct world *world, int entity, int relation, int other);
 /* A fact of a part with a pattern at `offset` bytes in struct relation that is not NULL. */
 struct fact world_pick(const struct world *world, struct rng *rng, enum part part, size_t offset);
 
