@@ -12,6 +12,7 @@ floor() {
     io/checkpoint*|io/dataset*|io/tasks.*|io/adapter.*) echo 13 ;;
     ops.h) echo 20 ;;
     plan*) echo 21 ;;
+    cpu/*.h) echo 21 ;;
     cpu/*) echo 22 ;;
     lora.*|optim.*) echo 30 ;;
     model*|gp.*|pareto.*) echo 40 ;;

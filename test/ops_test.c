@@ -1,0 +1,632 @@
+/* Every slot of the fast table against the plain reference, on shapes around the tiles' edges and in every number format; the same
+ * bits for 1, 2 and 3 threads; every buffer ends at a page that may not be touched, so reading or writing past it crashes.
+ *
+ * Bounds.  u = 2^-24.  A float sum of k products differs from the exact one by at most gamma(k) sum |x||w|, gamma(k) = k u / (1 - k u),
+ * in any order (Higham 2002, (3.5)).  The reference sums in double, so its own share is the rounding of its results; the
+ * sum of absolute values comes from running the reference on absolute values. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+/* cmocka wants the four above first */
+#include <cmocka.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/arena.h"
+#include "base/linalg.h"
+#include "base/rng.h"
+#include "cpu/vector.h"
+#include "ops.h"
+
+static const double U = 0x1p-24;
+static const size_t shapes[] = {1, 7, 63, 64, 65, 172};
+enum { SHAPES = 6, MOST = 172 };
+
+static double gamma_of(size_t k)
+{
+    return (double)k * U / (1 - (double)k * U);
+}
+
+/* ---- memory with a wall behind it ---- */
+
+struct walled {
+    unsigned char *pages;
+    size_t bytes;
+};
+static struct walled walls[256];
+static size_t n_walls;
+
+static void *walled(size_t bytes)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), whole = (bytes + page - 1) / page * page;
+    unsigned char *p = mmap(NULL, whole + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(p != MAP_FAILED && n_walls < 256);
+    assert_int_equal(mprotect(p + whole, page, PROT_NONE), 0);
+    walls[n_walls++] = (struct walled){p, whole + page};
+    return p + whole - bytes;
+}
+
+static void walls_down(void)
+{
+    while (n_walls > 0) {
+        n_walls--;
+        munmap(walls[n_walls].pages, walls[n_walls].bytes);
+    }
+}
+
+static real *zeros(size_t n)
+{
+    return walled(n * sizeof(real));
+}
+
+static real *normals(size_t n, uint32_t step, double size)
+{
+    struct rng rng = {.seed = 5, .stream = RNG_INIT, .step = step};
+    real *x = zeros(n);
+    for (size_t i = 0; i < n; i++)
+        x[i] = (real)(size * rng_normal(&rng));
+    return x;
+}
+
+static real *copied(const real *x, size_t n, bool absolute)
+{
+    real *y = zeros(n);
+    for (size_t i = 0; i < n; i++)
+        y[i] = absolute ? (real)fabs((double)x[i]) : x[i];
+    return y;
+}
+
+static struct ops_context context_new(const struct ops *ops, int threads)
+{
+    struct ops_context c = {.ops = ops, .threads = threads, .scratch_n = ops->scratch_size(MOST, MOST, 64, 2 * MOST, MOST)};
+    assert_int_equal(c.scratch_n % 16, 0);
+    c.scratch = zeros(c.scratch_n * (size_t)threads);
+    return c;
+}
+
+/* |got - want| <= factor * size[i] + u |want| everywhere */
+static void check(const char *what, const real *got, const real *want, const real *size, double factor, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        double error = fabs((double)got[i] - (double)want[i]);
+        double bound = factor * (double)size[i] + U * fabs((double)want[i]);
+        if (!(error <= bound))
+            print_error("%s[%zu]: %g, want %g, off by %g, bound %g\n", what, i, (double)got[i], (double)want[i], error, bound);
+        assert_true(error <= bound);
+    }
+}
+
+static void same_bits(const char *what, const real *a, const real *b, size_t n)
+{
+    if (memcmp(a, b, n * sizeof *a) != 0)
+        print_error("%s: other bits with another number of threads\n", what);
+    assert_memory_equal(a, b, n * sizeof *a);
+}
+
+/* ---- linear ---- */
+
+struct linear_result {
+    real *y, *h, *dx, *dA, *dB, *dW, *dbias;
+};
+
+/* Forward, then backward into zeroed (dx: given) gradients. */
+static struct linear_result linear_run(const struct ops *ops, int threads, struct linear_args a)
+{
+    size_t n = a.n, in = a.W->cols, out = a.W->rows, r = (size_t)a.lora.r;
+    struct ops_context c = context_new(ops, threads);
+    struct linear_result t = {zeros(n * out), zeros(n * r), copied(a.x, n * in, false), zeros(r * in), zeros(out * r),
+                              zeros(out * in), zeros(out)};
+    a.y = t.y, a.lora.h = t.h, a.lora.dA = t.dA, a.lora.dB = t.dB, a.dx = t.dx, a.dW = t.dW, a.dbias = t.dbias;
+    ops->linear_forward(&c, &a);
+    ops->linear_backward(&c, &a);
+    return t;
+}
+
+static void linear_check(struct linear_args a, const struct qmat *absolute)
+{
+    size_t n = a.n, in = a.W->cols, out = a.W->rows, r = (size_t)a.lora.r;
+    struct linear_result want = linear_run(cpu_ops(true), 1, a), got = linear_run(cpu_ops(false), 2, a);
+    struct linear_args b = a;
+    b.W = absolute;
+    b.x = copied(a.x, n * in, true), b.dy = copied(a.dy, n * out, true), b.bias = a.bias ? copied(a.bias, out, true) : NULL;
+    b.lora.A = copied(a.lora.A, r * in, true), b.lora.B = copied(a.lora.B, out * r, true);
+    struct linear_result size = linear_run(cpu_ops(true), 1, b);
+    /* each result is a sum of sums: the lengths add up, with a few roundings for s, dropout's factor and the additions between */
+    check("y", got.y, want.y, size.y, gamma_of(in + r + 8), n * out);
+    check("h", got.h, want.h, size.h, gamma_of(in + 4), n * r);
+    check("dx", got.dx, want.dx, size.dx, gamma_of(2 * out + r + 8), n * in);
+    check("dA", got.dA, want.dA, size.dA, gamma_of(out + n + 8), r * in);
+    check("dB", got.dB, want.dB, size.dB, gamma_of(in + n + 8), out * r);
+    check("dW", got.dW, want.dW, size.dW, gamma_of(n + 4), out * in);
+    check("dbias", got.dbias, want.dbias, size.dbias, gamma_of(n), out);
+    for (int threads = 1; threads <= 3; threads += 2) {
+        struct linear_result other = linear_run(cpu_ops(false), threads, a);
+        same_bits("y", other.y, got.y, n * out);
+        same_bits("dx", other.dx, got.dx, n * in);
+        same_bits("dA", other.dA, got.dA, r * in);
+        same_bits("dB", other.dB, got.dB, out * r);
+        same_bits("dW", other.dW, got.dW, out * in);
+        same_bits("dbias", other.dbias, got.dbias, out);
+    }
+}
+
+/* q: W in its format, every array ending at a wall. */
+static bool encoded(struct qmat *q, enum format format, bool double_quant, size_t rows, size_t cols, const real *W)
+{
+    struct err err;
+    struct arena arena = {0};
+    if (quant_check(format, 0, rows, cols, &err) != OK)
+        return false;
+    quant_place(q, format, 0, double_quant, rows, cols, &arena);
+    assert_int_equal(arena_commit(&arena, "W", &err), OK);
+    quant_place(q, format, 0, double_quant, rows, cols, &arena);
+    assert_int_equal(quant_encode(q, W, false, &err), OK);
+    size_t scales = q->scales ? (format == FORMAT_INT8 ? rows : (rows * cols + (size_t)q->block - 1) / (size_t)q->block) : 0;
+    size_t bytes = quant_bytes(format, 0, double_quant, rows, cols) - scales * sizeof(float);
+    if (!double_quant) { /* then codes are all the rest */
+        q->codes = memcpy(walled(bytes), q->codes, bytes);
+        q->scales = scales > 0 ? memcpy(walled(scales * sizeof(float)), q->scales, scales * sizeof(float)) : NULL;
+    }
+    if (!double_quant)
+        arena_free(&arena);
+    return true;
+}
+
+static void test_linear(void **state)
+{
+    (void)state;
+    size_t turn = 0;
+    for (int f = 0; f < FORMAT_COUNT; f++)
+        for (size_t i = 0; i < SHAPES * SHAPES + 4; i++, turn++) {
+            /* the last four give the ggml formats rows they can take */
+            size_t out = i < 36 ? shapes[i / SHAPES] : shapes[i - 36], in = i < 36 ? shapes[i % SHAPES] : 160;
+            size_t n = shapes[turn % SHAPES], r = (size_t[]){0, 1, 7, 16}[turn / 2 % 4];
+            struct qmat W, absolute = {.format = FORMAT_F32, .rows = out, .cols = in};
+            const real *dense = normals(out * in, 1, 0.1);
+            if (encoded(&W, (enum format)f, false, out, in, dense)) {
+                real *abs_W = zeros(out * in);
+                quant_decode_rows(&W, 0, out, abs_W);
+                absolute.codes = copied(abs_W, out * in, true);
+                struct linear_args a = {.W = &W, .n = n, .x = normals(n * in, 2, 1), .dy = normals(n * out, 3, 1),
+                                        .bias = turn % 3 == 0 ? normals(out, 4, 1) : NULL, .dx_add = turn % 2 == 0};
+                a.lora = (struct lora_args){.r = (int32_t)r, .s = 2, .A = normals(r * in, 5, 0.1), .B = normals(out * r, 6, 0.1),
+                                            .dropout = turn % 5 == 0 ? 0.3f : 0, .seed = 9, .step = 4, .index0 = turn};
+                linear_check(a, &absolute);
+            }
+            walls_down();
+        }
+}
+
+/* ---- decoding ---- */
+
+static void test_decode(void **state)
+{
+    (void)state;
+    const struct vector *tables[] = {&vector_plain, vector()};
+    for (int f = 0; f < FORMAT_COUNT; f++)
+        for (size_t i = 0; i < SHAPES * SHAPES + 1; i++)
+            for (int double_quant = 0; double_quant <= format_info((enum format)f)->double_quant; double_quant++) {
+                size_t rows = i < 36 ? shapes[i / SHAPES] : 9, cols = i < 36 ? shapes[i % SHAPES] : 160;
+                struct qmat W;
+                if (!encoded(&W, (enum format)f, double_quant, rows, cols, normals(rows * cols, 1, 0.1))) {
+                    walls_down();
+                    continue;
+                }
+                size_t row0 = rows / 3, n = rows - row0;
+                real *want = zeros(n * cols);
+                quant_decode_rows(&W, row0, n, want);
+                for (int t = 0; t < 2; t++) {
+                    real *got = zeros(n * cols);
+                    tables[t]->decode(&W, row0, n, got);
+                    assert_memory_equal(got, want, n * cols * sizeof(real));
+                }
+                walls_down();
+            }
+}
+
+/* ---- attention ---- */
+
+struct attention_result {
+    real *out, *lse, *dq, *dk, *dv;
+};
+
+static struct attention_result attention_run(const struct ops *ops, int threads, struct attention_args a, bool backward)
+{
+    struct ops_context c = context_new(ops, threads);
+    size_t nq = a.n * (size_t)(a.H * a.D), nk = a.n * (size_t)(a.KV * a.D);
+    struct attention_result t = {zeros(nq), zeros(a.n * (size_t)a.H), zeros(nq), zeros(nk), zeros(nk)};
+    a.out = t.out, a.lse = t.lse, a.dq = t.dq, a.dk = t.dk, a.dv = t.dv;
+    ops->attention_forward(&c, &a);
+    if (backward)
+        ops->attention_backward(&c, &a);
+    return t;
+}
+
+static double largest(const real *x, size_t n)
+{
+    double most = 0;
+    for (size_t i = 0; i < n; i++)
+        most = fmax(most, fabs((double)x[i]));
+    return most;
+}
+
+static void check_within(const char *what, const real *got, const real *want, double bound, size_t n)
+{
+    real *one = zeros(n);
+    for (size_t i = 0; i < n; i++)
+        one[i] = 1;
+    check(what, got, want, one, bound, n);
+}
+
+/* Scores are off by at most delta = gamma(D+2) max|q||k| / sqrt(D), so P by a factor within e^(2 delta) and the roundings of exp and
+ * sum; P sums to 1, so out by that times max |v|.  ds = P (dP - dout.out) / sqrt(D), each factor with its own share. */
+static void attention_check(struct attention_args a, size_t longest, bool backward)
+{
+    size_t D = (size_t)a.D, group = (size_t)(a.H / a.KV), nq = a.n * (size_t)a.H * D, nk = a.n * (size_t)a.KV * D;
+    struct attention_result want = attention_run(cpu_ops(true), 1, a, backward);
+    struct attention_result got = attention_run(cpu_ops(false), 2, a, backward);
+    double root = sqrt((double)D), q = largest(a.q, nq), k = largest(a.k, nk), v = largest(a.v, nk), d = largest(a.dout, nq);
+    double score = (double)D * q * k / root, delta = gamma_of(D + 4) * score + 4 * U * (score + 8);
+    double P = exp(2 * delta) - 1 + gamma_of(longest + 16), dP = (double)D * d * v;
+    double ds = (P + gamma_of(D + 8)) * 2 * dP / root, whole = 2 * dP / root * gamma_of(longest * group + 8);
+    check_within("out", got.out, want.out, P * v, nq);
+    check_within("lse", got.lse, want.lse, 2 * delta + gamma_of(longest + 16), a.n * (size_t)a.H);
+    if (backward) {
+        check_within("dq", got.dq, want.dq, (ds + whole) * k, nq);
+        check_within("dk", got.dk, want.dk, (double)(longest * group) * (ds + whole) * q, nk);
+        check_within("dv", got.dv, want.dv, (double)(longest * group) * (P + gamma_of(longest * group + 8)) * d, nk);
+    }
+    for (int threads = 1; threads <= 3; threads += 2) {
+        struct attention_result other = attention_run(cpu_ops(false), threads, a, backward);
+        same_bits("out", other.out, got.out, nq);
+        same_bits("dq", other.dq, got.dq, nq);
+        same_bits("dk", other.dk, got.dk, nk);
+        same_bits("dv", other.dv, got.dv, nk);
+    }
+}
+
+static void attention_case(int32_t H, int32_t KV, int32_t D, int32_t prefix)
+{
+    struct segment segments[SHAPES + 1];
+    int32_t n = 0, count = 0;
+    if (prefix > 0)
+        segments[count++] = (struct segment){.start = 0, .len = prefix}, n = prefix;
+    for (size_t i = 0; i < SHAPES; i++) {
+        segments[count++] = (struct segment){.start = n, .len = (int32_t)shapes[i], .prefix_start = 0, .prefix_len = prefix};
+        n += (int32_t)shapes[i];
+    }
+    size_t nq = (size_t)(n * H * D), nk = (size_t)(n * KV * D);
+    struct attention_args a = {.segments = segments, .n_segments = (size_t)count, .n = (size_t)n, .H = H, .KV = KV, .D = D,
+                               .q = normals(nq, 1, 1), .k = normals(nk, 2, 1), .v = normals(nk, 3, 1), .dout = normals(nq, 4, 1)};
+    attention_check(a, MOST + (size_t)prefix, prefix == 0);
+    walls_down();
+}
+
+static void test_attention(void **state)
+{
+    (void)state;
+    attention_case(6, 2, 24, 0);
+    attention_case(3, 3, 7, 0);
+    attention_case(4, 1, 64, 0);
+    attention_case(6, 2, 24, 5);
+    attention_case(2, 1, 16, 70);
+}
+
+static void test_attention_decode(void **state)
+{
+    (void)state;
+    static const size_t cases[][2] = {{1, 0}, {1, 100}, {3, 5}, {8, 64}, {9, 0}, {70, 100}};
+    size_t H = 6, KV = 2, D = 24;
+    for (size_t t = 0; t < 6; t++) {
+        size_t n = cases[t][0], past = cases[t][1], nq = n * H * D, nk = (past + n) * KV * D;
+        real *q = normals(nq, 1, 1), *k = normals(nk, 2, 1), *v = normals(nk, 3, 1), *out[4];
+        for (int i = 0; i < 4; i++) {
+            const struct ops *ops = cpu_ops(i == 0);
+            struct ops_context c = context_new(ops, i == 0 ? 1 : i);
+            out[i] = zeros(nq);
+            ops->attention_decode(&c, out[i], q, k, v, n, past, (int32_t)H, (int32_t)KV, (int32_t)D);
+        }
+        double score = sqrt((double)D) * largest(q, nq) * largest(k, nk), delta = gamma_of(D + 4) * score + 4 * U * (score + 8);
+        check_within("decode", out[1], out[0], (exp(2 * delta) - 1 + gamma_of(past + n + 16)) * largest(v, nk), nq);
+        same_bits("decode", out[2], out[1], nq);
+        same_bits("decode", out[3], out[1], nq);
+        walls_down();
+    }
+}
+
+/* ---- head ---- */
+
+struct head_result {
+    double *nll;
+    uint8_t *greedy;
+    real *dx, *dW;
+};
+
+static struct head_result head_run(const struct ops *ops, int threads, struct head_args a)
+{
+    struct ops_context c = context_new(ops, threads);
+    size_t V = a.W->rows, C = a.W->cols;
+    struct head_result t = {walled(a.n * sizeof(double)), walled(a.n), copied(a.x, a.n * C, false), zeros(V * C)};
+    a.nll = t.nll, a.greedy = t.greedy, a.dx = t.dx, a.dW = t.dW;
+    ops->head_loss(&c, &a);
+    return t;
+}
+
+/* Logits are off by delta, so each softmax entry by e^(2 delta); dx and dW are sums of them. */
+static void head_check(struct head_args a, const real *dense)
+{
+    size_t V = a.W->rows, C = a.W->cols;
+    struct head_result want = head_run(cpu_ops(true), 1, a), got = head_run(cpu_ops(false), 2, a);
+    double x = largest(a.x, a.n * C), w = largest(dense, V * C);
+    double z = (double)C * x * w, delta = gamma_of(C + 2) * z + 4 * U * (z + 8), P = exp(2 * delta) - 1 + gamma_of(V + 8);
+    for (size_t i = 0; i < a.n; i++) {
+        assert_true(fabs(got.nll[i] - want.nll[i]) <= 2 * delta + 8 * U);
+        assert_int_equal(got.greedy[i], want.greedy[i]);
+    }
+    check_within("head dx", got.dx, want.dx, (double)a.scale * w * (2 * P + 2 * gamma_of(V + 4)), a.n * C);
+    check_within("head dW", got.dW, want.dW, (double)a.scale * x * (double)a.n * (P + gamma_of(a.n + 4)), V * C);
+    for (int threads = 1; threads <= 3; threads += 2) {
+        struct head_result other = head_run(cpu_ops(false), threads, a);
+        assert_memory_equal(other.nll, got.nll, a.n * sizeof(double));
+        same_bits("head dx", other.dx, got.dx, a.n * C);
+        same_bits("head dW", other.dW, got.dW, V * C);
+    }
+}
+
+static void test_head(void **state)
+{
+    (void)state;
+    static const enum format formats[] = {FORMAT_F32, FORMAT_BF16, FORMAT_INT8};
+    for (size_t i = 0; i < SHAPES * 3; i++) {
+        size_t V = shapes[i % SHAPES], C = shapes[(i * 5 + 2) % SHAPES], n = shapes[(i + 3) % SHAPES];
+        real *dense = normals(V * C, 1, 0.3);
+        struct qmat W;
+        assert_true(encoded(&W, formats[i / SHAPES], false, V, C, dense));
+        int32_t *labels = walled(n * sizeof *labels);
+        for (size_t j = 0; j < n; j++)
+            labels[j] = j % 4 == 1 ? -1 : (int32_t)(j * 7 % V);
+        head_check((struct head_args){.W = &W, .n = n, .x = normals(n * C, 2, 1), .labels = labels, .scale = (real)0.5}, dense);
+        walls_down();
+    }
+}
+
+/* ---- rows and runs ---- */
+
+/* The kernel `what` into y[k], with the reference (0) and the fast table on 1, 2 and 3 threads (1 .. 3). */
+#define FOUR_TIMES(y, n, start, call)                          \
+    for (int k = 0; k < 4; k++) {                              \
+        const struct ops *ops = cpu_ops(k == 0);               \
+        struct ops_context c = context_new(ops, k == 0 ? 1 : k); \
+        y[k] = copied(start, n, false);                        \
+        call;                                                  \
+    }                                                          \
+    same_bits(#call, y[2], y[1], n);                           \
+    same_bits(#call, y[3], y[1], n);
+
+static void small_case(size_t n, size_t C)
+{
+    size_t m = n * C;
+    real *x = normals(m, 1, 2), *g = normals(C, 2, 1), *up = normals(m, 3, 1), *dy = normals(m, 4, 1), *zero = zeros(m);
+    real *y[4], *size = zeros(m), *s = zeros(n), *s_ref = zeros(n);
+    FOUR_TIMES(y, m, zero, ops->rmsnorm_forward(&c, y[k], k == 0 ? s_ref : s, x, g, (real)1e-5, n, C))
+    check("rmsnorm", y[1], y[0], copied(y[0], m, true), 6 * U, m);
+    check("rmsnorm s", s, s_ref, s_ref, 2 * U, n);
+
+    real *dg[4];
+    for (int k = 0; k < 4; k++)
+        dg[k] = copied(g, C, false);
+    FOUR_TIMES(y, m, up, ops->rmsnorm_backward(&c, y[k], dg[k], dy, x, g, s_ref, n, C))
+    for (size_t i = 0; i < n; i++) {
+        double sum = 0, si = (double)s_ref[i];
+        for (size_t j = 0; j < C; j++)
+            sum += fabs((double)g[j] * (double)dy[i * C + j] * (double)x[i * C + j]);
+        for (size_t j = 0; j < C; j++) {
+            size_t at = i * C + j;
+            size[at] = (real)(fabs((double)up[at]) + si * fabs((double)g[j] * (double)dy[at]) +
+                              fabs((double)x[at]) * si * si * si * sum / (double)C);
+        }
+    }
+    check("rmsnorm dx", y[1], y[0], size, 10 * U, m);
+    same_bits("rmsnorm dg", dg[3], dg[1], C);
+    real *dg_size = copied(g, C, true);
+    for (size_t i = 0; i < m; i++)
+        dg_size[i % C] += (real)fabs((double)dy[i] * (double)x[i] * (double)s_ref[i / C]);
+    check("rmsnorm dg", dg[1], dg[0], dg_size, 6 * U, C);
+
+    /* exp within 2 ulp, then 1 + e, quotient, product */
+    FOUR_TIMES(y, m, zero, ops->swiglu_forward(&c, y[k], x, up, m))
+    check("swiglu", y[1], y[0], copied(y[0], m, true), 8 * U, m);
+    real *dup[4];
+    for (int k = 0; k < 4; k++)
+        dup[k] = copied(up, m, false);
+    /* outputs in the inputs' places */
+    FOUR_TIMES(y, m, x, ops->swiglu_backward(&c, y[k], dup[k], dy, y[k], dup[k], m))
+    for (size_t i = 0; i < m; i++)
+        size[i] = (real)(fabs((double)dy[i] * (double)up[i]) * (1 + fabs((double)x[i])));
+    check("swiglu dgate", y[1], y[0], size, 16 * U, m);
+    check("swiglu dup", dup[1], dup[0], copied(dup[0], m, true), 8 * U, m);
+    FOUR_TIMES(y, m, x, ops->add(&c, y[k], up, m))
+    same_bits("add", y[1], y[0], m);
+    double sums[2];
+    for (int k = 0; k < 2; k++) {
+        struct ops_context c = context_new(cpu_ops(k == 0), 2);
+        sums[k] = c.ops->sum_squares(&c, x, m);
+    }
+    assert_true(fabs(sums[1] - sums[0]) <= (double)m * 0x1p-53 * sums[0]);
+    walls_down();
+}
+
+static void rope_case(size_t n, size_t heads, size_t D, int32_t first)
+{
+    size_t m = n * heads * D, half = D / 2;
+    real *x = normals(m, 1, 1), *y[4], *size = zeros(m);
+    int32_t *positions = walled(n * sizeof *positions);
+    float *inv_freq = walled(half * sizeof *inv_freq);
+    for (size_t i = 0; i < n; i++)
+        positions[i] = first + (int32_t)i;
+    for (size_t j = 0; j < half; j++)
+        inv_freq[j] = (float)pow(10000, -(double)j / (double)half);
+    for (size_t i = 0; i < m; i++)
+        size[i] = (real)(fabs((double)x[i]) + fabs((double)x[i % D < half ? i + half : i - half]));
+    for (int back = 0; back < 2; back++) {
+        FOUR_TIMES(y, m, x, ops->rope(&c, y[k], positions, inv_freq, n, heads, D, back))
+        check("rope", y[1], y[0], size, 4 * U, m);
+    }
+    walls_down();
+}
+
+static void adamw_case(size_t n)
+{
+    real *g = normals(n, 1, 1), *p = normals(n, 2, 1), *m = normals(n, 3, 1), *v = copied(normals(n, 4, 1), n, true);
+    real *P[4], *M[4], *V[4], *size = zeros(n);
+    struct adamw_args a = {.n = n, .g = g, .grad_scale = (real)0.7, .lr = (real)0.01, .beta1 = (real)0.9, .beta2 = (real)0.999,
+                           .eps = (real)1e-8, .weight_decay = (real)0.1, .t = 3};
+    for (int k = 0; k < 4; k++) {
+        struct ops_context c = context_new(cpu_ops(k == 0), k == 0 ? 1 : k);
+        a.p = P[k] = copied(p, n, false), a.m = M[k] = copied(m, n, false), a.v = V[k] = copied(v, n, false);
+        c.ops->adamw(&c, &a);
+    }
+    same_bits("adamw", P[3], P[1], n);
+    same_bits("adamw", P[2], P[1], n);
+    /* m may cancel: its error is that of its two terms */
+    double correction1 = 1 - pow(0.9f, 3), correction2 = 1 - pow(0.999f, 3);
+    for (size_t i = 0; i < n; i++) {
+        double terms = 0.9 * fabs((double)m[i]) + 0.1 * fabs(0.7 * (double)g[i]);
+        size[i] = (real)(fabs((double)p[i]) + 0.01 * terms / correction1 / (sqrt((double)V[0][i] / correction2) + 1e-8));
+    }
+    check("adamw v", V[1], V[0], V[0], 8 * U, n);
+    check("adamw p", P[1], P[0], size, 16 * U, n);
+    walls_down();
+}
+
+static void embed_case(size_t n, size_t C)
+{
+    size_t V = 7;
+    real *dense = normals(V * C, 1, 1), *dy = normals(n * C, 2, 1), *y[4], *zero = zeros(n * C);
+    int32_t *tokens = walled(n * sizeof *tokens);
+    for (size_t i = 0; i < n; i++)
+        tokens[i] = (int32_t)(i * 3 % V);
+    for (int f = 0; f < FORMAT_Q4_0; f++) {
+        struct qmat W;
+        if (!encoded(&W, (enum format)f, false, V, C, dense))
+            continue;
+        FOUR_TIMES(y, n * C, zero, ops->embed_forward(&c, &W, tokens, n, y[k]))
+        same_bits("embedding", y[1], y[0], n * C);
+    }
+    walls_down();
+    dense = normals(V * C, 1, 1), dy = normals(n * C, 2, 1), tokens = walled(n * sizeof *tokens);
+    for (size_t i = 0; i < n; i++)
+        tokens[i] = (int32_t)(i * 3 % V);
+    FOUR_TIMES(y, V * C, dense, ops->embed_backward(&c, y[k], tokens, n, C, dy))
+    same_bits("embedding's gradient", y[1], y[0], V * C); /* the same additions in the same order */
+    walls_down();
+}
+
+static void salience_case(size_t out, size_t in)
+{
+    struct qmat W;
+    assert_true(encoded(&W, FORMAT_NF4, false, out, in, normals(out * in, 1, 1)));
+    real *G = normals(out * in, 2, 1), *F = copied(normals(out * in, 3, 1), out * in, true);
+    for (int kind = SALIENCE_VECTORIZE; kind <= SALIENCE_L2; kind++) {
+        double *rows[4], *cols[4];
+        for (int k = 0; k < 4; k++) {
+            struct ops_context c = context_new(cpu_ops(k == 0), k == 0 ? 1 : k);
+            rows[k] = walled(out * sizeof(double)), cols[k] = walled(in * sizeof(double));
+            c.ops->salience(&c, (enum salience)kind, &W, G, F, rows[k], cols[k]);
+            assert_memory_equal(rows[k], rows[0], out * sizeof(double));
+            assert_memory_equal(cols[k], cols[0], in * sizeof(double));
+        }
+    }
+    walls_down();
+}
+
+static void test_rows(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < SHAPES; i++) {
+        small_case(shapes[i], shapes[(i + 2) % SHAPES]);
+        small_case(shapes[i], shapes[(i + 5) % SHAPES]);
+        rope_case(shapes[i], 3, 2 * shapes[(i + 1) % SHAPES], (int32_t)(i * 3000));
+        adamw_case(shapes[i] * 100 + 1);
+        embed_case(shapes[i], shapes[(i + 3) % SHAPES]);
+        salience_case(shapes[i], shapes[(i + 1) % SHAPES]);
+    }
+}
+
+/* ---- the vector loops themselves ---- */
+
+static float float_of(uint32_t bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* Every 1001st float of [-87.33, 88.72] within 2 ulp of exp in double. */
+static void exp_sweep(const struct vector *v)
+{
+    for (uint32_t sign = 0; sign < 2; sign++)
+        for (uint32_t bits = 1; bits < 0x42b20000u; bits += 1001) {
+            float x = float_of(bits | sign << 31);
+            if (x < -87.33f || x > 88.72f)
+                continue;
+            real z[1] = {(real)x};
+            v->exp_sum(z, 1, 0, 1);
+            double want = exp((double)x), ulp = ldexp(1, ilogb(want) - 23);
+            assert_true(fabs((double)z[0] - want) <= 2 * ulp);
+        }
+    real edge[5] = {-(real)INFINITY, (real)-88, (real)89, (real)INFINITY, (real)NAN};
+    v->exp_sum(edge, 1, 0, 5);
+    assert_true(edge[0] == 0 && edge[1] == 0 && isinf(edge[2]) && isinf(edge[3]) && isnan(edge[4]));
+}
+
+static void sincos_sweep(const struct vector *v)
+{
+    float inv_freq[9] = {1, 0.7f, 0.3f, 0.1f, 0.03f, 0.001f, 1e-4f, 1e-5f, 0};
+    for (int32_t position = 0; position < 131072; position += 13) {
+        real sine[9], cosine[9];
+        v->sincos(sine, cosine, position, inv_freq, 9);
+        for (int j = 0; j < 9; j++) {
+            double angle = (double)position * (double)inv_freq[j];
+            assert_true(fabs((double)sine[j] - sin(angle)) <= U / 2 + 1e-12);
+            assert_true(fabs((double)cosine[j] - cos(angle)) <= U / 2 + 1e-12);
+        }
+    }
+}
+
+/* The mask is rng_at's, wherever a run begins. */
+static void dropout_sweep(const struct vector *v)
+{
+    for (uint64_t first = 0xfffffffa0u; first < 0xfffffffa0u + 40; first++) {
+        struct vector_dropout d = {.seed = 0x123456789abcdefu, .index = first, .step = 77, .threshold = 1u << 30, .kept = 2};
+        real *x = normals(71, 1, 1), *y = zeros(71);
+        v->dropout(y, x, &d, 71, false);
+        for (uint64_t i = 0; i < 71; i++)
+            assert_true(y[i] == (rng_at(d.seed, RNG_DROPOUT, d.step, first + i) >= d.threshold ? 2 * x[i] : 0));
+        walls_down();
+    }
+}
+
+static void test_vector(void **state)
+{
+    (void)state;
+    const struct vector *tables[] = {&vector_plain, vector()};
+    for (int t = 0; t < 2; t++) {
+        exp_sweep(tables[t]);
+        sincos_sweep(tables[t]);
+        dropout_sweep(tables[t]);
+    }
+}
+
+int main(void)
+{
+    linalg_init();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_linear), cmocka_unit_test(test_decode), cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_attention_decode), cmocka_unit_test(test_head), cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_vector),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
