@@ -1,6 +1,6 @@
 /* bpe.c: learns byte-pair merges from a text and writes them as a SentencePiece model.
  *
- * Words are runs of letters or of one other character, a blank in front belongs to its word (U+2581), so that no piece reaches
+ * Words are runs of letters or of one other character ("###"), a blank in front belongs to its word (U+2581), so that no piece reaches
  * over a word's end.  Each round joins the pair that occurs most often; ties go to the pair that is first in byte order, so
  * the model is a function of the text.  Sennrich et al. 2016, arXiv:1508.07909; the file: sentencepiece_model.proto.
  * What it is not: an encoder (io/spm.c), and it takes ASCII text only. */
@@ -29,9 +29,9 @@ struct learner {
 
 static const char UNDERLINE[] = "\xe2\x96\x81";
 
-static bool same_class(char a, char b)
+static bool same_word(char a, char b)
 {
-    return isalpha((unsigned char)a) && isalpha((unsigned char)b);
+    return (isalpha((unsigned char)a) && isalpha((unsigned char)b)) || (a == b && a != ' ');
 }
 
 static int character(struct learner *l, char c)
@@ -73,7 +73,7 @@ static enum status read_words(struct learner *l, const char *s, size_t n, struct
             return err_set(err, ERR_INPUT, "byte %zu of the text is not ASCII", i);
         if (s[i] == ' ' && j < n && isalpha((unsigned char)s[j]))
             j++;
-        while (j < n && same_class(s[j - 1], s[j]))
+        while (j < n && same_word(s[j - 1], s[j]))
             j++;
         TRY(add_word(l, s + i, j - i, err));
         i = j;

@@ -185,9 +185,15 @@ void corpus_instruct(struct text *out, const struct world *world, int n)
 
 enum status world_tokenizer(struct text *model, const struct world *world, struct err *err)
 {
-    enum { DOCUMENTS = 20000 };
+    enum { DOCUMENTS = 20000, FRAMES = 4000 };
     struct text lines = {0}, plain = {0};
+    static const struct instruction empty = {.instruction = {.s = ""}, .output = {.s = ""}};
     corpus_text(&lines, &plain, world, DOCUMENTS);
+    /* Every step of the fine-tuning reads the Alpaca frame: its words are worth a piece each. */
+    for (int i = 0; i < FRAMES; i++) {
+        text_puts(&plain, " ");
+        instruction_text(&plain, &empty);
+    }
     bool failed = lines.failed || plain.failed;
     enum status status = failed ? err_set(err, ERR_MEMORY, "out of memory for the tokenizer's text")
                                 : bpe_learn(model, plain.s, plain.n, WORLD_PIECES, err);
