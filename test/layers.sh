@@ -16,7 +16,7 @@ floor() {
     cpu/*) echo 22 ;;
     lora.*|optim.*) echo 30 ;;
     model*|gp.*|pareto.*) echo 40 ;;
-    prune*|finetune*|evaluate*|export*|search*) echo 50 ;;
+    prune*|finetune*|evaluate*|generate*|export*|search*|inference*) echo 50 ;;
     strategy/*) echo 51 ;;
     config.*) echo 55 ;;
     trial.*) echo 58 ;;

@@ -1,0 +1,107 @@
+/* inference.c: opening a model for use. */
+#include "inference.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "base/linalg.h"
+
+static enum status make_plan(struct inference *in, const char *adapter, struct err *err)
+{
+    const struct model_config *config = checkpoint_config(in->checkpoint);
+    const char *text = checkpoint_plan_text(in->checkpoint);
+    if (text)
+        TRY(plan_parse(&in->plan, config, text, "plan.txt", err));
+    else
+        TRY(plan_new(&in->plan, config, FORMAT_F32, err));
+    for (int l = 0; l < in->plan.n_layers; l++) /* ranks are the adapter's, whatever the plan was made with */
+        for (int j = 0; j < LINEAR_COUNT; j++)
+            in->plan.layer[l].linear[j].rank = 0;
+    return adapter ? adapter_read_plan(&in->plan, config, adapter, err) : OK;
+}
+
+static enum status load_weights(struct inference *in, struct err *err)
+{
+    TRY(model_shape(&in->model, checkpoint_config(in->checkpoint), &in->plan, err));
+    model_place(&in->model, FORMAT_F32, &in->weights);
+    TRY(arena_commit(&in->weights, "weights", err));
+    model_place(&in->model, FORMAT_F32, &in->weights);
+    return model_load(&in->model, in->checkpoint, err);
+}
+
+static enum status load_adapter(struct inference *in, const char *adapter, struct err *err)
+{
+    if (!adapter)
+        return OK;
+    lora_place(&in->lora, &in->plan, &in->model.config, false, &in->adapters);
+    TRY(arena_commit(&in->adapters, "adapters", err));
+    lora_place(&in->lora, &in->plan, &in->model.config, false, &in->adapters);
+    TRY(adapter_read_weights(&in->lora, adapter, err));
+    in->has_adapter = true;
+    return OK;
+}
+
+enum status inference_open(struct inference *in, const char *path, const char *adapter, int threads, struct err *err)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    memset(in, 0, sizeof *in);
+    linalg_init();
+    in->ops.ops = cpu_ops(false);
+    in->ops.threads = threads > 0 ? threads : cores > 0 ? (int)cores : 1;
+    TRY(checkpoint_open(&in->checkpoint, path, err));
+    TRY(checkpoint_tokenizer(in->checkpoint, &in->tokenizer, err));
+    TRY(make_plan(in, adapter, err));
+    TRY(load_weights(in, err));
+    return load_adapter(in, adapter, err);
+}
+
+static size_t widest(const struct model_config *c)
+{
+    size_t most = (size_t)c->hidden_size;
+    for (int l = 0; l < c->num_hidden_layers; l++) {
+        size_t q = (size_t)c->num_attention_heads[l] * (size_t)c->head_dim, f = (size_t)c->intermediate_size[l];
+        most = q > most ? q : most;
+        most = f > most ? f : most;
+    }
+    return most;
+}
+
+static size_t largest_rank(const struct plan *plan)
+{
+    int32_t most = 0;
+    for (int l = 0; l < plan->n_layers; l++)
+        for (int j = 0; j < LINEAR_COUNT; j++)
+            most = plan->layer[l].linear[j].rank > most ? plan->layer[l].linear[j].rank : most;
+    return (size_t)most;
+}
+
+enum status inference_place(struct inference *in, size_t max_rows, struct err *err)
+{
+    const struct model_config *c = &in->model.config;
+    size_t wide = widest(c), threads = (size_t)in->ops.threads;
+    in->ops.scratch_n = in->ops.ops->scratch_size(wide, wide, (size_t)c->head_dim, max_rows, (size_t)c->vocab_size);
+    arena_take(&in->scratch, in->ops.scratch_n * threads, sizeof(real));
+    TRY(arena_commit(&in->scratch, "kernel scratch", err));
+    in->ops.scratch = arena_take(&in->scratch, in->ops.scratch_n * threads, sizeof(real));
+    in->run = (struct model_run){.ops = &in->ops, .max_n = max_rows, .max_rank = largest_rank(&in->plan)};
+    TRY(model_run_place(&in->run, &in->model, inference_lora(in), &in->activations, err));
+    TRY(arena_commit(&in->activations, "activations", err));
+    return model_run_place(&in->run, &in->model, inference_lora(in), &in->activations, err);
+}
+
+const struct lora *inference_lora(const struct inference *in)
+{
+    return in->has_adapter ? &in->lora : NULL;
+}
+
+void inference_close(struct inference *in)
+{
+    model_free(&in->model);
+    plan_free(&in->plan);
+    arena_free(&in->weights);
+    arena_free(&in->adapters);
+    arena_free(&in->activations);
+    arena_free(&in->scratch);
+    checkpoint_close(in->checkpoint);
+    memset(in, 0, sizeof *in);
+}

@@ -1,0 +1,39 @@
+/* inference.h: a model opened for use: generate, evaluate, convert.  Weights in the formats of its plan, adapters beside them, memory for
+ * batches.  What it is not: it trains nothing. */
+#ifndef VENEER_INFERENCE_H
+#define VENEER_INFERENCE_H
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "io/checkpoint.h"
+#include "io/tokenizer.h"
+#include "model.h"
+
+struct inference {
+    struct checkpoint *checkpoint;
+    const struct tokenizer *tokenizer;
+    struct plan plan;
+    struct model model;
+    struct lora lora;
+    bool has_adapter;
+    struct ops_context ops;
+    struct model_run run;
+    struct arena weights, adapters, activations, scratch;
+};
+
+/* Opens `path` (checkpoint.h) with threads (0: one a core).  A model/ folder keeps the formats of its plan; anything else is decoded to F32. adapter: a PEFT
+ * folder, or NULL.  ERR_INPUT, ERR_MEMORY; close in any case. */
+enum status inference_open(struct inference *in, const char *path, const char *adapter, int threads, struct err *err);
+/* Takes activations for batches of up to max_rows. */
+enum status inference_place(struct inference *in, size_t max_rows, struct err *err);
+const struct lora *inference_lora(const struct inference *in); /* NULL without an adapter */
+void inference_close(struct inference *in);
+
+/* A PEFT folder onto the plan: ranks and alphas of its linears, then weights into a placed lora.  ERR_INPUT names the file, the key or tensor and what
+ * is wrong; DoRA, biases and modules_to_save are refused by name. */
+enum status adapter_read_plan(struct plan *plan, const struct model_config *config, const char *dir, struct err *err);
+enum status adapter_read_weights(struct lora *lora, const char *dir, struct err *err);
+
+#endif

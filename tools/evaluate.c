@@ -1,0 +1,264 @@
+/* evaluate.c: the roof of scoring: tasks, perplexity, divergence. */
+#include <math.h>
+
+#include "base/file.h"
+#include "evaluate.h"
+#include "inference.h"
+#include "tools/roof.h"
+#include "veneer.h"
+
+static const char usage[] =
+    "usage: evaluate MODEL [--adapter DIR] --data DIR --tasks boolq,piqa,... [options]\n"
+    "       evaluate MODEL [--adapter DIR] --perplexity FILE [--window N]\n"
+    "       evaluate MODEL [--adapter DIR] --kl REFERENCE --text FILE [--window N]\n"
+    "\n"
+    "MODEL: a Hugging Face folder, a .gguf file, the model/ folder that train wrote, or a llama2.c .bin.\n"
+    "\n"
+    "  --data DIR          folder of the task files\n"
+    "  --tasks A,B,...     boolq piqa hellaswag winogrande arc_easy arc_challenge openbookqa lambada\n"
+    "  --first I           skip the first I documents of each task (0)\n"
+    "  --limit N           documents of each task; 0: all (0)\n"
+    "  --harness current|legacy   context and choice tokenized together or apart (current)\n"
+    "  --bos auto|yes|no   a begin-of-text token in front (auto: as the tokenizer's models expect)\n"
+    "  --samples FILE      one JSON line a document: log-likelihoods in nats, acc, acc_norm\n"
+    "  --json FILE         results in lm-evaluation-harness' form; - is stdout\n"
+    "  --perplexity FILE   exp(mean nll) of a text in windows of --window tokens (256)\n"
+    "  --kl REFERENCE      Kullback-Leibler and Jensen-Shannon divergence from a reference model on --text\n"
+    "  --batch N           rows at once (1024)\n"
+    "  --threads N, --quiet, --help, --version\n"
+    "\n"
+    "exit: 0 done, 1 failed, 2 wrong usage or input, 3 not enough memory, 75 stopped\n";
+
+struct options {
+    const char *model, *adapter, *data, *tasks, *harness, *bos, *samples, *json, *perplexity, *kl, *text;
+    long long first, limit, window, batch, threads;
+    bool quiet;
+};
+
+static enum status parse(int argc, char **argv, struct options *o, struct err *err)
+{
+    struct {
+        const char *name, **text;
+        long long *number, low, high;
+    } table[] = {{"--adapter", &o->adapter, NULL, 0, 0},
+                 {"--data", &o->data, NULL, 0, 0},
+                 {"--tasks", &o->tasks, NULL, 0, 0},
+                 {"--harness", &o->harness, NULL, 0, 0},
+                 {"--bos", &o->bos, NULL, 0, 0},
+                 {"--samples", &o->samples, NULL, 0, 0},
+                 {"--json", &o->json, NULL, 0, 0},
+                 {"--perplexity", &o->perplexity, NULL, 0, 0},
+                 {"--kl", &o->kl, NULL, 0, 0},
+                 {"--text", &o->text, NULL, 0, 0},
+                 {"--first", NULL, &o->first, 0, 1 << 30},
+                 {"--limit", NULL, &o->limit, 0, 1 << 30},
+                 {"--window", NULL, &o->window, 2, 1 << 20},
+                 {"--batch", NULL, &o->batch, 1, 1 << 20},
+                 {"--threads", NULL, &o->threads, 0, 1024}};
+    for (int i = 1; i < argc; i++) {
+        const char *value;
+        size_t k = 0, n = sizeof table / sizeof *table;
+        while (k < n && !roof_option(argc, argv, &i, table[k].name, &value))
+            k++;
+        if (k < n && table[k].number)
+            TRY(roof_int(table[k].name, value, table[k].low, table[k].high, table[k].number, err));
+        else if (k < n && !value)
+            return err_set(err, ERR_INPUT, "%s without a value", table[k].name);
+        else if (k < n)
+            *table[k].text = value;
+        else if (strcmp(argv[i], "--quiet") == 0)
+            o->quiet = true;
+        else if (argv[i][0] == '-' && argv[i][1])
+            return err_set(err, ERR_INPUT, "unknown option '%s'; --help lists what there is", argv[i]);
+        else if (o->model)
+            return err_set(err, ERR_INPUT, "a second model '%s'", argv[i]);
+        else
+            o->model = argv[i];
+    }
+    if (!o->model)
+        return err_set(err, ERR_INPUT, "no model is named; --help says how");
+    if (!o->tasks && !o->perplexity && !o->kl)
+        return err_set(err, ERR_INPUT, "want --tasks, --perplexity or --kl");
+    if (o->tasks && !o->data)
+        return err_set(err, ERR_INPUT, "--tasks wants --data DIR, the folder of the task files");
+    if (o->kl && !o->text)
+        return err_set(err, ERR_INPUT, "--kl wants --text FILE");
+    if (strcmp(o->harness, "current") != 0 && strcmp(o->harness, "legacy") != 0)
+        return err_set(err, ERR_INPUT, "--harness %s, want current or legacy", o->harness);
+    if (strcmp(o->bos, "auto") != 0 && strcmp(o->bos, "yes") != 0 && strcmp(o->bos, "no") != 0)
+        return err_set(err, ERR_INPUT, "--bos %s, want auto, yes or no", o->bos);
+    return OK;
+}
+
+/* ---- tasks ---- */
+
+enum { MOST_TASKS = 8 };
+
+struct scoring {
+    const struct options *o;
+    struct inference *in;
+    struct evaluate_result result[MOST_TASKS];
+    struct task task[MOST_TASKS];
+    struct evaluate_set *set[MOST_TASKS];
+    size_t n;
+    struct text samples;
+};
+
+static enum status prepare(struct scoring *s, struct err *err)
+{
+    struct evaluate_options options = {.legacy = strcmp(s->o->harness, "legacy") == 0,
+                                       .bos = strcmp(s->o->bos, "yes") == 0  ? BOS_YES
+                                              : strcmp(s->o->bos, "no") == 0 ? BOS_NO
+                                                                             : BOS_AUTO};
+    for (const char *p = s->o->tasks; *p; s->n++) {
+        char name[32];
+        size_t n = strcspn(p, ",");
+        snprintf(name, sizeof name, "%.*s", (int)(n < 31 ? n : 31), p);
+        p += n + (p[n] == ',');
+        if (s->n == MOST_TASKS)
+            return err_set(err, ERR_INPUT, "--tasks names more than %d tasks", MOST_TASKS);
+        struct task *task = &s->task[s->n];
+        TRY(task_load(task, name, s->o->data, err));
+        size_t first = (size_t)s->o->first < task->n ? (size_t)s->o->first : task->n, left = task->n - first;
+        size_t count = s->o->limit && (size_t)s->o->limit < left ? (size_t)s->o->limit : left;
+        size_t *index = malloc((count + 1) * sizeof *index);
+        if (!index)
+            return err_set(err, ERR_MEMORY, "out of memory for task %s", name);
+        for (size_t i = 0; i < count; i++)
+            index[i] = first + i;
+        enum status status = evaluate_prepare(&s->set[s->n], task, index, count, s->in->tokenizer, &s->in->model.config, &options, err);
+        free(index);
+        if (status != OK) {
+            s->n++;
+            return status;
+        }
+    }
+    return OK;
+}
+
+static enum status score(struct scoring *s, struct err *err)
+{
+    size_t rows = (size_t)s->o->batch;
+    TRY(prepare(s, err));
+    for (size_t i = 0; i < s->n; i++)
+        rows = evaluate_rows(s->set[i]) > rows ? evaluate_rows(s->set[i]) : rows;
+    TRY(inference_place(s->in, rows, err));
+    for (size_t i = 0; i < s->n; i++) {
+        const struct evaluate_sample *samples;
+        TRY(evaluate_run(s->set[i], &s->in->run, &s->in->model, inference_lora(s->in), &s->result[i], &samples, err));
+        if (!s->o->quiet)
+            fprintf(stderr, "%s: %zu documents, acc %.4f\n", s->result[i].task, s->result[i].n, s->result[i].acc);
+        evaluate_print_samples(s->result[i].task, samples, s->result[i].n, s->task[i].has_norm, &s->samples);
+    }
+    return OK;
+}
+
+static enum status write_results(struct scoring *s, struct err *err)
+{
+    struct text table = {0}, json = {0}, extra = {0};
+    enum status status = OK;
+    text_puts(&extra, "\"config\": {\"model\": ");
+    text_json_string(&extra, s->o->model, strlen(s->o->model));
+    text_printf(&extra, ", \"harness\": \"%s\", \"bos\": \"%s\", \"limit\": %lld}", s->o->harness, s->o->bos, s->o->limit);
+    evaluate_print_json(s->result, s->n, extra.s, &json);
+    evaluate_print_table(s->result, s->n, &table);
+    bool to_stdout = s->o->json && strcmp(s->o->json, "-") == 0;
+    if (table.failed || json.failed || extra.failed || s->samples.failed)
+        status = err_set(err, ERR_MEMORY, "out of memory for results");
+    if (status == OK && fputs(to_stdout ? json.s : table.s, stdout) < 0)
+        status = err_set(err, ERR_FAILED, "standard output cannot be written");
+    if (status == OK && s->o->json && !to_stdout)
+        status = file_write(s->o->json, json.s, json.n, err);
+    if (status == OK && s->o->samples)
+        status = file_write(s->o->samples, s->samples.s ? s->samples.s : "", s->samples.n, err);
+    text_free(&table);
+    text_free(&json);
+    text_free(&extra);
+    return status;
+}
+
+static enum status run_tasks(const struct options *o, struct inference *in, struct err *err)
+{
+    struct scoring s = {.o = o, .in = in};
+    enum status status = score(&s, err);
+    if (status == OK)
+        status = write_results(&s, err);
+    for (size_t i = 0; i < s.n; i++) {
+        evaluate_free(s.set[i]);
+        task_free(&s.task[i]);
+    }
+    text_free(&s.samples);
+    return status;
+}
+
+/* ---- text ---- */
+
+static enum status read_tokens(const struct inference *in, const char *path, struct tokens *tokens, struct err *err)
+{
+    char *text;
+    size_t n;
+    TRY(file_read(path, (size_t)1 << 30, &text, &n, err));
+    enum status status = tokenizer_add_bos(in->tokenizer) ? tokens_push(tokens, tokenizer_bos(in->tokenizer), err) : OK;
+    if (status == OK)
+        status = tokenizer_encode(in->tokenizer, text, n, false, tokens, err);
+    free(text);
+    return status;
+}
+
+static enum status run_perplexity(const struct options *o, struct inference *in, const struct tokens *tokens, struct err *err)
+{
+    double perplexity;
+    size_t scored;
+    TRY(evaluate_perplexity(&in->run, &in->model, inference_lora(in), tokens->id, tokens->n, (size_t)o->window, &perplexity, &scored, err));
+    printf("perplexity %.4f over %zu tokens in windows of %lld\n", perplexity, scored, o->window);
+    return OK;
+}
+
+static enum status run_divergence(const struct options *o, struct inference *in, const struct tokens *tokens, struct err *err)
+{
+    struct inference reference;
+    double kl, jsd;
+    enum status status = inference_open(&reference, o->kl, NULL, (int)o->threads, err);
+    if (status == OK)
+        status = inference_place(&reference, (size_t)o->window, err);
+    if (status == OK)
+        status = evaluate_divergence(&in->run, &in->model, inference_lora(in), &reference.run, &reference.model, NULL, tokens->id, tokens->n,
+                                     (size_t)o->window, &kl, &jsd, err);
+    if (status == OK)
+        printf("KL %.6f nats a token, Jensen-Shannon divergence %.6f\n", kl, jsd);
+    inference_close(&reference);
+    return status;
+}
+
+static enum status run_text(const struct options *o, struct inference *in, struct err *err)
+{
+    struct tokens tokens = {0};
+    TRY(inference_place(in, (size_t)o->window, err));
+    enum status status = read_tokens(in, o->perplexity ? o->perplexity : o->text, &tokens, err);
+    if (status == OK)
+        status = (o->perplexity ? run_perplexity : run_divergence)(o, in, &tokens, err);
+    tokens_free(&tokens);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = {.harness = "current", .bos = "auto", .window = 256, .batch = 1024};
+    struct inference in;
+    struct err err = {{0}};
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+            return fputs(usage, stdout) < 0;
+        if (strcmp(argv[i], "--version") == 0)
+            return printf("veneer %s\n", veneer_version()) < 0;
+    }
+    stop_install();
+    enum status status = parse(argc, argv, &o, &err);
+    if (status != OK)
+        return roof_fail("evaluate", status, &err);
+    status = inference_open(&in, o.model, o.adapter, (int)o.threads, &err);
+    if (status == OK)
+        status = o.tasks ? run_tasks(&o, &in, &err) : run_text(&o, &in, &err);
+    inference_close(&in);
+    return status == OK ? 0 : roof_fail("evaluate", status, &err);
+}

@@ -1,0 +1,40 @@
+/* roof.h: what the small programs share: options that take a value, messages, exit codes. */
+#ifndef VENEER_ROOF_H
+#define VENEER_ROOF_H
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/stop.h"
+
+/* ERR_DIVERGED has no exit code of its own. */
+static inline int roof_fail(const char *program, enum status status, const struct err *err)
+{
+    fprintf(stderr, "%s: %s\n", program, err->text);
+    return status == ERR_DIVERGED ? ERR_FAILED : (int)status;
+}
+
+/* If argv[*i] is `name`, its value is the next word: *value is set and *i moved.  A missing value is *value = NULL. */
+static inline bool roof_option(int argc, char **argv, int *i, const char *name, const char **value)
+{
+    if (strcmp(argv[*i], name) != 0)
+        return false;
+    *value = *i + 1 < argc ? argv[++*i] : NULL;
+    return true;
+}
+
+static inline enum status roof_int(const char *name, const char *value, long long low, long long high, long long *out, struct err *err)
+{
+    char *end;
+    errno = 0;
+    long long x = value ? strtoll(value, &end, 10) : 0;
+    if (!value || end == value || *end || errno || x < low || x > high)
+        return err_set(err, ERR_INPUT, "%s %s, want a whole number from %lld to %lld", name, value ? value : "without a value", low, high);
+    *out = x;
+    return OK;
+}
+
+#endif
