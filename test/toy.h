@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/linalg.h"
 #include "base/rng.h"
 #include "lora.h"
 #include "model.h"
@@ -55,11 +56,12 @@ static inline size_t toy_most(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-/* Threads and scratch of the kernels, activations for max_n rows; the model is placed. */
-static inline void toy_place_run(struct toy *toy, size_t max_n, size_t max_rank, int threads)
+/* Threads and scratch of the kernels, activations for max_n rows; the model is placed.  training false: for scoring alone. */
+static inline void toy_place(struct toy *toy, size_t max_n, size_t max_rank, int threads, bool training)
 {
     struct err err;
     const struct model_config *c = &toy->model.config;
+    linalg_init(); /* as the engine does: BLAS leaves the threads to us */
     size_t widest = (size_t)c->hidden_size;
     for (int l = 0; l < c->num_hidden_layers; l++) {
         widest = toy_most(widest, (size_t)c->intermediate_size[l]);
@@ -72,10 +74,15 @@ static inline void toy_place_run(struct toy *toy, size_t max_n, size_t max_rank,
     arena_take(&toy->scratch, n * (size_t)threads, sizeof(real));
     ASSERT_OK(arena_commit(&toy->scratch, "scratch", &err));
     toy->ops.scratch = arena_take(&toy->scratch, n * (size_t)threads, sizeof(real));
-    toy->run = (struct model_run){.ops = &toy->ops, .max_n = max_n, .max_rank = max_rank, .training = true, .keep = true};
+    toy->run = (struct model_run){.ops = &toy->ops, .max_n = max_n, .max_rank = max_rank, .training = training, .keep = training};
     ASSERT_OK(model_run_place(&toy->run, &toy->model, &toy->lora, &toy->activations, &err));
     ASSERT_OK(arena_commit(&toy->activations, "activations", &err));
     ASSERT_OK(model_run_place(&toy->run, &toy->model, &toy->lora, &toy->activations, &err));
+}
+
+static inline void toy_place_run(struct toy *toy, size_t max_n, size_t max_rank, int threads)
+{
+    toy_place(toy, max_n, max_rank, threads, true);
 }
 
 /* Random weights in `format`, adapters of rank `rank` (0: full training, weights F32) started with A random and B = 0. */
