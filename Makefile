@@ -31,7 +31,7 @@ DOUBLE_OBJ := $(DOUBLE_SRC:%.c=$(B)/double/%.o)
 TESTS    := $(patsubst test/%.c,$(B)/test/%,$(wildcard test/*_test.c))
 FUZZERS  := $(patsubst test/fuzz/%.c,$(B)/fuzz/%,$(wildcard test/fuzz/fuzz_*.c))
 
-.PHONY: all test test-golden fuzz models deps check clean install uninstall help stats
+.PHONY: all test test-golden fuzz models deps bench check clean install uninstall help stats
 all: $(PROGRAMS) $(B)/libveneer.a $(B)/libveneer.so
 
 # Every output of a config lives under build/; the programs of the release config are copied to the root.
@@ -63,7 +63,9 @@ $(B)/test/world_test: $(B)/test/world_test.o $(WORLD_OBJ) $(B)/libveneer.a
 	$(CC) -o $@ $^ $(LDFLAGS_) -lcmocka $(LIBS)
 world: $(B)/world
 	$(B)/world data/world
-.PHONY: world
+world-model: world train
+	./train data/world/pretrain.txt && mkdir -p data/world/model && cp build/world-model/model/* data/world/model/
+.PHONY: world world-model
 $(B)/train $(patsubst tools/%.c,$(B)/tools/%,$(wildcard tools/*.c)): $(B)/%: $(B)/%.o $(B)/libveneer.a
 	$(CC) -o $@ $^ $(LDFLAGS_) $(LIBS)
 
@@ -72,6 +74,8 @@ $(B)/test/%_double_test: $(B)/double/test/%_double_test.o $(B)/libveneer_double.
 	$(CC) -o $@ $^ $(LDFLAGS_) -lcmocka $(LIBS)
 $(B)/test/%_test: $(B)/test/%_test.o $(B)/libveneer.a
 	$(CC) -o $@ $^ $(LDFLAGS_) -lcmocka $(LIBS)
+$(B)/bench/%: $(B)/bench/%.o $(B)/libveneer.a
+	$(CC) -o $@ $^ $(LDFLAGS_) $(LIBS)
 # Fuzz targets: with config=fuzz under libFuzzer, else with a driver that replays files.
 $(B)/fuzz/%: $(B)/test/fuzz/%.o $(B)/libveneer.a $(if $(filter fuzz,$(config)),,$(B)/test/fuzz/replay.o)
 	@mkdir -p $(@D)
@@ -85,6 +89,8 @@ fuzz:
 	$(MAKE) config=fuzz fuzzers
 .PHONY: fuzzers
 fuzzers: $(FUZZERS)
+
+bench: $(patsubst %.c,$(B)/%,$(wildcard bench/*.c))
 
 deps:
 	sh tools/deps.sh
@@ -106,7 +112,7 @@ uninstall:
 stats:
 	@wc -l *.c *.h base/* io/* cpu/* strategy/* tools/*.c | sort -n
 help:
-	@echo 'make [config=release|debug|sanitize|tsan|coverage|fuzz] [all|test|test-golden|fuzz|deps|models|check|install|uninstall|stats|clean]'
+	@echo 'make [config=release|debug|sanitize|tsan|coverage|fuzz] [all|test|test-golden|fuzz|bench|deps|models|check|install|uninstall|stats|clean]'
 
 .SECONDARY:
 -include $(shell find build -name '*.d' 2>/dev/null)
