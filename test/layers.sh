@@ -16,11 +16,12 @@ floor() {
     cpu/*) echo 22 ;;
     lora.*|optim.*) echo 30 ;;
     model*|gp.*|pareto.*) echo 40 ;;
-    prune*|finetune*|evaluate*|generate*|export*|search*|inference*) echo 50 ;;
-    strategy/*) echo 51 ;;
+    prune*|finetune*|evaluate*|generate*|export*|search*|inference*|generate.*) echo 50 ;;
+    strategy/*|convert.*) echo 51 ;;
     config.*) echo 55 ;;
     trial.*) echo 58 ;;
     engine*) echo 60 ;;
+    tools/roof.h) echo 69 ;;
     train.c|tools/*) echo 70 ;;
     esac
 }

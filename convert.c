@@ -1,0 +1,111 @@
+/* convert.c: see convert.h. */
+#include "convert.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/stop.h"
+#include "export.h"
+
+/* Every layer as wide as the widest; query heads keep their KV heads, so the ratio of both must be one for all layers. */
+static enum status widen(struct plan *plan, struct err *err)
+{
+    struct plan_layer most = {0};
+    for (int l = 0; l < plan->n_layers; l++) {
+        const struct plan_layer *p = &plan->layer[l];
+        most.heads = p->heads > most.heads ? p->heads : most.heads;
+        most.kv_heads = p->kv_heads > most.kv_heads ? p->kv_heads : most.kv_heads;
+        most.ffn = p->ffn > most.ffn ? p->ffn : most.ffn;
+    }
+    for (int l = 0; l < plan->n_layers; l++) {
+        struct plan_layer *p = &plan->layer[l];
+        if (p->heads * most.kv_heads != most.heads * p->kv_heads)
+            return err_set(err, ERR_INPUT, "layer %d has %d query heads for %d KV heads, the widest layer %d for %d: padding cannot keep them together",
+                           l, p->heads, p->kv_heads, most.heads, most.kv_heads);
+        p->heads = most.heads;
+        p->kv_heads = most.kv_heads;
+        p->ffn = most.ffn;
+    }
+    return OK;
+}
+
+static void copy_corner(real *to, size_t to_cols, const real *from, size_t rows, size_t cols)
+{
+    for (size_t r = 0; r < rows; r++)
+        memcpy(to + r * to_cols, from + r * cols, cols * sizeof *to);
+}
+
+static size_t largest(const struct model *a)
+{
+    size_t most = 1;
+    for (int l = 0; l < a->plan.n_layers; l++)
+        for (int j = 0; j < LINEAR_COUNT; j++) {
+            size_t n = a->layer[l].linear[j].rows * a->layer[l].linear[j].cols;
+            most = n > most ? n : most;
+        }
+    return most;
+}
+
+static enum status fill_linear(struct model *to, const struct model *from, const struct lora *lora, int l, int j, real *small, real *wide,
+                               struct err *err)
+{
+    const struct qmat *a = &from->layer[l].linear[j];
+    struct qmat *b = &to->layer[l].linear[j];
+    bool same = a->rows == b->rows && a->cols == b->cols;
+    TRY(stop_check(err));
+    export_merged(from, lora, l, (enum linear)j, small);
+    if (!same) {
+        memset(wide, 0, b->rows * b->cols * sizeof *wide);
+        copy_corner(wide, b->cols, small, a->rows, a->cols);
+    }
+    enum status status = quant_encode(b, same ? small : wide, false, err);
+    if (from->layer[l].bias[j])
+        memcpy(to->layer[l].bias[j], from->layer[l].bias[j], a->rows * sizeof(real));
+    char name[64];
+    plan_name(l, (enum linear)j, name);
+    return status == OK ? OK : err_prefix(err, status, "%s", name);
+}
+
+static enum status fill(struct model *to, const struct model *from, const struct lora *lora, struct err *err)
+{
+    size_t C = (size_t)from->config.hidden_size, V = (size_t)from->config.vocab_size;
+    real *small = malloc(largest(from) * sizeof *small), *wide = malloc(largest(to) * sizeof *wide);
+    enum status status = small && wide ? OK : err_set(err, ERR_MEMORY, "out of memory for the largest matrix");
+    quant_decode_rows(&from->embed, 0, V, to->embed.codes);
+    if (!from->config.tie_word_embeddings)
+        quant_decode_rows(&from->head, 0, V, to->head.codes);
+    memcpy(to->norm, from->norm, C * sizeof(real));
+    for (int l = 0; status == OK && l < from->plan.n_layers; l++) {
+        memcpy(to->layer[l].input_norm, from->layer[l].input_norm, C * sizeof(real));
+        memcpy(to->layer[l].post_norm, from->layer[l].post_norm, C * sizeof(real));
+        for (int j = 0; status == OK && j < LINEAR_COUNT; j++)
+            status = fill_linear(to, from, lora, l, j, small, wide, err);
+    }
+    free(small);
+    free(wide);
+    return status;
+}
+
+static enum status make_plan(struct plan *out, const struct model *from, const struct plan *plan, bool pad, struct err *err)
+{
+    TRY(plan ? plan_copy(out, plan, err) : plan_new(out, &from->config, FORMAT_F32, err));
+    for (int l = 0; l < out->n_layers; l++)
+        for (int j = 0; j < LINEAR_COUNT; j++)
+            out->layer[l].linear[j].rank = 0; /* merged */
+    return pad ? widen(out, err) : OK;
+}
+
+enum status convert_model(struct model *to, const struct model *from, const struct lora *lora, const struct plan *plan, bool pad,
+                          struct arena *arena, struct err *err)
+{
+    struct plan made = {0};
+    enum status status = make_plan(&made, from, plan, pad, err);
+    if (status == OK)
+        status = model_shape(to, &from->config, &made, err);
+    plan_free(&made);
+    TRY(status);
+    model_place(to, FORMAT_F32, arena);
+    TRY(arena_commit(arena, "converted weights", err));
+    model_place(to, FORMAT_F32, arena);
+    return fill(to, from, lora, err);
+}

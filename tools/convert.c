@@ -1,0 +1,127 @@
+/* convert.c: the roof of conversion between containers and formats. */
+#include "base/file.h"
+#include "convert.h"
+#include "export.h"
+#include "inference.h"
+#include "tools/roof.h"
+#include "veneer.h"
+
+static const char usage[] =
+    "usage: convert IN OUT [--format hf|gguf] [--dtype f32|f16|bf16|PLAN] [--adapter DIR [--merge]] [--pad]\n"
+    "\n"
+    "IN: a Hugging Face folder, a .gguf file, the model/ folder that train wrote, or a llama2.c .bin.\n"
+    "OUT: a folder (hf) or a .gguf file; the format is told by its name unless --format says it.\n"
+    "\n"
+    "  --dtype D      floats in D; a plan file gives each linear its own format; without it the formats stay as they are\n"
+    "  --adapter DIR  a PEFT adapter; a GGUF always has it merged, a folder needs --merge\n"
+    "  --merge        W + s B A into the weights\n"
+    "  --pad          pruned layers get zeros up to the widest one: loads wherever one width for all is expected\n"
+    "  --threads N, --quiet, --help, --version\n"
+    "\n"
+    "exit: 0 done, 1 failed, 2 wrong usage or input, 3 not enough memory, 75 stopped\n";
+
+struct options {
+    const char *in, *out, *format, *dtype, *adapter;
+    bool merge, pad, quiet;
+    long long threads;
+};
+
+static enum status parse(int argc, char **argv, struct options *o, struct err *err)
+{
+    for (int i = 1; i < argc; i++) {
+        const char *value = "";
+        if (roof_option(argc, argv, &i, "--format", &value))
+            o->format = value;
+        else if (roof_option(argc, argv, &i, "--dtype", &value))
+            o->dtype = value;
+        else if (roof_option(argc, argv, &i, "--adapter", &value))
+            o->adapter = value;
+        else if (roof_option(argc, argv, &i, "--threads", &value))
+            TRY(roof_int("--threads", value, 0, 1024, &o->threads, err));
+        else if (strcmp(argv[i], "--merge") == 0)
+            o->merge = true;
+        else if (strcmp(argv[i], "--pad") == 0)
+            o->pad = true;
+        else if (strcmp(argv[i], "--quiet") == 0)
+            o->quiet = true;
+        else if (argv[i][0] == '-' || o->out)
+            return err_set(err, ERR_INPUT, "'%s' is %s; --help lists what there is", argv[i], o->out ? "one name too many" : "no option");
+        else if (o->in)
+            o->out = argv[i];
+        else
+            o->in = argv[i];
+        if (!value)
+            return err_set(err, ERR_INPUT, "%s without a value", argv[i]);
+    }
+    if (!o->in || !o->out)
+        return err_set(err, ERR_INPUT, "want IN and OUT; --help says how");
+    size_t n = strlen(o->out);
+    if (!o->format)
+        o->format = n > 5 && strcmp(o->out + n - 5, ".gguf") == 0 ? "gguf" : "hf";
+    if (strcmp(o->format, "hf") != 0 && strcmp(o->format, "gguf") != 0)
+        return err_set(err, ERR_INPUT, "--format %s, want hf or gguf", o->format);
+    if (o->adapter && !o->merge && strcmp(o->format, "hf") == 0)
+        return err_set(err, ERR_INPUT, "an adapter goes into a folder only with --merge; without it the folder and the adapter stay two things");
+    if (path_same(o->in, o->out))
+        return err_set(err, ERR_INPUT, "%s and %s are the same: an input is never overwritten", o->in, o->out);
+    return OK;
+}
+
+/* --dtype: one float format for all, or a plan file. */
+static enum status read_plan(const struct options *o, const struct inference *in, struct plan *plan, struct err *err)
+{
+    enum format format;
+    char *text;
+    size_t n;
+    if (!o->dtype)
+        return plan_copy(plan, &in->plan, err);
+    if (format_parse(o->dtype, &format, err) == OK)
+        return plan_new(plan, &in->model.config, format, err);
+    TRY(file_read(o->dtype, 1 << 24, &text, &n, err));
+    enum status status = plan_parse(plan, &in->model.config, text, o->dtype, err);
+    free(text);
+    return status;
+}
+
+static enum status convert(const struct options *o, struct inference *in, struct err *err)
+{
+    struct plan plan = {0};
+    struct model model = {0};
+    struct arena arena = {0};
+    const char *floats = o->dtype && (strcmp(o->dtype, "bf16") == 0 || strcmp(o->dtype, "f16") == 0) ? o->dtype : "f32";
+    enum status status = read_plan(o, in, &plan, err);
+    if (status == OK)
+        status = convert_model(&model, &in->model, inference_lora(in), &plan, o->pad, &arena, err);
+    if (status == OK && strcmp(o->format, "gguf") == 0)
+        status = export_gguf(o->out, &model, NULL, in->tokenizer, "veneer", err);
+    else if (status == OK)
+        status = export_folder(o->out, &model, in->tokenizer, NULL, floats, err);
+    if (status == OK && !o->quiet)
+        fprintf(stderr, "written: %s (%llu parameters)\n", o->out, (unsigned long long)plan_parameters(&model.plan, &model.config));
+    model_free(&model);
+    plan_free(&plan);
+    arena_free(&arena);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = {0};
+    struct inference in;
+    struct err err = {{0}};
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+            return fputs(usage, stdout) < 0;
+        if (strcmp(argv[i], "--version") == 0)
+            return printf("veneer %s\n", veneer_version()) < 0;
+    }
+    stop_install();
+    enum status status = parse(argc, argv, &o, &err);
+    if (status != OK)
+        return roof_fail("convert", status, &err);
+    status = inference_open(&in, o.in, o.adapter, (int)o.threads, &err);
+    if (status == OK)
+        status = convert(&o, &in, &err);
+    inference_close(&in);
+    return status == OK ? 0 : roof_fail("convert", status, &err);
+}
