@@ -27,8 +27,8 @@ struct finetune_options {
 
 struct finetune_point {
     int64_t step; /* from 1 */
-    double loss;  /* nats a label token, before the update */
-    double norm;  /* gradient norm before clipping */
+    double loss;  /* nats a label token, before the update; NaN where it was not finite */
+    double norm;  /* gradient norm before clipping; NaN: the step was skipped */
     double rate;
     int64_t tokens; /* rows of the step */
 };
@@ -40,7 +40,7 @@ struct finetune {
     uint32_t *order;                      /* [dataset n] */
     struct finetune_point *curve;         /* [max_steps] */
     size_t max_rows, max_segments, max_steps, n_curve;
-    int64_t skipped;                      /* steps whose gradient was not finite */
+    int64_t skipped;                      /* steps whose loss or gradient was not finite: parameters, moments, schedule stay */
 };
 
 /* Optimizer steps for max_steps or num_epochs over a dataset of n examples. */
@@ -58,8 +58,10 @@ struct finetune_target {
     real *p, *m, *v;            /* full training: [grads->n] */
 };
 
-/* steps optimizer steps from the target's present values; m and v start at 0 unless a checkpoint of the same run is found.
- * ERR_DIVERGED: the watchdog's sentence.  ERR_STOPPED: saved into checkpoint_dir when there is one. */
+/* `steps` optimizer steps from the target's present values; m and v start at 0 unless checkpoint_dir holds a checkpoint of the same run
+ * (the same start, data, plan and options), from which it goes on to the same bits.  Allocates nothing inside a step.
+ * ERR_DIVERGED: five steps in a row were not finite, or the median of the last eight finite losses is above three times that of the
+ * first eight.  ERR_STOPPED: a signal; the last finished step is saved into checkpoint_dir when there is one. */
 enum status finetune_run(struct finetune *finetune, struct model_run *run, const struct model *model,
                          struct finetune_target *target, const struct dataset *dataset, int64_t steps,
                          const struct finetune_options *options, struct err *err);
