@@ -1,0 +1,251 @@
+/* generate.c: decoding with a cache, sampling, characters, chat forms. */
+#include "generate.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- sampling ---- */
+
+static int32_t first_largest(const real *logits, size_t V)
+{
+    size_t best = 0;
+    for (size_t v = 1; v < V; v++)
+        if (logits[v] > logits[best])
+            best = v;
+    return (int32_t)best;
+}
+
+static int by_logit(const void *a, const void *b)
+{
+    const struct candidate *x = a, *y = b;
+    if (x->logit != y->logit)
+        return x->logit > y->logit ? -1 : 1;
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+/* Candidates with their probabilities, likeliest first.  Those that no nucleus can reach (all others together hold top_p without them) are
+ * left out before sorting. */
+static size_t rank(struct sampler *s, const real *logits, size_t V)
+{
+    double largest = (double)logits[first_largest(logits, V)], sum = 0;
+    for (size_t v = 0; v < V; v++)
+        sum += exp(((double)logits[v] - largest) / s->temperature);
+    double least = s->top_p < 1 && V > 1 ? (1 - s->top_p) / (double)(V - 1) : 0;
+    size_t n = 0;
+    for (size_t v = 0; v < V; v++) {
+        double p = exp(((double)logits[v] - largest) / s->temperature) / sum;
+        if (p >= least)
+            s->candidate[n++] = (struct candidate){.id = (int32_t)v, .logit = (float)logits[v], .p = p};
+    }
+    qsort(s->candidate, n, sizeof *s->candidate, by_logit);
+    return n;
+}
+
+int32_t sampler_next(struct sampler *s, const real *logits, size_t V)
+{
+    if (!(s->temperature > 0))
+        return first_largest(logits, V);
+    size_t n = rank(s, logits, V), kept = 0;
+    if (s->top_k > 0 && (size_t)s->top_k < n)
+        n = (size_t)s->top_k;
+    double all = 0, nucleus = 0;
+    for (size_t i = 0; i < n; i++)
+        all += s->candidate[i].p;
+    while (kept < n && (kept == 0 || nucleus < s->top_p * all))
+        nucleus += s->candidate[kept++].p;
+    double u = rng_uniform(&s->rng) * nucleus;
+    for (size_t i = 0; i + 1 < kept; i++) {
+        u -= s->candidate[i].p;
+        if (u < 0)
+            return s->candidate[i].id;
+    }
+    return kept ? s->candidate[kept - 1].id : first_largest(logits, V);
+}
+
+/* ---- a running generation ---- */
+
+enum { PROMPT_ROWS = 128 }; /* rows of a prompt at once */
+
+static enum status place(struct generator *g, size_t context, struct err *err)
+{
+    size_t V = (size_t)g->model->config.vocab_size;
+    g->run.max_n = context < PROMPT_ROWS ? context : PROMPT_ROWS;
+    g->ops.scratch_n = model_scratch_size(g->model, g->ops.ops, context);
+    g->ops.scratch = arena_take(&g->memory, g->ops.scratch_n * (size_t)g->ops.threads, sizeof(real));
+    g->logits = arena_take(&g->memory, V, sizeof(real));
+    g->sampler.candidate = arena_take(&g->memory, V, sizeof *g->sampler.candidate);
+    kv_cache_place(&g->cache, g->model, context, &g->memory);
+    return model_run_place(&g->run, g->model, g->lora, &g->memory, err);
+}
+
+static int32_t largest_rank(const struct lora *lora)
+{
+    int32_t most = 0;
+    for (int l = 0; lora && l < lora->n_layers; l++)
+        for (int j = 0; j < LINEAR_COUNT; j++)
+            most = lora->adapter[l][j].r > most ? lora->adapter[l][j].r : most;
+    return most;
+}
+
+enum status generator_open(struct generator *g, const struct model *model, const struct lora *lora, size_t context, int threads,
+                           struct err *err)
+{
+    memset(g, 0, sizeof *g);
+    g->model = model;
+    g->lora = lora;
+    g->ops = (struct ops_context){.ops = cpu_ops(false), .threads = threads};
+    g->run = (struct model_run){.ops = &g->ops, .max_rank = (size_t)largest_rank(lora)};
+    g->sampler = (struct sampler){.top_p = 1, .rng = {.stream = RNG_SAMPLE}};
+    TRY(place(g, context, err));
+    TRY(arena_commit(&g->memory, "the context", err));
+    return place(g, context, err);
+}
+
+void generator_close(struct generator *g)
+{
+    arena_free(&g->memory);
+    memset(g, 0, sizeof *g);
+}
+
+enum status generator_feed(struct generator *g, const int32_t *tokens, size_t n, struct err *err)
+{
+    int32_t V = g->model->config.vocab_size;
+    for (size_t i = 0; i < n; i++)
+        if (tokens[i] < 0 || tokens[i] >= V)
+            return err_set(err, ERR_INPUT, "token %d, the model has 0 to %d", tokens[i], V - 1);
+    while (n > 0) {
+        size_t rows = n < g->run.max_n ? n : g->run.max_n;
+        TRY(model_decode(&g->run, g->model, g->lora, &g->cache, tokens, rows, g->logits, err));
+        tokens += rows;
+        n -= rows;
+    }
+    return OK;
+}
+
+int32_t generator_sample(struct generator *g)
+{
+    return sampler_next(&g->sampler, g->logits, (size_t)g->model->config.vocab_size);
+}
+
+bool generator_is_end(const struct generator *g, int32_t token)
+{
+    const struct model_config *c = &g->model->config;
+    for (int32_t i = 0; i < c->n_eos; i++)
+        if (token == c->eos_token_id[i])
+            return true;
+    return false;
+}
+
+static double matrix_bytes(const struct qmat *W)
+{
+    return (double)quant_bytes(W->format, W->block, W->double_quant, W->rows, W->cols);
+}
+
+double generator_weight_bytes(const struct model *model)
+{
+    double C = (double)model->config.hidden_size, n = matrix_bytes(&model->head) + C * sizeof(real);
+    for (int l = 0; l < model->plan.n_layers; l++) {
+        n += 2 * C * sizeof(real);
+        for (int j = 0; j < LINEAR_COUNT; j++)
+            n += matrix_bytes(&model->layer[l].linear[j]);
+    }
+    return n + matrix_bytes(&model->embed) / (double)model->embed.rows;
+}
+
+/* ---- text as it is made ---- */
+
+enum { LOOK_BACK = 6, MOST_HELD = 8 }; /* tokens */
+
+enum status text_stream_start(struct text_stream *s, const struct tokenizer *tokenizer, const int32_t *ids, size_t n, struct err *err)
+{
+    s->tokenizer = tokenizer;
+    s->ids.n = 0;
+    for (size_t i = n > LOOK_BACK ? n - LOOK_BACK : 0; i < n; i++)
+        TRY(tokens_push(&s->ids, ids[i], err));
+    s->known = 0;
+    s->shown = s->ids.n;
+    return OK;
+}
+
+/* Decodes from `known` on, once up to what was shown and once to the end: the difference is new.  Alone, the new tokens would lose the space
+ * that the first piece of a text drops. */
+static enum status show(struct text_stream *s, bool all, struct text *out, struct err *err)
+{
+    static const char broken[] = "\xEF\xBF\xBD";
+    char *before = NULL, *after = NULL;
+    size_t n_before, n_after, held = s->ids.n - s->shown;
+    const int32_t *ids = s->ids.id + s->known;
+    enum status status = tokenizer_decode(s->tokenizer, ids, s->shown - s->known, &before, &n_before, err);
+    if (status == OK)
+        status = tokenizer_decode(s->tokenizer, ids, s->ids.n - s->known, &after, &n_after, err);
+    if (status == OK && n_after > n_before) {
+        bool complete = n_after < 3 || memcmp(after + n_after - 3, broken, 3) != 0;
+        if (complete || all || held >= MOST_HELD) {
+            text_add(out, after + n_before, n_after - n_before);
+            s->known = s->shown;
+            s->shown = s->ids.n;
+        }
+    }
+    free(before);
+    free(after);
+    return status == OK && out->failed ? err_set(err, ERR_MEMORY, "out of memory for text") : status;
+}
+
+enum status text_stream_add(struct text_stream *s, int32_t id, struct text *out, struct err *err)
+{
+    TRY(tokens_push(&s->ids, id, err));
+    return show(s, false, out, err);
+}
+
+enum status text_stream_end(struct text_stream *s, struct text *out, struct err *err)
+{
+    return s->ids.n > s->shown ? show(s, true, out, err) : OK;
+}
+
+void text_stream_free(struct text_stream *s)
+{
+    tokens_free(&s->ids);
+    memset(s, 0, sizeof *s);
+}
+
+/* ---- chat ---- */
+
+struct chat_form {
+    const char *mark;                  /* found in the template */
+    const char *opening;               /* before the first turn */
+    const char *before, *after;        /* around the user's words, up to where the answer begins */
+    const char *closing;               /* before a later turn: what ends the answer before it */
+};
+
+/* Forms of chat that models were tuned with; their templates say the same in Jinja. */
+static const struct chat_form forms[] = {
+    {"named SmolLM", "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n",
+     "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>\n"},
+    {"<|im_start|>", "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n", "<|im_start|>user\n",
+     "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>\n"},
+    {"<|start_header_id|>", "", "<|start_header_id|>user<|end_header_id|>\n\n",
+     "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>"},
+    {"[INST]", "", "[INST] ", " [/INST]", "</s>"},
+    {"<|user|>", "", "<|user|>\n", "</s>\n<|assistant|>\n", "</s>\n"},
+    {"ASSISTANT:",
+     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite "
+     "answers to the user's questions. ",
+     "USER: ", " ASSISTANT:", "</s>"},
+};
+
+enum status chat_turn(const char *chat_template, const char *user, bool first, struct text *out, struct err *err)
+{
+    for (size_t i = 0; chat_template && i < sizeof forms / sizeof *forms; i++) {
+        const struct chat_form *form = &forms[i];
+        if (!strstr(chat_template, form->mark))
+            continue;
+        text_puts(out, first ? form->opening : form->closing);
+        text_puts(out, form->before);
+        text_puts(out, user);
+        text_puts(out, form->after);
+        return out->failed ? err_set(err, ERR_MEMORY, "out of memory for a turn") : OK;
+    }
+    return err_set(err, ERR_INPUT, chat_template ? "the model's chat template is of no known form; use --prompt"
+                                                 : "the model has no chat template; use --prompt");
+}

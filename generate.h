@@ -1,0 +1,86 @@
+/* generate.h: text from a model, token by token: the prompt in pieces, sampling, whole UTF-8 characters.
+ *
+ * What it is not: it reads no command line and prints nothing.
+ * Sampling: temperature, then the top_k likeliest, then the nucleus of top_p (Holtzman et al. 2019, arXiv:1904.09751). */
+#ifndef VENEER_GENERATE_H
+#define VENEER_GENERATE_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "base/rng.h"
+#include "base/text.h"
+#include "io/tokenizer.h"
+#include "model.h"
+
+/* ---- sampling ---- */
+
+struct candidate {
+    int32_t id;
+    float logit;
+    double p;
+};
+
+struct sampler {
+    double temperature; /* 0: the first largest logit */
+    int32_t top_k;      /* 0: all */
+    double top_p;       /* 1: all */
+    struct rng rng;     /* stream RNG_SAMPLE */
+    struct candidate *candidate; /* [V], scratch */
+};
+
+/* The next token for logits[V]; equal logits rank by id. */
+int32_t sampler_next(struct sampler *sampler, const real *logits, size_t V);
+
+/* ---- a running generation ---- */
+
+struct generator {
+    const struct model *model;
+    const struct lora *lora; /* NULL: none */
+    struct ops_context ops;
+    struct model_run run;
+    struct kv_cache cache;
+    struct sampler sampler;
+    real *logits; /* [V] after the last token that was fed */
+    struct arena memory;
+};
+
+/* Takes the memory for a context of `context` tokens.  model and lora are borrowed. */
+enum status generator_open(struct generator *generator, const struct model *model, const struct lora *lora, size_t context, int threads,
+                           struct err *err);
+void generator_close(struct generator *generator); /* a zeroed one is fine */
+/* The context grows by n tokens; logits are those of the last one.  ERR_INPUT when it is full. */
+enum status generator_feed(struct generator *generator, const int32_t *tokens, size_t n, struct err *err);
+/* The next token, not fed yet. */
+int32_t generator_sample(struct generator *generator);
+/* The token ends a text: one of the model's eos_token_id. */
+bool generator_is_end(const struct generator *generator, int32_t token);
+/* Bytes of weights that one decoded token reads: linears, head, norms; one row of an embedding of its own. */
+double generator_weight_bytes(const struct model *model);
+
+/* ---- text as it is made ---- */
+
+/* The text of tokens one after the other, in whole characters.  Bytes of a character may come in several tokens. */
+struct text_stream {
+    const struct tokenizer *tokenizer; /* borrowed */
+    struct tokens ids;
+    size_t shown, known; /* tokens whose text has been handed out; where decoding starts, for the spaces between pieces */
+};
+
+/* What comes continues these tokens (a prompt), whose own text is not handed out.  text_stream_free in any case. */
+enum status text_stream_start(struct text_stream *stream, const struct tokenizer *tokenizer, const int32_t *ids, size_t n, struct err *err);
+/* Appends to out what the token completes. */
+enum status text_stream_add(struct text_stream *stream, int32_t id, struct text *out, struct err *err);
+/* Appends what is still held; an incomplete character is U+FFFD. */
+enum status text_stream_end(struct text_stream *stream, struct text *out, struct err *err);
+void text_stream_free(struct text_stream *stream); /* a zeroed one is fine */
+
+/* ---- chat ---- */
+
+/* Text of one user turn in the form that a chat template asks for, with what opens the assistant's answer.  Known by their marks:
+ * ChatML, Llama 3, Llama 2, Zephyr, Vicuna; first: the conversation begins.  ERR_INPUT when template is NULL or none of these. */
+enum status chat_turn(const char *chat_template, const char *user, bool first, struct text *out, struct err *err);
+
+#endif
