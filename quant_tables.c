@@ -70,6 +70,14 @@ static void fill_nf8(float table[256])
     qsort(table, 256, sizeof *table, by_value);
 }
 
+/* Point k of `steps` even ones from 0.1 to 1, from the nearer end, a single-precision step with one rounding: the reference's arithmetic,
+ * since decoded values follow the table's last bit. */
+static float even_point(int k, int steps)
+{
+    double step = (double)((1.0f - 0.1f) / (float)(steps - 1));
+    return (float)(k < steps / 2 ? (double)0.1f + step * k : 1 - step * (steps - k - 1));
+}
+
 /* For each of 7 decades the midpoints of an even division of [0.1, 1], twice as many each time; then 0 and 1. */
 static void fill_dynamic(float table[256], bool is_signed)
 {
@@ -77,10 +85,10 @@ static void fill_dynamic(float table[256], bool is_signed)
     for (int i = 0; i < 7; i++) {
         int items = is_signed ? 1 << i : 1 << (i + 1);
         for (int k = 0; k < items; k++) {
-            double a = 0.1 + 0.9 * k / items, b = 0.1 + 0.9 * (k + 1) / items, x = 0.5 * (a + b) * pow(10, i - 6);
-            table[n++] = (float)x;
+            float middle = (even_point(k, items + 1) + even_point(k + 1, items + 1)) / 2, x = (float)pow(10, i - 6) * middle;
+            table[n++] = x;
             if (is_signed)
-                table[n++] = (float)-x;
+                table[n++] = -x;
         }
     }
     table[n++] = 0;
