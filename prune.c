@@ -118,6 +118,11 @@ static enum status solve_widths(struct widths *w, const struct model_config *c, 
                                 double *group_ratio, struct err *err)
 {
     double target = (1 - o->ratio) * (double)original, low = 0, high = 1;
+    if (o->group_ratio > 0) {
+        widths_at(w, c, o, o->group_ratio);
+        *group_ratio = o->group_ratio;
+        return OK;
+    }
     widths_at(w, c, o, 1);
     if ((double)all_parameters(c, w->kv, w->ffn) > target)
         return unreachable(c, w, o->ratio, original, err);

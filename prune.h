@@ -22,6 +22,7 @@ struct prune_options {
     bool interleaved_folding;   /* LLM-Pruner's GQA folding, for comparison only */
     int32_t attention_start, attention_end, mlp_start, mlp_end; /* layers [start, end); -1: by depth */
     double ratio;               /* share of all parameters to remove */
+    double group_ratio;         /* above 0: LLM-Pruner's own ratio, of the channels of each pruned layer, instead */
     int32_t ffn_multiple;
     bool global;
     uint64_t seed;
