@@ -65,10 +65,11 @@ static void start_random(real *A, real *B, size_t out, size_t in, int32_t r, con
 
 /* ---- starts from a singular value decomposition ---- */
 
-/* E[out, in] (destroyed) -> B = U_r sqrt(S_r / s), A = sqrt(S_r / s) V_r: the best s B A of rank r for E (Eckart-Young). */
+/* In double precision: a quantization error has a flat spectrum, so its leading vectors are ill-conditioned.
+ * E[out, in] (destroyed) -> B = U_r sqrt(S_r / s), A = sqrt(S_r / s) V_r: the best s B A of rank r for E (Eckart-Young). */
 struct svd_space {
-    float *E, *U, *S, *Vt; /* [out, in], [out, k], [k], [k, in] */
-    float *Y, *Q;          /* randomised: [out, p], [p, in] */
+    double *E, *U, *S, *Vt; /* [out, in], [out, k], [k], [k, in] */
+    double *Y, *Q;         /* randomised: [out, p], [p, in] */
 };
 
 static size_t smaller(size_t a, size_t b)
@@ -108,7 +109,7 @@ static void space_close(struct svd_space *w)
 static void factors(real *A, real *B, const struct svd_space *w, size_t out, size_t in, size_t k, int32_t r, real s)
 {
     for (size_t i = 0; i < (size_t)r; i++) {
-        float root = sqrtf(w->S[i] / (float)s);
+        double root = sqrt(w->S[i] / (double)s);
         for (size_t c = 0; c < in; c++)
             A[i * in + c] = (real)(root * w->Vt[i * in + c]);
         for (size_t o = 0; o < out; o++)
@@ -117,40 +118,40 @@ static void factors(real *A, real *B, const struct svd_space *w, size_t out, siz
 }
 
 /* Modified Gram-Schmidt, twice, on the p columns of Y[n, p]: enough for a basis. */
-static void orthonormalise(float *Y, size_t n, size_t p)
+static void orthonormalise(double *Y, size_t n, size_t p)
 {
     for (int pass = 0; pass < 2; pass++)
         for (size_t j = 0; j < p; j++) {
             for (size_t i = 0; i < j; i++) {
                 double dot = 0;
                 for (size_t r = 0; r < n; r++)
-                    dot += (double)Y[r * p + i] * (double)Y[r * p + j];
+                    dot += Y[r * p + i] * Y[r * p + j];
                 for (size_t r = 0; r < n; r++)
-                    Y[r * p + j] -= (float)dot * Y[r * p + i];
+                    Y[r * p + j] -= dot * Y[r * p + i];
             }
             double norm = 0;
             for (size_t r = 0; r < n; r++)
-                norm += (double)Y[r * p + j] * (double)Y[r * p + j];
-            float inv = norm > 0 ? (float)(1 / sqrt(norm)) : 0;
+                norm += Y[r * p + j] * Y[r * p + j];
+            double inv = norm > 0 ? 1 / sqrt(norm) : 0;
             for (size_t r = 0; r < n; r++)
                 Y[r * p + j] *= inv;
         }
 }
 
 /* y[out, p] = E z^T for z[p, in];  z[p, in] = y^T E. */
-static void times(float *y, const float *E, const float *z, size_t out, size_t in, size_t p)
+static void times(double *y, const double *E, const double *z, size_t out, size_t in, size_t p)
 {
 #pragma omp parallel for
     for (size_t o = 0; o < out; o++)
         for (size_t j = 0; j < p; j++) {
-            float sum = 0;
+            double sum = 0;
             for (size_t c = 0; c < in; c++)
                 sum += E[o * in + c] * z[j * in + c];
             y[o * p + j] = sum;
         }
 }
 
-static void times_transposed(float *z, const float *E, const float *y, size_t out, size_t in, size_t p)
+static void times_transposed(double *z, const double *E, const double *y, size_t out, size_t in, size_t p)
 {
 #pragma omp parallel for
     for (size_t j = 0; j < p; j++) {
@@ -169,13 +170,13 @@ static enum status svd_randomised(struct svd_space *w, size_t out, size_t in, si
     struct rng rng = {.seed = o->seed, .stream = RNG_SVD, .step = o->step};
     w->Y = malloc(out * p * sizeof *w->Y);
     w->Q = malloc(p * in * sizeof *w->Q);
-    float *small = malloc(p * p * sizeof *small);
+    double *small = malloc(p * p * sizeof *small);
     if (!w->Y || !w->Q || !small) {
         free(small);
         return err_set(err, ERR_MEMORY, "out of memory for the SVD of %zu x %zu", out, in);
     }
     for (size_t i = 0; i < p * in; i++)
-        w->Q[i] = (float)rng_normal(&rng);
+        w->Q[i] = rng_normal(&rng);
     times(w->Y, w->E, w->Q, out, in, p);
     for (int k = 0; k < o->pissa_niter; k++) {
         orthonormalise(w->Y, out, p);
@@ -184,10 +185,10 @@ static enum status svd_randomised(struct svd_space *w, size_t out, size_t in, si
     }
     orthonormalise(w->Y, out, p);
     times_transposed(w->Q, w->E, w->Y, out, in, p);
-    enum status status = linalg_svd_f32(w->Q, p, in, small, w->S, w->Vt, err); /* Q^T E = small S Vt, U = Y small */
+    enum status status = linalg_svd(w->Q, p, in, small, w->S, w->Vt, err); /* Q^T E = small S Vt, U = Y small */
     for (size_t r = 0; status == OK && r < out; r++)
         for (size_t j = 0; j < p; j++) {
-            float sum = 0;
+            double sum = 0;
             for (size_t i = 0; i < p; i++)
                 sum += w->Y[r * p + i] * small[i * p + j];
             w->U[r * p + j] = sum;
@@ -204,7 +205,7 @@ static enum status best_factors(struct svd_space *w, real *A, real *B, size_t ou
         TRY(svd_randomised(w, out, in, p, o, err));
         k = p;
     } else {
-        TRY(linalg_svd_f32(w->E, out, in, w->U, w->S, w->Vt, err));
+        TRY(linalg_svd(w->E, out, in, w->U, w->S, w->Vt, err));
     }
     factors(A, B, w, out, in, k, r, s);
     return OK;
@@ -237,7 +238,7 @@ static enum status start_loftq(struct qmat *q, real *A, real *B, const real *W, 
         TRY(quant_encode(q, temp, false, err));
         quant_decode_rows(q, 0, out, temp);
         for (size_t i = 0; i < out * in; i++)
-            w->E[i] = (float)(W[i] - temp[i]);
+            w->E[i] = (double)W[i] - (double)temp[i];
         TRY(best_factors(w, A, B, out, in, r, s, o, err));
     }
     return OK;
@@ -249,7 +250,7 @@ static enum status start_pissa(struct qmat *q, real *A, real *B, const real *W, 
 {
     size_t out = q->rows, in = q->cols;
     for (size_t i = 0; i < out * in; i++)
-        w->E[i] = (float)W[i];
+        w->E[i] = (double)W[i];
     TRY(best_factors(w, A, B, out, in, r, s, o, err));
     residual(temp, W, A, B, out, in, r, s);
     return quant_encode(q, temp, false, err);
@@ -281,7 +282,7 @@ size_t lora_start_bytes(size_t out, size_t in, const struct lora_init_options *o
         return 0;
     size_t k = smaller(out, in);
     /* E, U, Vt, a real copy, and gesdd's own workspace of about 4 k^2 + 7 k with its copy of U or V */
-    return (out * in + out * k + k * in + 4 * k * k + 8 * k) * sizeof(float) + out * in * sizeof(real);
+    return (out * in + out * k + k * in + 4 * k * k + 8 * k) * sizeof(double) + out * in * sizeof(real);
 }
 
 void lora_merge(real *W, const struct adapter *a)
