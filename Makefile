@@ -40,8 +40,10 @@ generate evaluate convert: %: $(B)/tools/%
 $(PROGRAMS):
 	cp $< $@
 
-# Chosen at run time: the rest of the program runs on any machine.
-flags_cpu/vector_avx2 := $(if $(filter x86_64,$(shell uname -m)),-mavx2 -mfma -mf16c -mbmi2)
+# vector_avx2 is chosen at run time: the rest of the program runs on any machine.  -fno-trapping-math changes no value, only
+# exception flags that nobody reads; without it a loop with a clamp stays scalar.
+flags_cpu/vector      := -fno-trapping-math
+flags_cpu/vector_avx2 := -fno-trapping-math $(if $(filter x86_64,$(shell uname -m)),-mavx2 -mfma -mf16c -mbmi2)
 
 $(B)/%.o: %.c
 	@mkdir -p $(@D)

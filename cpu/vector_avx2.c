@@ -1,5 +1,5 @@
-/* vector_avx2.c: vector.c compiled for AVX2, and by hand what a compiler does not find: the decoding of nf4, fp4 and int8 and eight
- * Philox blocks at once.
+/* vector_avx2.c: vector.c compiled for AVX2, and by hand what a compiler does not find: the decoding of nf4, fp4 and int8 and
+ * sixteen Philox blocks at once.
  *
  * Only built with -mavx2 -mfma -mf16c (Makefile), only called when the machine has them.  Products and sums stay separate (no
  * contraction), so a decoded weight has the bits that quant.c gives. */
@@ -100,31 +100,40 @@ static inline void multiply(__m256i a, __m256i m, __m256i *high, __m256i *low)
     *high = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
 }
 
-static void philox_avx2(const struct vector_dropout *d, uint64_t first, uint32_t bits[32])
+struct lanes {
+    __m256i c0, c1, c2, c3; /* word w of eight counters */
+};
+
+static inline void philox_start(struct lanes *l, const struct vector_dropout *d, uint64_t first)
 {
     uint32_t lo[8], hi[8];
     for (uint32_t b = 0; b < 8; b++) {
         lo[b] = (uint32_t)(first + b);
         hi[b] = (uint32_t)((first + b) >> 32);
     }
-    __m256i c0 = _mm256_loadu_si256((const __m256i *)(const void *)lo), c1 = _mm256_loadu_si256((const __m256i *)(const void *)hi);
-    __m256i c2 = _mm256_set1_epi32((int32_t)d->step), c3 = _mm256_set1_epi32(RNG_DROPOUT);
+    l->c0 = _mm256_loadu_si256((const __m256i *)(const void *)lo);
+    l->c1 = _mm256_loadu_si256((const __m256i *)(const void *)hi);
+    l->c2 = _mm256_set1_epi32((int32_t)d->step);
+    l->c3 = _mm256_set1_epi32(RNG_DROPOUT);
+}
+
+static inline void philox_round(struct lanes *l, __m256i k0, __m256i k1)
+{
     const __m256i m0 = _mm256_set1_epi32((int32_t)0xD2511F53u), m1 = _mm256_set1_epi32((int32_t)0xCD9E8D57u);
-    uint32_t k0 = (uint32_t)d->seed, k1 = (uint32_t)(d->seed >> 32);
-    for (int round = 0; round < 10; round++) {
-        __m256i h0, l0, h1, l1;
-        multiply(c0, m0, &h0, &l0);
-        multiply(c2, m1, &h1, &l1);
-        c0 = _mm256_xor_si256(_mm256_xor_si256(h1, c1), _mm256_set1_epi32((int32_t)k0));
-        c2 = _mm256_xor_si256(_mm256_xor_si256(h0, c3), _mm256_set1_epi32((int32_t)k1));
-        c1 = l1;
-        c3 = l0;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-    }
-    /* from word w of block b to block b, word w: a 4 x 8 transpose */
-    __m256i a = _mm256_unpacklo_epi32(c0, c1), b = _mm256_unpackhi_epi32(c0, c1);
-    __m256i e = _mm256_unpacklo_epi32(c2, c3), f = _mm256_unpackhi_epi32(c2, c3);
+    __m256i h0, l0, h1, l1;
+    multiply(l->c0, m0, &h0, &l0);
+    multiply(l->c2, m1, &h1, &l1);
+    l->c0 = _mm256_xor_si256(_mm256_xor_si256(h1, l->c1), k0);
+    l->c2 = _mm256_xor_si256(_mm256_xor_si256(h0, l->c3), k1);
+    l->c1 = l1;
+    l->c3 = l0;
+}
+
+/* From word w of block b to block b, word w: a 4 x 8 transpose. */
+static inline void philox_store(const struct lanes *l, uint32_t bits[32])
+{
+    __m256i a = _mm256_unpacklo_epi32(l->c0, l->c1), b = _mm256_unpackhi_epi32(l->c0, l->c1);
+    __m256i e = _mm256_unpacklo_epi32(l->c2, l->c3), f = _mm256_unpackhi_epi32(l->c2, l->c3);
     __m256i p = _mm256_unpacklo_epi64(a, e), q = _mm256_unpackhi_epi64(a, e); /* blocks 0 and 4, 1 and 5 */
     __m256i r = _mm256_unpacklo_epi64(b, f), s = _mm256_unpackhi_epi64(b, f); /* blocks 2 and 6, 3 and 7 */
     __m256i *to = (__m256i *)(void *)bits;
@@ -132,6 +141,24 @@ static void philox_avx2(const struct vector_dropout *d, uint64_t first, uint32_t
     _mm256_storeu_si256(to + 1, _mm256_permute2x128_si256(r, s, 0x20));
     _mm256_storeu_si256(to + 2, _mm256_permute2x128_si256(p, q, 0x31));
     _mm256_storeu_si256(to + 3, _mm256_permute2x128_si256(r, s, 0x31));
+}
+
+/* Two sets of eight blocks side by side: a round waits for its multiplications, the other set fills the wait. */
+static void philox_avx2(const struct vector_dropout *d, uint64_t first, uint32_t bits[64])
+{
+    struct lanes a, b;
+    philox_start(&a, d, first);
+    philox_start(&b, d, first + 8);
+    uint32_t k0 = (uint32_t)d->seed, k1 = (uint32_t)(d->seed >> 32);
+    for (int round = 0; round < 10; round++) {
+        __m256i key0 = _mm256_set1_epi32((int32_t)k0), key1 = _mm256_set1_epi32((int32_t)k1);
+        philox_round(&a, key0, key1);
+        philox_round(&b, key0, key1);
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    philox_store(&a, bits);
+    philox_store(&b, bits + 32);
 }
 
 #define VECTOR_TABLE vector_avx2
