@@ -77,7 +77,8 @@ static enum status check_layer(const struct checkpoint *c, int l, struct err *er
         {"mlp.gate_proj.weight", F, C, false},    {"mlp.up_proj.weight", F, C, false},
         {"mlp.down_proj.weight", C, F, false},    {"self_attn.q_proj.bias", 1, q, !m->attention_bias},
         {"self_attn.k_proj.bias", 1, k, !m->attention_bias}, {"self_attn.v_proj.bias", 1, k, !m->attention_bias},
-        {"self_attn.o_proj.bias", 1, C, !m->attention_out_bias},
+        {"self_attn.o_proj.bias", 1, C, !m->attention_out_bias}, {"mlp.gate_proj.bias", 1, F, true},
+        {"mlp.up_proj.bias", 1, F, true},         {"mlp.down_proj.bias", 1, C, true},
     };
     for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++) {
         char name[96];
@@ -185,6 +186,8 @@ bool checkpoint_has(const struct checkpoint *c, const char *name)
 
 enum status checkpoint_format(const struct checkpoint *c, const char *name, struct qmat *shape, struct err *err)
 {
+    if (!c->ops->has(c, name))
+        return err_set(err, ERR_INPUT, "%s: tensor %s is missing", c->path, name);
     return c->ops->format(c, name, shape, err);
 }
 
@@ -214,6 +217,10 @@ enum status checkpoint_tokenizer(struct checkpoint *c, const struct tokenizer **
 {
     if (!c->own_tokenizer)
         TRY(c->ops->tokenizer(c, err));
+    int32_t pieces = tokenizer_vocab_size(c->own_tokenizer);
+    if (pieces > c->config.vocab_size) /* fewer is usual: rows of padding */
+        return err_set(err, ERR_INPUT, "%s: the tokenizer has %d pieces, the embedding %d rows", c->path, pieces,
+                       c->config.vocab_size);
     *tokenizer = c->own_tokenizer;
     return OK;
 }

@@ -57,7 +57,12 @@ static enum status read_state(const struct checkpoint *c, const struct st_tensor
         return err_set(err, ERR_INPUT, "%s: %s has %llu bytes, want less than 1024", c->path, t->name, (unsigned long long)t->bytes);
     TRY(safetensors_read(&c->st, t, 0, text, (size_t)t->bytes, err));
     TRY(json_parse(text, (size_t)t->bytes, t->name, &json, err));
-    enum status status = json_int(json, "blocksize", t->name, 32, 4096, &s->block, err);
+    const char *type = "", *suffix = t->name + strlen(t->name) - 3; /* the name ends in nf4 or fp4 */
+    enum status status = json_string(json, "quant_type", t->name, &type, err);
+    if (status == OK && strcmp(type, suffix) != 0)
+        status = err_set(err, ERR_INPUT, "%s: %s.quant_type: got %.20s, want %s", c->path, t->name, type, suffix);
+    if (status == OK)
+        status = json_int(json, "blocksize", t->name, 32, 4096, &s->block, err);
     if (status == OK)
         status = json_array(json, "shape", t->name, &shape, err);
     if (status == OK && json_size(shape) != 2)
@@ -92,6 +97,48 @@ static enum status float_format(const struct checkpoint *c, const struct st_tens
     }
 }
 
+/* A tensor that belongs to a packed weight: there, of this dtype and length. */
+static enum status want_part(const struct checkpoint *c, const struct st_tensor *t, const char *name, const char *what,
+                             enum st_dtype dtype, size_t n, struct err *err)
+{
+    if (t && t->dtype == dtype && t->elements == n)
+        return OK;
+    if (!t)
+        return err_set(err, ERR_INPUT, "%s: %s has no %s, want %zu elements of %s", c->path, name, what, n, st_dtype_name(dtype));
+    return err_set(err, ERR_INPUT, "%s: %s has %llu elements of %s, want %zu of %s", c->path, t->name,
+                   (unsigned long long)t->elements, st_dtype_name(t->dtype), n, st_dtype_name(dtype));
+}
+
+/* All that a 4-bit weight needs beside its codes, before a byte of them is read. */
+static enum status nibbles_format(const struct checkpoint *c, const char *name, const struct st_tensor *t, const struct state *s,
+                                  struct qmat *q, struct err *err)
+{
+    size_t n = (size_t)s->rows * (size_t)s->cols; /* each at most 2^30 */
+    size_t blocks = (n + (size_t)s->block - 1) / (size_t)s->block;
+    q->block = (int32_t)s->block;
+    q->double_quant = s->nested;
+    q->rows = (size_t)s->rows;
+    q->cols = (size_t)s->cols;
+    if (quant_check(q->format, q->block, q->rows, q->cols, err) != OK)
+        return err_prefix(err, ERR_INPUT, "%s: %s", c->path, name);
+    TRY(want_part(c, t, name, "codes", ST_U8, (n + 1) / 2, err));
+    TRY(want_part(c, beside(c, name, ".absmax"), name, "absmax", s->nested ? ST_U8 : ST_F32, blocks, err));
+    return s->nested ? want_part(c, beside(c, name, ".nested_absmax"), name, "nested_absmax", ST_F32, (blocks + 255) / 256, err) : OK;
+}
+
+/* int8 rows: a scale each, and codes in plain order (weight_format 0) where the file says which. */
+static enum status int8_format(const struct checkpoint *c, const char *name, const struct qmat *q, struct err *err)
+{
+    const struct st_tensor *order = beside(c, name, "_format");
+    uint8_t code = 0;
+    TRY(want_part(c, row_scales(c, name), name, "SCB", ST_F32, q->rows, err));
+    if (!order)
+        return OK;
+    TRY(want_part(c, order, name, "weight_format", ST_U8, 1, err));
+    TRY(safetensors_read(&c->st, order, 0, &code, 1, err));
+    return code == 0 ? OK : err_set(err, ERR_INPUT, "%s: %s: got %d, want 0 (plain rows)", c->path, order->name, code);
+}
+
 static enum status format_of(const struct checkpoint *c, const char *name, struct qmat *q, struct err *err)
 {
     const struct st_tensor *t = safetensors_find(&c->st, name);
@@ -102,11 +149,7 @@ static enum status format_of(const struct checkpoint *c, const char *name, struc
         struct state s;
         TRY(read_state(c, state, &s, err));
         q->format = packed;
-        q->block = (int32_t)s.block;
-        q->double_quant = s.nested;
-        q->rows = (size_t)s.rows;
-        q->cols = (size_t)s.cols;
-        return OK;
+        return nibbles_format(c, name, t, &s, q, err);
     }
     if (t->n_dims < 1 || t->n_dims > 2)
         return err_set(err, ERR_INPUT, "%s: %s has %d dimensions, want 1 or 2", c->path, name, t->n_dims);
@@ -114,7 +157,7 @@ static enum status format_of(const struct checkpoint *c, const char *name, struc
     q->cols = (size_t)t->dim[t->n_dims - 1];
     if (t->dtype == ST_I8 && row_scales(c, name)) {
         q->format = FORMAT_INT8;
-        return OK;
+        return int8_format(c, name, q, err);
     }
     return float_format(c, t, &q->format, err);
 }
@@ -124,9 +167,7 @@ static enum status format_of(const struct checkpoint *c, const char *name, struc
 static enum status read_part(const struct checkpoint *c, const struct st_tensor *t, const char *what, enum st_dtype dtype, void *dst, size_t n,
                              struct err *err)
 {
-    if (!t || t->dtype != dtype || t->elements != n)
-        return err_set(err, ERR_INPUT, "%s: %s: want %s of %zu elements of %s", c->path, what, t ? t->name : "a tensor that is missing", n,
-                       st_dtype_name(dtype));
+    TRY(want_part(c, t, what, "scales", dtype, n, err));
     return safetensors_read(&c->st, t, 0, dst, (size_t)t->bytes, err);
 }
 
@@ -138,12 +179,29 @@ static enum status check_scales(const struct checkpoint *c, const char *name, co
     return OK;
 }
 
+/* A code book in the file must be the one that is built in: another one would mean other weights. */
+static enum status check_book(const struct checkpoint *c, const struct st_tensor *t, const float *book, size_t n, struct err *err)
+{
+    float stored[256];
+    if (!t)
+        return OK;
+    TRY(want_part(c, t, t->name, "code book", ST_F32, n, err));
+    TRY(safetensors_read(&c->st, t, 0, stored, n * sizeof *stored, err));
+    for (size_t i = 0; i < n; i++)
+        if (!(fabsf(stored[i] - book[i]) <= 1e-6f)) /* versions of the library round the book differently */
+            return err_set(err, ERR_INPUT, "%s: %s[%zu]: got %.7g, want %.7g", c->path, t->name, i, (double)stored[i],
+                           (double)book[i]);
+    return OK;
+}
+
 static enum status read_nibbles(const struct checkpoint *c, const char *name, struct qmat *q, struct err *err)
 {
     size_t n = q->rows * q->cols, blocks = (n + (size_t)q->block - 1) / (size_t)q->block, nested = (blocks + 255) / 256;
     enum format packed;
     struct state s;
     TRY(read_state(c, quant_state(c, name, &packed), &s, err));
+    TRY(check_book(c, beside(c, name, ".quant_map"), packed == FORMAT_NF4 ? quant_nf4_table : quant_fp4_table, 16, err));
+    TRY(check_book(c, beside(c, name, ".nested_quant_map"), quant_dynamic_table(true), 256, err));
     TRY(read_part(c, safetensors_find(&c->st, name), name, ST_U8, q->codes, (n + 1) / 2, err));
     if (!q->double_quant) {
         TRY(read_part(c, beside(c, name, ".absmax"), name, ST_F32, q->scales, blocks, err));
@@ -166,8 +224,10 @@ static enum status read_codes(const struct checkpoint *c, const char *name, stru
         TRY(read_part(c, t, name, ST_I8, q->codes, q->rows * q->cols, err));
         TRY(read_part(c, row_scales(c, name), name, ST_F32, q->scales, q->rows, err));
         return check_scales(c, name, q->scales, q->rows, err);
+    case FORMAT_F32: /* an F64 tensor too */
+        return safetensors_read_real(&c->st, t, 0, q->rows * q->cols, q->codes, err);
     default:
-        return safetensors_read(&c->st, t, 0, q->codes, (size_t)t->bytes, err);
+        return read_part(c, t, name, q->format == FORMAT_F16 ? ST_F16 : ST_BF16, q->codes, q->rows * q->cols, err);
     }
 }
 

@@ -1,4 +1,5 @@
 /* checkpoint_gguf.c: a GGUF of architecture llama, deci or qwen2. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,6 +48,8 @@ static enum status format_of(const struct checkpoint *c, const char *name, struc
     if (t->n_dims > 2)
         return err_set(err, ERR_INPUT, "%s: %s has %d dimensions, want 1 or 2", c->path, t->name, t->n_dims);
     TRY(gguf_format(c->gguf, t, &q->format, err));
+    if (t->n_dims == 1 && format_info(q->format)->row_multiple > 1)
+        return err_set(err, ERR_INPUT, "%s: %s is one row of %s, want F32, F16 or BF16", c->path, t->name, gguf_type_name(t->type));
     q->block = format_info(q->format)->default_block;
     q->rows = t->n_dims == 2 ? (size_t)t->dim[1] : 1;
     q->cols = (size_t)t->dim[0];
@@ -73,7 +76,8 @@ static enum status read_reals(const struct checkpoint *c, const char *name, real
 static enum status read_codes(const struct checkpoint *c, const char *name, struct qmat *q, struct err *err)
 {
     const struct gguf_tensor *t = find(c, name);
-    size_t heads = c->permuted ? checkpoint_heads(c, name) : 0, D = (size_t)c->config.head_dim, row = (size_t)t->bytes / q->rows;
+    size_t heads = c->permuted ? checkpoint_heads(c, name) : 0, D = (size_t)c->config.head_dim;
+    size_t row = (size_t)t->bytes / (q->rows == 1 && heads ? heads * D : q->rows); /* a bias is one element a row */
     TRY(gguf_read(c->gguf, t, 0, q->codes, (size_t)t->bytes, err));
     if (heads == 0)
         return OK;
@@ -160,7 +164,10 @@ static enum status get_rope(const struct reader *r, struct model_config *m)
     }
     if (strcmp(type, "none") != 0)
         return err_set(r->err, ERR_INPUT, "%s: %s = '%s', want none or linear", gguf_path(r->g), k, type);
-    return OK;
+    if (!gguf_find(r->g, key(r, "rope.scale_linear", k))) /* the older name of a linear factor */
+        return OK;
+    m->rope_type = ROPE_LINEAR;
+    return gguf_number(r->g, k, 1e-3, 1e6, &m->rope_factor, r->err);
 }
 
 static enum status get_rope_freqs(const struct reader *r, struct model_config *m)
@@ -170,7 +177,7 @@ static enum status get_rope_freqs(const struct reader *r, struct model_config *m
     if (!t)
         return OK;
     real row[4096];
-    if (t->elements != half || half > 4096)
+    if (t->n_dims != 1 || t->elements != half || half > 4096)
         return err_set(r->err, ERR_INPUT, "%s: rope_freqs.weight has %llu elements, want %zu", gguf_path(r->g),
                        (unsigned long long)t->elements, half);
     m->rope_freqs = malloc(half * sizeof *m->rope_freqs);
@@ -178,11 +185,38 @@ static enum status get_rope_freqs(const struct reader *r, struct model_config *m
         return err_set(r->err, ERR_MEMORY, "out of memory for rope frequencies");
     TRY(gguf_read_rows(r->g, t, 0, 1, row, r->err));
     for (size_t i = 0; i < half; i++) {
-        if (!(row[i] > 0))
-            return err_set(r->err, ERR_INPUT, "%s: rope_freqs.weight[%zu] = %g, want a number above 0", gguf_path(r->g), i, (double)row[i]);
+        if (!(row[i] >= 1e-6f && row[i] <= 1e6f))
+            return err_set(r->err, ERR_INPUT, "%s: rope_freqs.weight[%zu] = %g, want 1e-6 to 1e6", gguf_path(r->g), i, (double)row[i]);
         m->rope_freqs[i] = (float)row[i];
     }
     return OK;
+}
+
+/* A GGUF carries llama3's scaling as divisors.  The published parameters that give the same ones are put back, so that config.json
+ * can say them; other divisors stay as they are. */
+static void name_scaling(struct model_config *m)
+{
+    static const double factors[] = {8, 32};
+    size_t half = (size_t)m->head_dim / 2;
+    for (size_t k = 0; m->rope_freqs && m->rope_type == ROPE_DEFAULT && k < 2; k++) {
+        float scaled[2048], plain[2048];
+        struct model_config guess = *m;
+        guess.rope_freqs = NULL;
+        model_config_inv_freq(&guess, plain);
+        guess.rope_type = ROPE_LLAMA3;
+        guess.rope_factor = factors[k];
+        guess.rope_low_freq_factor = 1;
+        guess.rope_high_freq_factor = 4;
+        guess.rope_original_max_position = 8192;
+        model_config_inv_freq(&guess, scaled);
+        size_t i = 0;
+        while (i < half && fabsf(plain[i] / scaled[i] / m->rope_freqs[i] - 1.0f) <= 1e-5f) /* a few float roundings; 8 and 32 are far apart */
+            i++;
+        if (i < half)
+            continue;
+        free(m->rope_freqs);
+        *m = guess;
+    }
 }
 
 static enum status get_special(const struct reader *r, struct model_config *m)
@@ -208,19 +242,25 @@ static enum status read_config(struct checkpoint *c, const struct reader *r)
     heads0 = m->num_attention_heads[0];
     TRY(get_int_or(r, "attention.key_length", 2, 4096, m->hidden_size / heads0, &m->head_dim));
     TRY(get_int_or(r, "attention.value_length", 2, 4096, m->head_dim, &width));
-    if (width != m->head_dim || m->head_dim % 2 != 0)
-        return err_set(r->err, ERR_INPUT, "%s: key_length %d and value_length %d, want the same even number", c->path, m->head_dim, width);
+    if (width != m->head_dim || m->head_dim % 2 != 0 || m->head_dim < 2 || m->head_dim > 4096)
+        return err_set(r->err, ERR_INPUT, "%s: key_length %d and value_length %d, want the same even number from 2 to 4096", c->path,
+                       m->head_dim, width);
     TRY(get_int_or(r, "rope.dimension_count", 2, 4096, m->head_dim, &width));
     if (width != m->head_dim)
         return err_set(r->err, ERR_INPUT, "%s: rope.dimension_count = %d, want the head size %d", c->path, width, m->head_dim);
     TRY(get_rope(r, m));
     TRY(get_rope_freqs(r, m));
+    name_scaling(m);
     const struct gguf_tensor *embed = gguf_tensor(r->g, "token_embd.weight");
     if (!embed || embed->n_dims != 2)
         return err_set(r->err, ERR_INPUT, "%s: tensor token_embd.weight is missing", c->path);
     if (embed->dim[1] == 0 || embed->dim[1] > 4000000)
         return err_set(r->err, ERR_INPUT, "%s: token_embd.weight has %llu rows, want 1 to 4000000", c->path, (unsigned long long)embed->dim[1]);
     m->vocab_size = (int32_t)embed->dim[1];
+    const struct gguf_value *pieces = gguf_find(r->g, "tokenizer.ggml.tokens");
+    if (pieces && pieces->n != embed->dim[1])
+        return err_set(r->err, ERR_INPUT, "%s: tokenizer.ggml.tokens has %llu pieces, token_embd.weight %llu rows", c->path,
+                       (unsigned long long)pieces->n, (unsigned long long)embed->dim[1]);
     m->tie_word_embeddings = !gguf_tensor(r->g, "output.weight");
     m->attention_bias = gguf_tensor(r->g, "blk.0.attn_q.bias") != NULL;
     m->attention_out_bias = gguf_tensor(r->g, "blk.0.attn_output.bias") != NULL;
@@ -239,7 +279,9 @@ enum status checkpoint_open_gguf(struct checkpoint *c, struct err *err)
     c->permuted = !qwen;
     struct reader r = {c->gguf, arch, err};
     TRY(read_config(c, &r));
-    if (qwen)
+    if (c->config.attention_out_bias && !c->config.attention_bias)
+        return err_set(err, ERR_INPUT, "%s: biases on attn_output but not on attn_q, attn_k, attn_v", c->path);
+    if (qwen || (c->config.attention_bias && !c->config.attention_out_bias)) /* Hugging Face has that form under this name */
         snprintf(c->config.model_type, sizeof c->config.model_type, "qwen2");
     return OK;
 }
