@@ -31,7 +31,7 @@ struct model {
     float *inv_freq;            /* [D/2] */
 };
 
-/* Counts or carves the weights for config and plan (both copied by model_load). embed_format: FORMAT_F32/BF16/... of embedding and head. */
+/* Counts or carves the weights for the config and plan that model_shape copied.  embed_format: of embedding and head. */
 void model_place(struct model *model, enum format embed_format, struct arena *arena);
 /* Sets config and plan (copies) without memory for weights: the step before model_place. */
 enum status model_shape(struct model *model, const struct model_config *config, const struct plan *plan, struct err *err);
