@@ -102,15 +102,20 @@ static enum status unreachable(const struct model_config *c, const struct widths
                    ratio, most);
 }
 
-/* Takes one more step of FFN width from layer after layer, as long as that brings the count nearer to the target. */
+/* Heads go in coarse steps: what they leave open is taken from FFN widths, one step a layer in turn, as long as that brings the count nearer
+ * to the target. */
 static void settle(struct widths *w, const struct model_config *c, const struct prune_options *o, double target)
 {
     double left = (double)all_parameters(c, w->kv, w->ffn) - target, step = 3.0 * c->hidden_size * o->ffn_multiple;
-    for (int32_t l = o->mlp_start; l < o->mlp_end && l < c->num_hidden_layers; l++)
-        if (left > step / 2 && w->ffn[l] - o->ffn_multiple >= o->ffn_multiple && w->ffn[l] % o->ffn_multiple == 0) {
-            w->ffn[l] -= o->ffn_multiple;
-            left -= step;
-        }
+    for (bool moved = true; moved;) {
+        moved = false;
+        for (int32_t l = o->mlp_start; l < o->mlp_end && l < c->num_hidden_layers; l++)
+            if (left > step / 2 && w->ffn[l] - o->ffn_multiple >= o->ffn_multiple && w->ffn[l] % o->ffn_multiple == 0) {
+                w->ffn[l] -= o->ffn_multiple;
+                left -= step;
+                moved = true;
+            }
+    }
 }
 
 /* The widths whose parameter count is nearest to (1 - ratio) * original: bisection on the group ratio s, then single steps. */
