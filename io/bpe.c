@@ -18,9 +18,13 @@ struct bpe {
     size_t n_slots;
 };
 
-static const char gpt2_cut[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
-static const char llama3_cut[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
-                                 "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+/* White space by Unicode's property, as the references have it; PCRE2's \s would count U+180E. */
+#define SPACE "\\t-\\r\\x{85}\\p{Z}"
+#define RUNS "[" SPACE "]+(?![^" SPACE "])|[" SPACE "]+" /* a run gives its last space to the word behind it */
+
+static const char gpt2_cut[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^" SPACE "\\p{L}\\p{N}]+|" RUNS;
+static const char llama3_cut[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^" SPACE "\\p{L}\\p{N}]+[\\r\\n]*|"
+                                 "[" SPACE "]*[\\r\\n]+|" RUNS;
 static const char digits_cut[] = "\\p{N}|[^\\p{N}]+"; /* each digit alone, then GPT-2's cut of what is between */
 
 /* ---- bytes as printable characters (GPT-2's table) ---- */
@@ -160,13 +164,78 @@ enum status bpe_new(struct tokenizer *t, char *const *merge, size_t n_merges, co
     return OK;
 }
 
+/* ---- ranks as merges, for writers: each way to cut a piece into two pieces, in the order of the pieces, then of their halves ---- */
+
+struct halves {
+    int32_t left, right;
+    size_t at; /* bytes of the left one */
+};
+
+static int by_halves(const void *a, const void *b)
+{
+    const struct halves *x = a, *y = b;
+    return x->left != y->left ? (x->left > y->left) - (x->left < y->left) : (x->right > y->right) - (x->right < y->right);
+}
+
+static enum status keep_merge(struct bpe *bpe, size_t *cap, const char *piece, size_t n, size_t at, struct err *err)
+{
+    if (bpe->n == *cap) {
+        size_t more = *cap ? 2 * *cap : 4096;
+        char **grown = realloc(bpe->merge, more * sizeof *grown);
+        if (!grown)
+            return err_set(err, ERR_MEMORY, "out of memory for merges");
+        bpe->merge = grown;
+        *cap = more;
+    }
+    char *merge = malloc(n + 2);
+    if (!merge)
+        return err_set(err, ERR_MEMORY, "out of memory for merges");
+    memcpy(merge, piece, at);
+    merge[at] = ' ';
+    memcpy(merge + at + 1, piece + at, n - at + 1);
+    bpe->merge[bpe->n++] = merge;
+    return OK;
+}
+
+static enum status merges_of(struct tokenizer *t, int32_t id, size_t *cap, struct halves *halves, struct err *err)
+{
+    const char *s = t->piece[id];
+    size_t n = t->length[id], found = 0;
+    for (size_t at = 1; at < n; at++) {
+        if (((unsigned char)s[at] & 0xC0) == 0x80)
+            continue;
+        int32_t left = tokenizer_lookup(t, s, at), right = left < 0 ? -1 : tokenizer_lookup(t, s + at, n - at);
+        if (right >= 0)
+            halves[found++] = (struct halves){left, right, at};
+    }
+    qsort(halves, found, sizeof *halves, by_halves);
+    for (size_t i = 0; i < found; i++)
+        TRY(keep_merge(t->bpe, cap, s, n, halves[i].at, err));
+    return OK;
+}
+
+static enum status merges_from_ranks(struct tokenizer *t, struct err *err)
+{
+    size_t longest = 0, cap = 0;
+    for (int32_t id = 0; id < t->n; id++)
+        longest = t->length[id] > longest ? t->length[id] : longest;
+    struct halves *halves = malloc((longest + 1) * sizeof *halves);
+    enum status status = halves ? OK : err_set(err, ERR_MEMORY, "out of memory for merges");
+    for (int32_t id = 0; status == OK && id < t->n; id++)
+        if (t->type[id] != PIECE_CONTROL)
+            status = merges_of(t, id, &cap, halves, err);
+    free(halves);
+    return status;
+}
+
 enum status bpe_new_ranked(struct tokenizer *t, const char *where, struct err *err)
 {
     struct bpe *bpe = t->bpe = calloc(1, sizeof *bpe);
     if (!bpe)
         return err_set(err, ERR_MEMORY, "out of memory for merges");
     bpe->ranked = true;
-    return choose_cut(t, bpe, where, err);
+    TRY(choose_cut(t, bpe, where, err));
+    return merges_from_ranks(t, err);
 }
 
 void bpe_free(struct bpe *bpe)
@@ -319,7 +388,7 @@ static enum status cut_text(struct cutting *c, int level, const char *text, size
             from = pcre2_get_ovector_pointer(c->match[level])[0];
             to = pcre2_get_ovector_pointer(c->match[level])[1];
         } else if (found != PCRE2_ERROR_NOMATCH) {
-            return err_set(c->err, ERR_MEMORY, "the pre-tokenizer ran out of memory");
+            return err_set(c->err, ERR_FAILED, "the pre-tokenizer gave up (PCRE2 error %d)", found);
         }
         if (from > at) /* what no alternative matches stays one cut */
             TRY(cut_text(c, level + 1, text + at, from - at));

@@ -126,24 +126,13 @@ static void normalise(const struct tokenizer *t, const char *text, size_t n, str
         strip_end(out);
 }
 
-static size_t user_piece_at(const struct tokenizer *t, const char *s, size_t n)
-{
-    for (size_t i = 0; i < t->n_special; i++) {
-        int32_t id = t->special[i];
-        if (t->type[id] == PIECE_USER && t->length[id] <= n && memcmp(t->piece[id], s, t->length[id]) == 0)
-            return t->length[id];
-    }
-    return 0;
-}
-
 static int32_t split(const struct tokenizer *t, const struct text *text, struct symbol *symbol)
 {
     int32_t count = 0;
     for (size_t i = 0; i < text->n;) {
-        size_t user = user_piece_at(t, text->s + i, text->n - i), k = user;
-        if (!k)
-            k = text->s[i] == 0 ? 1 : utf8_length(text->s + i, text->n - i);
-        symbol[count] = (struct symbol){.start = (uint32_t)i, .n = (uint32_t)k, .before = count - 1, .after = count + 1, .frozen = user > 0};
+        int32_t user = tokenizer_special(t, text->s + i, text->n - i, false);
+        size_t k = user >= 0 ? t->length[user] : text->s[i] == 0 ? 1 : utf8_length(text->s + i, text->n - i);
+        symbol[count] = (struct symbol){.start = (uint32_t)i, .n = (uint32_t)k, .before = count - 1, .after = count + 1, .frozen = user >= 0};
         count++;
         i += k;
     }

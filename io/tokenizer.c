@@ -138,22 +138,37 @@ static enum status index_bytes(struct tokenizer *t, const char *where, struct er
     return OK;
 }
 
+struct named { /* a special piece while they are sorted */
+    const char *s;
+    uint32_t n;
+    int32_t id;
+};
+
+static int by_bytes(const void *a, const void *b)
+{
+    const struct named *x = a, *y = b;
+    int d = memcmp(x->s, y->s, x->n < y->n ? x->n : y->n);
+    return d ? d : (x->n > y->n) - (x->n < y->n);
+}
+
 static enum status index_special(struct tokenizer *t, struct err *err)
 {
-    for (int pass = 0; pass < 2; pass++) {
-        t->n_special = 0;
-        for (int32_t id = 0; id < t->n; id++) {
-            if (t->type[id] != PIECE_CONTROL && t->type[id] != PIECE_USER)
-                continue;
-            size_t at = t->n_special++;
-            for (; pass && at > 0 && t->length[t->special[at - 1]] < t->length[id]; at--)
-                t->special[at] = t->special[at - 1];
-            if (pass)
-                t->special[at] = id;
-        }
-        if (!pass && !(t->special = malloc((t->n_special + 1) * sizeof *t->special)))
-            return err_set(err, ERR_MEMORY, "out of memory for special pieces");
+    size_t most = (size_t)t->n;
+    struct named *named = malloc(most * sizeof *named);
+    t->special = malloc(most * sizeof *t->special);
+    if (!named || !t->special) {
+        free(named);
+        return err_set(err, ERR_MEMORY, "out of memory for special pieces");
     }
+    for (int32_t id = 0; id < t->n; id++)
+        if (t->type[id] == PIECE_CONTROL || t->type[id] == PIECE_USER) {
+            named[t->n_special++] = (struct named){t->piece[id], t->length[id], id};
+            t->opens[(unsigned char)t->piece[id][0]] = true;
+        }
+    qsort(named, t->n_special, sizeof *named, by_bytes);
+    for (size_t i = 0; i < t->n_special; i++)
+        t->special[i] = named[i].id;
+    free(named);
     return OK;
 }
 
@@ -236,14 +251,39 @@ void tokenizer_view(const struct tokenizer *t, struct tokenizer_view *view)
 
 /* ---- encoding: special pieces first, the stretches between them by the algorithm ---- */
 
-static int32_t special_at(const struct tokenizer *t, const char *text, size_t n, bool control)
+/* First of special[lo, hi) whose byte at `depth` is at least `byte`; all of them share the bytes before it. */
+static size_t lower(const struct tokenizer *t, size_t lo, size_t hi, uint32_t depth, int byte)
 {
-    for (size_t i = 0; i < t->n_special; i++) {
-        int32_t id = t->special[i];
-        if (t->length[id] <= n && (control || t->type[id] == PIECE_USER) && memcmp(t->piece[id], text, t->length[id]) == 0)
-            return id;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        if ((unsigned char)t->piece[t->special[mid]][depth] < byte)
+            lo = mid + 1;
+        else
+            hi = mid;
     }
-    return -1;
+    return lo;
+}
+
+int32_t tokenizer_special(const struct tokenizer *t, const char *s, size_t n, bool control)
+{
+    int32_t best = -1;
+    if (n == 0 || !t->opens[(unsigned char)s[0]])
+        return -1;
+    size_t lo = 0, hi = t->n_special;
+    for (uint32_t depth = 0; lo < hi; depth++) {
+        int32_t id = t->special[lo];
+        if (t->length[id] == depth) { /* sorted: the piece that ends here comes first */
+            if (control || t->type[id] == PIECE_USER)
+                best = id;
+            lo++;
+        }
+        if (depth == n)
+            break;
+        int byte = (unsigned char)s[depth];
+        lo = lower(t, lo, hi, depth, byte);
+        hi = lower(t, lo, hi, depth, byte + 1);
+    }
+    return best;
 }
 
 static enum status encode_stretch(const struct tokenizer *t, const char *text, size_t n, struct tokens *out, struct err *err)
@@ -260,14 +300,10 @@ enum status tokenizer_encode(const struct tokenizer *t, const char *text, size_t
     if (!parse_special || t->n_special == 0)
         return encode_stretch(t, text, n, out, err);
     size_t start = 0;
-    bool first_byte[256] = {false};
-    for (size_t i = 0; i < t->n_special; i++)
-        first_byte[(unsigned char)t->piece[t->special[i]][0]] = true;
     for (size_t at = 0; at < n;) {
-        bool control = parse_special;
-        int32_t id = first_byte[(unsigned char)text[at]] ? special_at(t, text + at, n - at, control) : -1;
+        int32_t id = tokenizer_special(t, text + at, n - at, true);
         if (id < 0 || (t->kind == TOKENIZER_SPM && t->type[id] == PIECE_USER)) {
-            at++;
+            at += id < 0 ? 1 : t->length[id];
             continue;
         }
         TRY(encode_stretch(t, text + start, at - start, out, err));

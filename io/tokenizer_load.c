@@ -99,9 +99,25 @@ static enum status read_piece(struct tokenizer *t, int32_t id, struct wire w)
 }
 
 struct specs {
-    bool unigram, normalises, add_dummy_prefix, remove_extra_spaces;
+    uint64_t model_type; /* 1 unigram, 2 BPE, 3 words, 4 characters */
+    bool normalises, suffix, raw_spaces, add_dummy_prefix, remove_extra_spaces;
     int32_t unk, bos, eos;
 };
+
+/* Silence would be wrong ids: what this reader does not do is refused by name. */
+static enum status refuse(const struct specs *s, const char *where, struct err *err)
+{
+    if (s->model_type != 2)
+        return err_set(err, ERR_INPUT, "%s: is a SentencePiece %s model, want BPE", where,
+                       s->model_type == 1 ? "unigram" : s->model_type == 3 ? "word" : s->model_type == 4 ? "character" : "foreign");
+    if (s->normalises)
+        return err_set(err, ERR_INPUT, "%s: normalises text by a character map, want the identity normalizer", where);
+    if (s->suffix)
+        return err_set(err, ERR_INPUT, "%s: treat_whitespace_as_suffix is set, want spaces in front of words", where);
+    if (s->raw_spaces)
+        return err_set(err, ERR_INPUT, "%s: escape_whitespaces is not set, want spaces as U+2581", where);
+    return OK;
+}
 
 static enum status read_trainer(struct wire w, struct specs *s)
 {
@@ -111,10 +127,12 @@ static enum status read_trainer(struct wire w, struct specs *s)
         if (f.kind != 0)
             continue;
         if (f.number == 3)
-            s->unigram = f.value == 1;
+            s->model_type = f.value;
+        if (f.number == 24)
+            s->suffix = f.value != 0;
         int32_t *id = f.number == 40 ? &s->unk : f.number == 41 ? &s->bos : f.number == 42 ? &s->eos : NULL;
         if (id)
-            *id = f.value < MAX_PIECES ? (int32_t)f.value : -1; /* -1 is stored as 2^64 - 1 */
+            *id = f.value <= INT32_MAX ? (int32_t)f.value : (int64_t)f.value == -1 ? -1 : INT32_MAX; /* -1 is stored as 2^64 - 1 */
     }
     return OK;
 }
@@ -130,6 +148,8 @@ static enum status read_normalizer(struct wire w, struct specs *s)
             s->add_dummy_prefix = f.value != 0;
         if (f.number == 4 && f.kind == 0)
             s->remove_extra_spaces = f.value != 0;
+        if (f.number == 5 && f.kind == 0)
+            s->raw_spaces = f.value == 0;
     }
     return OK;
 }
@@ -174,14 +194,13 @@ enum status tokenizer_parse_sentencepiece(struct tokenizer **out, const void *by
 {
     const unsigned char *start = bytes;
     struct wire w = {start, start + n, where, err};
-    struct specs s = {.unk = 0, .bos = 1, .eos = 2, .add_dummy_prefix = true, .remove_extra_spaces = true, .unigram = true};
+    struct specs s = {.unk = 0, .bos = 1, .eos = 2, .add_dummy_prefix = true, .remove_extra_spaces = true, .model_type = 1};
     int32_t count;
     *out = NULL;
     TRY(read_model(NULL, w, &count, &s));
     if (count == 0)
         return err_set(err, ERR_INPUT, "%s: holds no pieces, want a SentencePiece model", where);
-    if (s.unigram)
-        return err_set(err, ERR_INPUT, "%s: is a SentencePiece unigram model, want BPE", where);
+    TRY(refuse(&s, where, err));
     TRY(tokenizer_new(out, TOKENIZER_SPM, count, err));
     enum status status = fill_sentencepiece(*out, w, &s);
     return status == OK ? OK : fail(out, status);
@@ -398,6 +417,8 @@ static enum status fill_llama2c(struct tokenizer *t, const char *bytes, size_t s
         at += 8;
         if (n > size - at)
             return err_set(err, ERR_INPUT, "%s: piece %d has %u bytes, the file has %zu left", path, id, n, size - at);
+        if (n > 80)
+            return err_set(err, ERR_INPUT, "%s: piece %d has %u bytes, want at most 80", path, id, n);
         const char *piece = bytes + at;
         char escaped[256];
         size_t k = 0;
@@ -408,7 +429,7 @@ static enum status fill_llama2c(struct tokenizer *t, const char *bytes, size_t s
             k = strlen(piece);
             memcpy(escaped, piece, k);
         } else {
-            for (uint32_t i = 0; i < n && k + 4 < sizeof escaped; i++) /* spaces are stored as such there */
+            for (uint32_t i = 0; i < n; i++) /* spaces are stored as such there */
                 if (piece[i] == ' ' && type == PIECE_NORMAL) {
                     memcpy(escaped + k, "\xe2\x96\x81", 3);
                     k += 3;
@@ -419,6 +440,8 @@ static enum status fill_llama2c(struct tokenizer *t, const char *bytes, size_t s
         TRY(tokenizer_set(t, id, escaped, k, score, type, path, err));
         at += n;
     }
+    if (at != size)
+        return err_set(err, ERR_INPUT, "%s: goes on after piece %d: another vocabulary than the model's?", path, t->n - 1);
     t->unk = 0;
     t->bos = 1;
     t->eos = 2;

@@ -23,8 +23,9 @@ struct tokenizer {
     char *chat_template, *pre;
     uint32_t *slot; /* hash table of ids + 1 */
     size_t n_slots;
-    int32_t *special; /* ids that may be found in text as a whole: control and user-defined, longest first */
+    int32_t *special; /* ids that may be found in text as a whole: control and user-defined, sorted by bytes */
     size_t n_special;
+    bool opens[256];  /* some special piece begins with this byte */
     struct bpe *bpe;
 };
 
@@ -37,6 +38,9 @@ enum status tokenizer_finish(struct tokenizer *t, const char *where, struct err 
 
 /* ---- looking up ---- */
 int32_t tokenizer_lookup(const struct tokenizer *t, const char *piece, size_t n); /* -1: none */
+/* The longest special piece that s[n] begins with, -1: none.  control: control pieces count, else only user-defined ones.  Costs the
+ * piece's bytes times the logarithm of the number of special pieces. */
+int32_t tokenizer_special(const struct tokenizer *t, const char *s, size_t n, bool control);
 
 /* ---- the algorithms, on a stretch of text without special pieces ---- */
 enum status spm_encode(const struct tokenizer *t, const char *text, size_t n, struct tokens *out, struct err *err);
