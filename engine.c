@@ -1,6 +1,7 @@
 /* engine.c: veneer.h's functions and the order of the stages.  It composes the floors below and computes nothing itself. */
 #include "engine.h"
 
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -212,6 +213,32 @@ static enum status compress(struct engine *engine)
     return engine_write_report(engine);
 }
 
+/* A line to train.log, then to the caller.  A log that cannot be written stops no run. */
+static void tee(void *user, const char *text)
+{
+    struct engine *engine = user;
+    struct text line = {0};
+    text_printf(&line, "%s\n", text);
+    if (engine->log_fd >= 0 && !line.failed && write(engine->log_fd, line.s, line.n) < 0) {
+        close(engine->log_fd);
+        engine->log_fd = -1;
+    }
+    text_free(&line);
+    log_line(&engine->outer_log, "%s", text);
+}
+
+static enum status open_log(struct engine *engine)
+{
+    char *path = path_join(engine->config->output_dir, "train.log");
+    if (!path)
+        return err_set(engine->err, ERR_MEMORY, "out of memory for a path");
+    engine->log_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    free(path);
+    engine->outer_log = engine->log;
+    engine->log = (struct log){.line = tee, .user = engine};
+    return OK;
+}
+
 static enum status prepare_output_dir(struct engine *engine)
 {
     struct err *err = engine->err;
@@ -220,6 +247,7 @@ static enum status prepare_output_dir(struct engine *engine)
     TRY(dir_make(dir, err));
     TRY(dir_lock(dir, &engine->lock_fd, err));
     TRY(dir_sweep(dir, err));
+    TRY(open_log(engine));
     for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
         char *path = path_join(dir, folders[i]);
         enum status status = path ? dir_make(path, err) : err_set(err, ERR_MEMORY, "out of memory for a path");
@@ -253,7 +281,7 @@ static void engine_new(struct engine *engine, struct veneer *job)
     engine->log = job->log;
     engine->err = &job->err;
     engine->started_s = clock_s();
-    engine->lock_fd = -1;
+    engine->lock_fd = engine->log_fd = -1;
     linalg_init();
 }
 

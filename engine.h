@@ -53,7 +53,9 @@ struct memory_plan {
 
 struct engine {
     const struct config *config;
-    struct log log;
+    struct log log;       /* writes train.log too, once output_dir is there */
+    struct log outer_log; /* the caller's */
+    int log_fd;
     struct err *err;
     double started_s;
     int lock_fd;

@@ -588,6 +588,8 @@ void engine_free(struct engine *engine)
     model_config_free(&engine->shape);
     checkpoint_close(engine->checkpoint);
     tokenizer_free(engine->own_tokenizer);
+    if (engine->log_fd >= 0)
+        close(engine->log_fd);
     if (engine->lock_fd >= 0)
         close(engine->lock_fd);
 }
