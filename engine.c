@@ -214,7 +214,7 @@ static enum status compress(struct engine *engine)
 }
 
 /* A line to train.log, then to the caller.  A log that cannot be written stops no run. */
-static void tee(void *user, const char *text)
+static void write_line(void *user, const char *text)
 {
     struct engine *engine = user;
     struct text line = {0};
@@ -235,7 +235,7 @@ static enum status open_log(struct engine *engine)
     engine->log_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     free(path);
     engine->outer_log = engine->log;
-    engine->log = (struct log){.line = tee, .user = engine};
+    engine->log = (struct log){.line = write_line, .user = engine};
     return OK;
 }
 
