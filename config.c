@@ -535,6 +535,10 @@ static void print_value(const struct config *config, const struct key *key, stru
 static void print_number(double x, struct text *out)
 {
     char s[40];
+    if (x == floor(x) && fabs(x) < 1e15) {
+        text_printf(out, "%.0f", x);
+        return;
+    }
     for (int digits = 1; digits <= 17; digits++) {
         snprintf(s, sizeof s, "%.*g", digits, x);
         if (strtod(s, NULL) == x)
