@@ -25,7 +25,7 @@ static const char style[] =
     "path.s0,line.s0{stroke:var(--c0)}path.s1,line.s1{stroke:var(--c1)}path.s2,line.s2{stroke:var(--c2)}path.s3,line.s3{stroke:var(--c3)}"
     "path.s4,line.s4{stroke:var(--c4)}line.muted,path.muted{stroke:var(--soft)}"
     ".key span{display:inline-block;margin-right:18px;font-size:14px}.key i{display:inline-block;width:11px;height:11px;border-radius:6px;margin-right:6px}"
-    ".wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:14px}th,td{padding:6px 10px;text-align:right;border-bottom:1px solid "
+    ".wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:13px}td .soft{font-size:11px}th,td{padding:6px 6px;text-align:right;border-bottom:1px solid "
     "var(--grid);white-space:nowrap}th:first-child,td:first-child{text-align:left}th{color:var(--soft);font-weight:600}tr.pick td{font-weight:600}"
     "pre{font-size:12px;overflow-x:auto;background:var(--card);border:1px solid var(--grid);border-radius:8px;padding:12px}";
 
