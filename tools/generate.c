@@ -414,6 +414,7 @@ int main(int argc, char **argv)
     struct options o = {.device = "auto", .n = 128, .temperature = 0.8, .top_k = 40, .top_p = 0.95};
     struct inference in;
     struct err err = {{0}};
+    roof_start(argv);
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
             return fputs(usage, stdout) < 0;

@@ -6,9 +6,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/err.h"
 #include "base/stop.h"
+
+/* First in main: threads that wait shall sleep, not spin.  Spinning ones that share their cores with another program slow a model down
+ * twentyfold and more.  The thread library reads the environment once, before main: so the program starts itself again with it. */
+static inline void roof_start(char **argv)
+{
+    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || setenv("OMP_WAIT_POLICY", "passive", 1) != 0)
+        return;
+    execv("/proc/self/exe", argv); /* when it cannot: on as it is */
+}
 
 /* ERR_DIVERGED has no exit code of its own. */
 static inline int roof_fail(const char *program, enum status status, const struct err *err)
