@@ -80,7 +80,7 @@ static real *copied(const real *x, size_t n, bool absolute)
 
 static struct ops_context context_new(const struct ops *ops, int threads)
 {
-    struct ops_context c = {.ops = ops, .threads = threads, .scratch_n = ops->scratch_size(MOST, MOST, 64, 2 * MOST, MOST)};
+    struct ops_context c = {.ops = ops, .threads = threads, .scratch_n = ops->scratch_size(700, 800, 64, 2 * MOST, 9000)};
     assert_int_equal(c.scratch_n % 16, 0);
     c.scratch = zeros(c.scratch_n * (size_t)threads);
     return c;
@@ -174,6 +174,24 @@ static bool encoded(struct qmat *q, enum format format, bool double_quant, size_
     return true;
 }
 
+/* One case: W in `format` where its shape can take it. */
+static void linear_case(enum format format, size_t n, size_t in, size_t out, size_t r, size_t turn)
+{
+    struct qmat W, absolute = {.format = FORMAT_F32, .rows = out, .cols = in};
+    const real *dense = normals(out * in, 1, 0.1);
+    if (encoded(&W, format, false, out, in, dense)) {
+        real *decoded = zeros(out * in);
+        quant_decode_rows(&W, 0, out, decoded);
+        absolute.codes = copied(decoded, out * in, true);
+        struct linear_args a = {.W = &W, .n = n, .x = normals(n * in, 2, 1), .dy = normals(n * out, 3, 1),
+                                .bias = turn % 3 == 0 ? normals(out, 4, 1) : NULL, .dx_add = turn % 2 == 0};
+        a.lora = (struct lora_args){.r = (int32_t)r, .s = 2, .A = normals(r * in, 5, 0.1), .B = normals(out * r, 6, 0.1),
+                                    .dropout = turn % 5 == 0 ? 0.3f : 0, .seed = 9, .step = 4, .index0 = turn};
+        linear_check(a, &absolute);
+    }
+    walls_down();
+}
+
 static void test_linear(void **state)
 {
     (void)state;
@@ -182,21 +200,18 @@ static void test_linear(void **state)
         for (size_t i = 0; i < SHAPES * SHAPES + 4; i++, turn++) {
             /* the last four give the ggml formats rows they can take */
             size_t out = i < 36 ? shapes[i / SHAPES] : shapes[i - 36], in = i < 36 ? shapes[i % SHAPES] : 160;
-            size_t n = shapes[turn % SHAPES], r = (size_t[]){0, 1, 7, 16}[turn / 2 % 4];
-            struct qmat W, absolute = {.format = FORMAT_F32, .rows = out, .cols = in};
-            const real *dense = normals(out * in, 1, 0.1);
-            if (encoded(&W, (enum format)f, false, out, in, dense)) {
-                real *abs_W = zeros(out * in);
-                quant_decode_rows(&W, 0, out, abs_W);
-                absolute.codes = copied(abs_W, out * in, true);
-                struct linear_args a = {.W = &W, .n = n, .x = normals(n * in, 2, 1), .dy = normals(n * out, 3, 1),
-                                        .bias = turn % 3 == 0 ? normals(out, 4, 1) : NULL, .dx_add = turn % 2 == 0};
-                a.lora = (struct lora_args){.r = (int32_t)r, .s = 2, .A = normals(r * in, 5, 0.1), .B = normals(out * r, 6, 0.1),
-                                            .dropout = turn % 5 == 0 ? 0.3f : 0, .seed = 9, .step = 4, .index0 = turn};
-                linear_check(a, &absolute);
-            }
-            walls_down();
+            linear_case((enum format)f, shapes[turn % SHAPES], in, out, (size_t[]){0, 1, 7, 16}[turn / 2 % 4], turn);
         }
+}
+
+/* W decoded in two blocks; so many rows that dh is made in two spans. */
+static void test_linear_large(void **state)
+{
+    (void)state;
+    linear_case(FORMAT_NF4, 70, 600, 700, 8, 0);
+    linear_case(FORMAT_INT8, 9, 800, 400, 0, 1);
+    linear_case(FORMAT_F32, 800, 12, 20, 172, 5);
+    linear_case(FORMAT_F32, 800, 20, 12, 172, 1);
 }
 
 /* ---- decoding ---- */
@@ -375,21 +390,26 @@ static void head_check(struct head_args a, const real *dense)
     }
 }
 
+static void head_case(enum format format, size_t n, size_t V, size_t C)
+{
+    real *dense = normals(V * C, 1, 0.3);
+    struct qmat W;
+    assert_true(encoded(&W, format, false, V, C, dense));
+    int32_t *labels = walled(n * sizeof *labels);
+    for (size_t j = 0; j < n; j++)
+        labels[j] = j % 4 == 1 ? -1 : (int32_t)(j * 7 % V);
+    head_check((struct head_args){.W = &W, .n = n, .x = normals(n * C, 2, 1), .labels = labels, .scale = (real)0.5}, dense);
+    walls_down();
+}
+
 static void test_head(void **state)
 {
     (void)state;
     static const enum format formats[] = {FORMAT_F32, FORMAT_BF16, FORMAT_INT8};
-    for (size_t i = 0; i < SHAPES * 3; i++) {
-        size_t V = shapes[i % SHAPES], C = shapes[(i * 5 + 2) % SHAPES], n = shapes[(i + 3) % SHAPES];
-        real *dense = normals(V * C, 1, 0.3);
-        struct qmat W;
-        assert_true(encoded(&W, formats[i / SHAPES], false, V, C, dense));
-        int32_t *labels = walled(n * sizeof *labels);
-        for (size_t j = 0; j < n; j++)
-            labels[j] = j % 4 == 1 ? -1 : (int32_t)(j * 7 % V);
-        head_check((struct head_args){.W = &W, .n = n, .x = normals(n * C, 2, 1), .labels = labels, .scale = (real)0.5}, dense);
-        walls_down();
-    }
+    for (size_t i = 0; i < SHAPES * 3; i++)
+        head_case(formats[i / SHAPES], shapes[(i + 3) % SHAPES], shapes[i % SHAPES], shapes[(i * 5 + 2) % SHAPES]);
+    head_case(FORMAT_BF16, 10, 9000, 60); /* W decoded in three blocks */
+    head_case(FORMAT_F32, 700, 65, 20);   /* three chunks of labelled rows */
 }
 
 /* ---- rows and runs ---- */
@@ -624,9 +644,9 @@ int main(void)
 {
     linalg_init();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_linear), cmocka_unit_test(test_decode), cmocka_unit_test(test_attention),
-        cmocka_unit_test(test_attention_decode), cmocka_unit_test(test_head), cmocka_unit_test(test_rows),
-        cmocka_unit_test(test_vector),
+        cmocka_unit_test(test_linear), cmocka_unit_test(test_linear_large), cmocka_unit_test(test_decode),
+        cmocka_unit_test(test_attention), cmocka_unit_test(test_attention_decode), cmocka_unit_test(test_head),
+        cmocka_unit_test(test_rows), cmocka_unit_test(test_vector),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
