@@ -14,7 +14,7 @@ opt_debug    := -O0 -g
 opt_sanitize := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 opt_tsan     := -O1 -g -fsanitize=thread
 opt_coverage := -O0 -g --coverage
-opt_fuzz     := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+opt_fuzz     := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -Wno-pass-failed
 ifeq ($(config),fuzz)
 CC := clang
 endif
@@ -79,7 +79,7 @@ $(B)/test/%_test: $(B)/test/%_test.o $(B)/libveneer.a
 $(B)/bench/%: $(B)/bench/%.o $(B)/libveneer.a
 	$(CC) -o $@ $^ $(LDFLAGS_) $(LIBS)
 # Fuzz targets: with config=fuzz under libFuzzer, else with a driver that replays files.
-$(B)/fuzz/%: $(B)/test/fuzz/%.o $(B)/libveneer.a $(if $(filter fuzz,$(config)),,$(B)/test/fuzz/replay.o)
+$(B)/fuzz/%: $(B)/test/fuzz/%.o $(if $(filter fuzz,$(config)),,$(B)/test/fuzz/replay.o) $(B)/libveneer.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(LDFLAGS_) $(if $(filter fuzz,$(config)),-fsanitize=fuzzer) $(LIBS)
 
