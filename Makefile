@@ -43,7 +43,7 @@ $(PROGRAMS):
 # vector_avx2 is chosen at run time: the rest of the program runs on any machine.  -fno-trapping-math changes no value, only
 # exception flags that nobody reads; without it a loop with a clamp stays scalar.
 flags_cpu/vector      := -fno-trapping-math
-flags_cpu/vector_avx2 := -fno-trapping-math $(if $(filter x86_64,$(shell uname -m)),-mavx2 -mfma -mf16c -mbmi2)
+flags_cpu/vector_avx2 := -fno-trapping-math $(if $(filter x86_64,$(shell uname -m)),-mavx2 -mfma -mbmi2)
 
 $(B)/%.o: %.c
 	@mkdir -p $(@D)

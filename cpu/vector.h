@@ -48,20 +48,14 @@ extern const struct vector vector_plain, vector_avx2;
 
 #if defined(__x86_64__) && !defined(VENEER_DOUBLE)
 #define VECTOR_AVX2 1
-#include <cpuid.h>
-
-/* Asked of the processor itself: clang's __builtin_cpu_supports does not know the name. */
-static inline bool cpu_has_f16c(void)
-{
-    unsigned a, b, c, d;
-    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) != 0;
-}
 #endif
 
+/* Called in inner loops: it reads words that libgcc filled at start.  (The instruction cpuid itself costs some 20 us in a virtual
+ * machine.) */
 static inline const struct vector *vector(void)
 {
 #ifdef VECTOR_AVX2
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && cpu_has_f16c())
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
         return &vector_avx2;
 #endif
     return &vector_plain;

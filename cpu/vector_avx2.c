@@ -1,7 +1,7 @@
 /* vector_avx2.c: vector.c compiled for AVX2, and by hand what a compiler does not find: the decoding of nf4, fp4 and int8 and
  * sixteen Philox blocks at once.
  *
- * Only built with -mavx2 -mfma -mf16c (Makefile), only called when the machine has them.  Products and sums stay separate (no
+ * Only built with -mavx2 -mfma -mbmi2 (Makefile), only called when the machine has them.  Products and sums stay separate (no
  * contraction), so a decoded weight has the bits that quant.c gives. */
 #include "cpu/vector.h"
 
