@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/stop.h"
+#include "tools/roof.h"
 #include "veneer.h"
 
 static const char usage[] =
@@ -154,6 +155,7 @@ static int run(struct veneer *job, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    roof_start(argv);
     stop_install();
     struct veneer *job;
     if (veneer_new(&job)) {

@@ -252,6 +252,7 @@ int main(int argc, char **argv)
         if (strcmp(argv[i], "--version") == 0)
             return printf("veneer %s\n", veneer_version()) < 0;
     }
+    roof_start(argv);
     stop_install();
     enum status status = parse(argc, argv, &o, &err);
     if (status != OK)
