@@ -382,6 +382,7 @@ int veneer_run(struct veneer *job)
     engine_new(&engine, job);
     enum status status = run(&engine);
     engine_free(&engine);
+    stop_reset(); /* a request was meant for this run: a host program may run the job again */
     return code_of(status);
 }
 
