@@ -1,0 +1,606 @@
+/* Models on disk that break one promise, each with its sentence; packed weights, permuted rows and shards read back. */
+#include "test/gguf_bytes.h"
+
+#include <math.h>
+#include <sys/stat.h>
+
+#include "base/file.h"
+#include "io/checkpoint.h"
+#include "io/safetensors.h"
+#include "io/tokenizer.h"
+
+/* One layer of 2 heads of 4 and 1 key-value head, width 8, FFN 8, 5 pieces. */
+enum { C = 8, Q = 8, K = 4, F = 8, V = 5 };
+
+static char dir[64];
+
+static int setup(void **state)
+{
+    (void)state;
+    make_folder(dir);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    dir_remove(dir);
+    return 0;
+}
+
+static enum status open_named(struct checkpoint **c, const char *name, struct err *err)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s%s%s", dir, *name ? "/" : "", name);
+    return checkpoint_open(c, path, err);
+}
+
+/* What is said when DIR/name (the folder itself for "") is opened. */
+static void refused(const char *name, const char *sentence)
+{
+    struct checkpoint *c;
+    struct err err = {""};
+    enum status got = open_named(&c, name, &err);
+    const char *said = strncmp(err.text, dir, strlen(dir)) == 0 && err.text[strlen(dir)] == ':' ? err.text + strlen(dir) + 2 : NULL;
+    if (said) /* messages about a folder begin with it */
+        assert_string_equal(said, sentence);
+    else
+        assert_refused(got, ERR_INPUT, &err, dir, sentence);
+    assert_int_equal(got, ERR_INPUT);
+    assert_null(c);
+}
+
+/* ---- a folder ---- */
+
+static const char config[] =
+    "{\"model_type\":\"llama\",\"hidden_size\":8,\"intermediate_size\":8,\"num_hidden_layers\":1,\"num_attention_heads\":2,"
+    "\"num_key_value_heads\":1,\"vocab_size\":5,\"rms_norm_eps\":1e-5,\"head_dim\":4}";
+
+static float numbers[256]; /* what all tensors are filled from: n / 16 */
+
+enum { EMBED, NORM, IN_NORM, POST_NORM, PROJ_Q, PROJ_K, PROJ_V, PROJ_O, GATE, UP, DOWN, HEAD, N_ITEMS };
+
+static size_t usual_items(struct st_item *item)
+{
+    static const struct {
+        const char *name;
+        uint64_t rows, cols;
+    } all[N_ITEMS] = {
+        {"model.embed_tokens.weight", V, C}, {"model.norm.weight", 0, C},
+        {"model.layers.0.input_layernorm.weight", 0, C}, {"model.layers.0.post_attention_layernorm.weight", 0, C},
+        {"model.layers.0.self_attn.q_proj.weight", Q, C}, {"model.layers.0.self_attn.k_proj.weight", K, C},
+        {"model.layers.0.self_attn.v_proj.weight", K, C}, {"model.layers.0.self_attn.o_proj.weight", C, Q},
+        {"model.layers.0.mlp.gate_proj.weight", F, C}, {"model.layers.0.mlp.up_proj.weight", F, C},
+        {"model.layers.0.mlp.down_proj.weight", C, F}, {"lm_head.weight", V, C},
+    };
+    for (size_t i = 0; i < 256; i++)
+        numbers[i] = (float)i / 16;
+    for (size_t i = 0; i < N_ITEMS; i++)
+        item[i] = (struct st_item){.name = all[i].name, .dtype = ST_F32, .n_dims = all[i].rows ? 2 : 1,
+                                   .dim = {all[i].rows ? all[i].rows : all[i].cols, all[i].cols}, .data = numbers};
+    return N_ITEMS;
+}
+
+static void put_folder(const char *json, const struct st_item *item, size_t n)
+{
+    char path[256];
+    struct err err;
+    put_file(dir, "config.json", json, strlen(json));
+    snprintf(path, sizeof path, "%s/model.safetensors", dir);
+    if (safetensors_write(path, item, n, NULL, NULL, NULL, &err) != OK)
+        fail_msg("%s", err.text);
+}
+
+static void folders_that_break_one_promise(void **state)
+{
+    (void)state;
+    struct st_item item[N_ITEMS + 4];
+    char path[256];
+    refused("", "config.json: No such file or directory");
+    put_file(dir, "config.json", config, sizeof config - 1);
+    refused("", "model.safetensors: No such file or directory");
+
+    put_folder(config, item, usual_items(item) - 2); /* no down_proj (and no head, which is then the embedding) */
+    refused("", "tensor model.layers.0.mlp.down_proj.weight is missing");
+    usual_items(item);
+    item[PROJ_K].dim[0] = 8;
+    put_folder(config, item, N_ITEMS);
+    refused("", "model.layers.0.self_attn.k_proj.weight has shape [8, 8], the configuration wants [4, 8]");
+    usual_items(item);
+    item[EMBED].dim[0] = 6;
+    put_folder(config, item, N_ITEMS);
+    refused("", "model.embed_tokens.weight has shape [6, 8], the configuration wants [5, 8]");
+    usual_items(item);
+    item[HEAD].dim[0] = 4;
+    put_folder(config, item, N_ITEMS);
+    refused("", "lm_head.weight has shape [4, 8], the configuration wants [5, 8]");
+    usual_items(item);
+    item[UP].dtype = ST_I32;
+    put_folder(config, item, N_ITEMS);
+    refused("", "model.layers.0.mlp.up_proj.weight is stored as I32, want F32, F16, BF16 or bitsandbytes' nf4, fp4, int8");
+    usual_items(item);
+    item[NORM].n_dims = 3;
+    item[NORM].dim[1] = item[NORM].dim[2] = 1;
+    put_folder(config, item, N_ITEMS);
+    refused("", "model.norm.weight has 3 dimensions, want 1 or 2");
+    usual_items(item);
+    item[N_ITEMS] = (struct st_item){.name = "model.layers.0.mlp.up_proj.bias", .dtype = ST_F32, .n_dims = 1, .dim = {F}, .data = numbers};
+    put_folder(config, item, N_ITEMS + 1);
+    refused("", "model.layers.0.mlp.up_proj.bias is there, the configuration says there is none");
+    put_folder("{\"model_type\":\"gemma\"}", item, usual_items(item));
+    refused("", "config.json.model_type: got gemma, want llama, mistral or qwen2");
+    snprintf(path, sizeof path, "%s/model.safetensors", dir);
+    assert_int_equal(truncate(path, 100), 0);
+    put_file(dir, "config.json", config, sizeof config - 1);
+    struct checkpoint *c;
+    struct err err;
+    assert_int_equal(open_named(&c, "", &err), ERR_INPUT);
+    assert_non_null(strstr(err.text, "model.safetensors: at byte 0: a header of "));
+}
+
+static struct checkpoint *open_folder(void)
+{
+    struct checkpoint *c = NULL;
+    struct err err;
+    if (open_named(&c, "", &err) != OK)
+        fail_msg("%s", err.text);
+    return c;
+}
+
+static void a_number_that_is_none_is_named(void **state)
+{
+    (void)state;
+    struct st_item item[N_ITEMS];
+    struct err err;
+    real value[C * F];
+    float bad[C * F] = {0};
+    usual_items(item);
+    item[DOWN].data = bad;
+    bad[2 * F + 3] = NAN;
+    put_folder(config, item, N_ITEMS);
+    struct checkpoint *c = open_folder();
+    assert_int_equal(checkpoint_read(c, item[DOWN].name, value, C, F, &err), ERR_INPUT);
+    assert_string_equal(err.text + strlen(dir) + 2, "model.layers.0.mlp.down_proj.weight[2, 3] is NaN, want a finite number");
+    checkpoint_close(c);
+    bad[2 * F + 3] = -INFINITY;
+    put_folder(config, item, N_ITEMS);
+    c = open_folder();
+    assert_int_equal(checkpoint_read(c, item[DOWN].name, value, C, F, &err), ERR_INPUT);
+    assert_string_equal(err.text + strlen(dir) + 2, "model.layers.0.mlp.down_proj.weight[2, 3] is infinite, want a finite number");
+    assert_int_equal(checkpoint_read(c, "model.norm.weight", value, 1, C, &err), OK);
+    assert_true(value[5] == (real)5 / 16);
+    assert_int_equal(checkpoint_read(c, "model.norm.weight", value, 1, C + 1, &err), ERR_INPUT); /* not what is there */
+    assert_int_equal(checkpoint_read(c, "model.norm.bias", value, 1, C, &err), ERR_INPUT);
+    struct qmat shape;
+    assert_int_equal(checkpoint_format(c, "nothing", &shape, &err), ERR_INPUT);
+    assert_string_equal(err.text + strlen(dir) + 2, "tensor nothing is missing");
+    checkpoint_close(c);
+}
+
+static void shards_are_one_model(void **state)
+{
+    (void)state;
+    struct st_item item[N_ITEMS];
+    struct err err;
+    char path[256];
+    struct text map = {0};
+    real value[C];
+    usual_items(item);
+    for (int k = 0; k < 2; k++) {
+        snprintf(path, sizeof path, "%s/s%d", dir, k);
+        assert_int_equal(safetensors_write(path, item + 6 * k, 6, NULL, NULL, NULL, &err), OK);
+    }
+    for (int i = 0; i < N_ITEMS; i++)
+        text_printf(&map, "%s\"%s\":\"s%d\"", i ? "," : "{\"weight_map\":{", item[i].name, i / 6);
+    text_puts(&map, "}}");
+    put_file(dir, "model.safetensors.index.json", map.s, map.n);
+    put_file(dir, "config.json", config, sizeof config - 1);
+    struct checkpoint *c = open_folder();
+    assert_int_equal(checkpoint_read(c, "model.norm.weight", value, 1, C, &err), OK);
+    assert_true(checkpoint_has(c, "lm_head.weight"));
+    checkpoint_close(c);
+    snprintf(path, sizeof path, "%s/model.safetensors.index.json", dir);
+    unlink(path);
+    text_free(&map);
+}
+
+/* ---- packed weights in a folder ---- */
+
+static const char state_json[] = "{\"quant_type\":\"nf4\",\"blocksize\":64,\"dtype\":\"float32\",\"shape\":[8,8]}";
+#define DOWN_NAME "model.layers.0.mlp.down_proj.weight"
+
+/* The usual items with down_proj in nf4, as bitsandbytes stores it. */
+static size_t nf4_items(struct st_item *item, const struct qmat *q)
+{
+    size_t n = usual_items(item) - 1; /* a head that is not there is the embedding */
+    item[DOWN] = (struct st_item){.name = DOWN_NAME, .dtype = ST_U8, .n_dims = 2, .dim = {32, 1}, .data = q->codes};
+    item[n++] = (struct st_item){.name = DOWN_NAME ".absmax", .dtype = ST_F32, .n_dims = 1, .dim = {1}, .data = q->scales};
+    item[n++] = (struct st_item){.name = DOWN_NAME ".quant_map", .dtype = ST_F32, .n_dims = 1, .dim = {16}, .data = quant_nf4_table};
+    item[n++] = (struct st_item){.name = DOWN_NAME ".quant_state.bitsandbytes__nf4", .dtype = ST_U8, .n_dims = 1,
+                                 .dim = {sizeof state_json - 1}, .data = state_json};
+    return n;
+}
+
+static void encode(struct qmat *q, struct arena *arena, enum format format, real *decoded)
+{
+    struct err err;
+    real W[64];
+    for (size_t i = 0; i < 64; i++)
+        W[i] = sinf((float)i);
+    quant_place(q, format, 0, false, 8, 8, arena);
+    assert_int_equal(arena_commit(arena, "test", &err), OK);
+    quant_place(q, format, 0, false, 8, 8, arena);
+    assert_int_equal(quant_encode(q, W, false, &err), OK);
+    quant_decode_rows(q, 0, 8, decoded);
+}
+
+static void packed_nf4_reads_back(void **state)
+{
+    (void)state;
+    struct st_item item[N_ITEMS + 4];
+    struct arena one = {0}, two = {0};
+    struct qmat q, shape, back;
+    struct err err;
+    real want[64], got[64];
+    encode(&q, &one, FORMAT_NF4, want);
+    put_folder(config, item, nf4_items(item, &q));
+    struct checkpoint *c = open_folder();
+    assert_int_equal(checkpoint_format(c, DOWN_NAME, &shape, &err), OK);
+    assert_true(shape.format == FORMAT_NF4 && shape.block == 64 && !shape.double_quant && shape.rows == 8);
+    assert_int_equal(checkpoint_read(c, DOWN_NAME, got, 8, 8, &err), OK);
+    assert_memory_equal(got, want, sizeof want);
+    encode(&back, &two, FORMAT_NF4, got);
+    memset(back.codes, 0, 32);
+    assert_int_equal(checkpoint_read_codes(c, DOWN_NAME, &back, &err), OK);
+    assert_memory_equal(back.codes, q.codes, 32);
+    back.block = 128;
+    assert_int_equal(checkpoint_read_codes(c, DOWN_NAME, &back, &err), ERR_FAILED); /* not the very same format */
+    checkpoint_close(c);
+    arena_free(&one);
+    arena_free(&two);
+}
+
+static void packed_nf4_that_breaks_one_promise(void **state)
+{
+    (void)state;
+    struct st_item item[N_ITEMS + 4];
+    struct arena arena = {0};
+    struct qmat q;
+    struct err err;
+    real decoded[64];
+    char text[128];
+    float book[16];
+    encode(&q, &arena, FORMAT_NF4, decoded);
+    size_t n = nf4_items(item, &q);
+    item[DOWN].dim[0] = 31;
+    put_folder(config, item, n);
+    refused("", DOWN_NAME " has 31 elements of U8, want 32 of U8");
+    nf4_items(item, &q);
+    item[HEAD].dim[0] = 2;
+    put_folder(config, item, n);
+    refused("", DOWN_NAME ".absmax has 2 elements of F32, want 1 of F32");
+    nf4_items(item, &q);
+    item[HEAD] = item[HEAD + 2]; /* the state alone */
+    put_folder(config, item, n - 2);
+    refused("", DOWN_NAME " has no absmax, want 1 elements of F32");
+    static const char *const states[][2] = {
+        {"{\"quant_type\":\"fp4\",\"blocksize\":64,\"shape\":[8,8]}", DOWN_NAME ".quant_state.bitsandbytes__nf4.quant_type: got fp4, want nf4"},
+        {"{\"quant_type\":\"nf4\",\"blocksize\":0,\"shape\":[8,8]}",
+         DOWN_NAME ".quant_state.bitsandbytes__nf4.blocksize: got 0, want an integer from 32 to 4096"},
+        {"{\"quant_type\":\"nf4\",\"blocksize\":65,\"shape\":[8,8]}",
+         DOWN_NAME ": block = 65 for nf4, want a power of two from 32 to 4096"},
+        {"{\"quant_type\":\"nf4\",\"blocksize\":64,\"shape\":[8]}", DOWN_NAME ".quant_state.bitsandbytes__nf4.shape has 1 numbers, want 2"},
+        {"{\"quant_type\":\"nf4\",\"blocksize\":64,\"shape\":[4,16]}", DOWN_NAME " has shape [4, 16], the configuration wants [8, 8]"},
+        {"{\"quant_type\":\"nf4\",\"blocksize\":64,\"shape\":[1073741824,1073741824]}",
+         DOWN_NAME " has 32 elements of U8, want 576460752303423488 of U8"},
+        {"{", DOWN_NAME ".quant_state.bitsandbytes__nf4: at byte 1: want the name of a member"},
+    };
+    for (size_t i = 0; i < sizeof states / sizeof *states; i++) {
+        nf4_items(item, &q);
+        item[n - 1].data = states[i][0];
+        item[n - 1].dim[0] = strlen(states[i][0]);
+        put_folder(config, item, n);
+        struct checkpoint *c;
+        assert_int_equal(open_named(&c, "", &err), ERR_INPUT);
+        const char *said = strstr(err.text, DOWN_NAME);
+        assert_non_null(said);
+        assert_string_equal(said, states[i][1]);
+    }
+    nf4_items(item, &q);
+    memcpy(book, quant_nf4_table, sizeof book);
+    book[9] += 0.01f;
+    item[HEAD + 1].data = book;
+    put_folder(config, item, n);
+    struct checkpoint *c = open_folder();
+    assert_int_equal(checkpoint_read(c, DOWN_NAME, decoded, 8, 8, &err), ERR_INPUT); /* other weights than the file means */
+    snprintf(text, sizeof text, DOWN_NAME ".quant_map[9]: got %.7g, want %.7g", (double)book[9], (double)quant_nf4_table[9]);
+    assert_string_equal(err.text + strlen(dir) + 2, text);
+    checkpoint_close(c);
+    nf4_items(item, &q);
+    q.scales[0] = -1;
+    put_folder(config, item, n);
+    c = open_folder();
+    assert_int_equal(checkpoint_read(c, DOWN_NAME, decoded, 8, 8, &err), ERR_INPUT);
+    assert_string_equal(err.text + strlen(dir) + 2, "scale 0 of " DOWN_NAME " is -1, want a finite one that is not negative");
+    checkpoint_close(c);
+    arena_free(&arena);
+}
+
+static void packed_int8(void **state)
+{
+    (void)state;
+    struct st_item item[N_ITEMS + 4];
+    struct arena arena = {0};
+    struct qmat q, shape;
+    struct err err;
+    real want[64], got[64];
+    uint8_t order = 0;
+    encode(&q, &arena, FORMAT_INT8, want);
+    usual_items(item);
+    item[DOWN].dtype = ST_I8;
+    item[DOWN].data = q.codes;
+    item[HEAD] = (struct st_item){.name = "model.layers.0.mlp.down_proj.SCB", .dtype = ST_F32, .n_dims = 1, .dim = {8}, .data = q.scales};
+    item[N_ITEMS] = (struct st_item){.name = DOWN_NAME "_format", .dtype = ST_U8, .n_dims = 0, .data = &order};
+    put_folder(config, item, N_ITEMS + 1);
+    struct checkpoint *c = open_folder();
+    assert_int_equal(checkpoint_format(c, DOWN_NAME, &shape, &err), OK);
+    assert_int_equal(shape.format, FORMAT_INT8);
+    assert_int_equal(checkpoint_read(c, DOWN_NAME, got, 8, 8, &err), OK);
+    assert_memory_equal(got, want, sizeof want);
+    checkpoint_close(c);
+    order = 1;
+    put_folder(config, item, N_ITEMS + 1);
+    refused("", DOWN_NAME "_format: got 1, want 0 (plain rows)");
+    item[HEAD].dim[0] = 7;
+    put_folder(config, item, N_ITEMS);
+    refused("", "model.layers.0.mlp.down_proj.SCB has 7 elements of F32, want 8 of F32");
+    put_folder(config, item, N_ITEMS - 1);
+    refused("", DOWN_NAME " is stored as I8, want F32, F16, BF16 or bitsandbytes' nf4, fp4, int8");
+    arena_free(&arena);
+}
+
+/* ---- a GGUF ---- */
+
+struct recipe {
+    const char *arch, *drop, *bias; /* a tensor that is left out; a bias that is added */
+    int32_t heads, kv, key_length, bos;
+    uint64_t pieces, q_rows;
+    const char *scaling;
+    bool arrays, bad_number;
+};
+
+static const struct recipe usual = {.arch = "llama", .heads = 2, .kv = 1, .key_length = 4, .bos = 1, .pieces = V, .q_rows = Q};
+
+static void put_tensor(struct gguf_writer *w, const struct recipe *r, const char *name, uint64_t cols, uint64_t rows, const void *data)
+{
+    struct gguf_item item = {.format = FORMAT_F32, .n_dims = rows ? 2 : 1, .dim = {cols, rows}, .data = data};
+    struct err err;
+    snprintf(item.name, sizeof item.name, "%s", name);
+    if (!r->drop || strcmp(r->drop, name) != 0)
+        assert_int_equal(gguf_put_tensor(w, &item, &err), OK);
+}
+
+static void put_widths(struct gguf_writer *w, const struct recipe *r, const char *leaf, int32_t width)
+{
+    char name[96];
+    snprintf(name, sizeof name, "%s.%s", r->arch, leaf);
+    if (r->arrays)
+        gguf_put_i32s(w, name, &width, 1);
+    else
+        gguf_put_u32(w, name, (uint32_t)width);
+}
+
+static void put_keys(struct gguf_writer *w, const struct recipe *r)
+{
+    static const char *const pieces[] = {"<unk>", "<s>", "</s>", "<0x0A>", "a", "b"};
+    static const float scores[6] = {0};
+    static const int32_t types[] = {2, 3, 3, 6, 1, 1};
+    char name[96];
+    gguf_put_string(w, "general.architecture", r->arch);
+    const struct {
+        const char *leaf;
+        uint32_t value;
+    } sizes[] = {{"block_count", 1}, {"context_length", 16}, {"embedding_length", C},
+                 {"attention.key_length", (uint32_t)r->key_length}, {"attention.value_length", (uint32_t)r->key_length}};
+    for (size_t i = 0; i < 5; i++) {
+        snprintf(name, sizeof name, "%s.%s", r->arch, sizes[i].leaf);
+        gguf_put_u32(w, name, sizes[i].value);
+    }
+    put_widths(w, r, "attention.head_count", r->heads);
+    put_widths(w, r, "attention.head_count_kv", r->kv);
+    put_widths(w, r, "feed_forward_length", F);
+    snprintf(name, sizeof name, "%s.attention.layer_norm_rms_epsilon", r->arch);
+    gguf_put_f32(w, name, 1e-5f);
+    snprintf(name, sizeof name, "%s.rope.scaling.type", r->arch);
+    if (r->scaling)
+        gguf_put_string(w, name, r->scaling);
+    gguf_put_string(w, "tokenizer.ggml.model", "llama");
+    gguf_put_strings(w, "tokenizer.ggml.tokens", pieces, r->pieces);
+    gguf_put_f32s(w, "tokenizer.ggml.scores", scores, r->pieces);
+    gguf_put_i32s(w, "tokenizer.ggml.token_type", types, r->pieces);
+    gguf_put_u32(w, "tokenizer.ggml.bos_token_id", (uint32_t)r->bos);
+}
+
+static void put_gguf(const struct recipe *r)
+{
+    struct gguf_writer w = {0};
+    struct err err;
+    char path[256];
+    float bad[64] = {0};
+    struct st_item unused[N_ITEMS];
+    usual_items(unused); /* fills numbers */
+    bad[9] = INFINITY;
+    put_keys(&w, r);
+    put_tensor(&w, r, "token_embd.weight", C, V, numbers);
+    put_tensor(&w, r, "output_norm.weight", C, 0, numbers);
+    put_tensor(&w, r, "blk.0.attn_norm.weight", C, 0, numbers);
+    put_tensor(&w, r, "blk.0.ffn_norm.weight", C, 0, numbers);
+    put_tensor(&w, r, "blk.0.attn_q.weight", C, r->q_rows, numbers);
+    put_tensor(&w, r, "blk.0.attn_k.weight", C, K, numbers);
+    put_tensor(&w, r, "blk.0.attn_v.weight", C, K, numbers);
+    put_tensor(&w, r, "blk.0.attn_output.weight", Q, C, numbers);
+    put_tensor(&w, r, "blk.0.ffn_gate.weight", C, F, numbers);
+    put_tensor(&w, r, "blk.0.ffn_up.weight", C, F, r->bad_number ? bad : numbers);
+    put_tensor(&w, r, "blk.0.ffn_down.weight", F, C, numbers);
+    if (r->bias)
+        put_tensor(&w, r, r->bias, C, 0, numbers);
+    snprintf(path, sizeof path, "%s/g", dir);
+    if (gguf_write(&w, path, NULL, NULL, &err) != OK)
+        fail_msg("%s", err.text);
+    gguf_writer_free(&w);
+}
+
+static void ggufs_that_break_one_promise(void **state)
+{
+    (void)state;
+    static const struct {
+        struct recipe r;
+        const char *sentence;
+    } cases[] = {
+        {{"gpt2", 0, 0, 2, 1, 4, 1, V, Q, 0, 0, 0}, "g: general.architecture = 'gpt2', want llama, deci or qwen2"},
+        {{"llama", "blk.0.ffn_up.weight", 0, 2, 1, 4, 1, V, Q, 0, 0, 0}, "g: tensor model.layers.0.mlp.up_proj.weight is missing"},
+        {{"llama", "token_embd.weight", 0, 2, 1, 4, 1, V, Q, 0, 0, 0}, "g: tensor token_embd.weight is missing"},
+        {{"llama", 0, 0, 2, 1, 4, 1, V, 12, 0, 0, 0},
+         "g: model.layers.0.self_attn.q_proj.weight has shape [12, 8], the configuration wants [8, 8]"},
+        {{"llama", 0, 0, 2, 1, 4, 1, 4, Q, 0, 0, 0}, "g: tokenizer.ggml.tokens has 4 pieces, token_embd.weight 5 rows"},
+        {{"llama", 0, 0, 2, 1, 4, 1, 6, Q, 0, 0, 0}, "g: tokenizer.ggml.tokens has 6 pieces, token_embd.weight 5 rows"},
+        {{"llama", 0, 0, 2, 1, 4, 5, V, Q, 0, 0, 0}, "g: key tokenizer.ggml.bos_token_id: got 5, want 0 to 4"},
+        {{"llama", 0, 0, 3, 2, 4, 1, V, Q, 0, 0, 0}, "g: layer 0 has 3 heads, want a multiple of its 2 KV heads"},
+        {{"llama", 0, 0, 0, 1, 4, 1, V, Q, 0, 0, 0}, "g: key llama.attention.head_count: got 0, want 1 to 65536"},
+        {{"llama", 0, 0, 2, 1, 3, 1, V, Q, 0, 0, 0}, "g: key_length 3 and value_length 3, want the same even number from 2 to 4096"},
+        {{"llama", 0, 0, 2, 1, 4, 1, V, Q, "yarn", 0, 0}, "g: llama.rope.scaling.type = 'yarn', want none or linear"},
+        {{"llama", 0, 0, 2, 1, 4, 1, V, Q, "linear", 0, 0}, "g: key llama.rope.scaling.factor is missing, want a float"},
+        {{"llama", 0, "blk.0.ffn_down.bias", 2, 1, 4, 1, V, Q, 0, 0, 0},
+         "g: model.layers.0.mlp.down_proj.bias is there, the configuration says there is none"},
+        {{"llama", 0, "blk.0.attn_q.bias", 2, 1, 4, 1, V, Q, 0, 0, 0}, "g: tensor model.layers.0.self_attn.k_proj.bias is missing"},
+        {{"llama", 0, "blk.0.attn_output.bias", 2, 1, 4, 1, V, Q, 0, 0, 0},
+         "g: biases on attn_output but not on attn_q, attn_k, attn_v"},
+        {{"llama", 0, "rope_freqs.weight", 2, 1, 4, 1, V, Q, 0, 0, 0}, "g: rope_freqs.weight has 8 elements, want 2"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        put_gguf(&cases[i].r);
+        refused("g", cases[i].sentence);
+    }
+}
+
+static void a_gguf_reads_in_hugging_face_order(void **state)
+{
+    (void)state;
+    struct checkpoint *c;
+    struct err err;
+    real q[Q * C], up[F * C];
+    const struct tokenizer *tokenizer;
+    struct recipe r = usual;
+    for (int arrays = 0; arrays < 2; arrays++) { /* one width for all, or one a layer */
+        r.arch = arrays ? "deci" : "llama";
+        r.arrays = arrays;
+        put_gguf(&r);
+        assert_int_equal(open_named(&c, "g", &err), OK);
+        const struct model_config *m = checkpoint_config(c);
+        assert_true(m->tie_word_embeddings && m->vocab_size == V && m->num_attention_heads[0] == 2 && m->num_key_value_heads[0] == 1);
+        assert_int_equal(checkpoint_read(c, "model.layers.0.self_attn.q_proj.weight", q, Q, C, &err), OK);
+        /* row p D/2 + j of a head comes from row 2 j + p: of a head of 4, rows 0 2 1 3 */
+        static const int from[Q] = {0, 2, 1, 3, 4, 6, 5, 7};
+        for (int row = 0; row < Q; row++)
+            assert_true(q[row * C] == (real)(from[row] * C) / 16);
+        assert_int_equal(checkpoint_read(c, "model.layers.0.mlp.up_proj.weight", up, F, C, &err), OK);
+        assert_true(up[1 * C] == (real)C / 16); /* no other tensor is permuted */
+        assert_int_equal(checkpoint_tokenizer(c, &tokenizer, &err), OK);
+        assert_int_equal(tokenizer_vocab_size(tokenizer), V);
+        checkpoint_close(c);
+    }
+    r.arch = "qwen2"; /* rotates halves: nothing is permuted */
+    r.arrays = false;
+    r.bias = NULL;
+    put_gguf(&r);
+    assert_int_equal(open_named(&c, "g", &err), OK);
+    assert_int_equal(checkpoint_read(c, "model.layers.0.self_attn.q_proj.weight", q, Q, C, &err), OK);
+    assert_true(q[1 * C] == (real)C / 16);
+    checkpoint_close(c);
+    r = usual;
+    r.bad_number = true;
+    put_gguf(&r);
+    assert_int_equal(open_named(&c, "g", &err), OK);
+    assert_refused(checkpoint_read(c, "model.layers.0.mlp.up_proj.weight", up, F, C, &err), ERR_INPUT, &err, dir,
+                   "g: model.layers.0.mlp.up_proj.weight[1, 1] is infinite, want a finite number");
+    checkpoint_close(c);
+}
+
+/* ---- llama2.c's file ---- */
+
+static void put_bin(const int32_t header[7], size_t floats)
+{
+    struct text t = {0};
+    text_add(&t, (const char *)header, 28);
+    for (size_t i = 0; i < floats; i++)
+        f32(&t, (float)i / 16);
+    put_file(dir, "m.bin", t.s, t.n);
+    text_free(&t);
+}
+
+static void a_llama2c_file(void **state)
+{
+    (void)state;
+    enum { T = 16, BODY = V * C + C + Q * C + 2 * K * C + C * Q + C + 3 * F * C + C + T * 4 };
+    const int32_t good[7] = {C, F, 1, 2, 1, V, T}, untied[7] = {C, F, 1, 2, 1, -V, T};
+    struct checkpoint *c;
+    struct err err;
+    real q[Q * C], head[V * C];
+    put_bin(good, BODY);
+    assert_int_equal(open_named(&c, "m.bin", &err), OK);
+    assert_true(checkpoint_config(c)->tie_word_embeddings && !checkpoint_has(c, "lm_head.weight"));
+    assert_int_equal(checkpoint_read(c, "model.layers.0.self_attn.q_proj.weight", q, Q, C, &err), OK);
+    assert_true(q[1 * C] == (real)(V * C + C + 2 * C) / 16); /* after embedding and norm, row 2 of the interleaved head */
+    checkpoint_close(c);
+    put_bin(untied, BODY + V * C);
+    assert_int_equal(open_named(&c, "m.bin", &err), OK);
+    assert_int_equal(checkpoint_read(c, "lm_head.weight", head, V, C, &err), OK);
+    assert_true(head[0] == (real)BODY / 16);
+    checkpoint_close(c);
+    static const struct {
+        int32_t header[7];
+        const char *sentence;
+    } cases[] = {
+        {{0, F, 1, 2, 1, V, T}, "m.bin: dim = 0, want 1 to 65536"},
+        {{C, F, -1, 2, 1, V, T}, "m.bin: n_layers = -1, want 1 to 1024"},
+        {{C, F, 1, 2, 1, INT32_MIN, T}, "m.bin: vocab_size = -2147483648, want 1 to 4000000"},
+        {{C, F, 1, 3, 1, V, T}, "m.bin: dim 8, n_heads 3, n_kv_heads 1 do not divide each other"},
+        {{C, F, 2, 2, 1, V, T}, "m.bin: has 2076 bytes, its header wants 3676"},
+        {{C, F, 1, 2, 1, -V, T}, "m.bin: has 2076 bytes, its header wants 2236"},
+        {{65536, 1 << 20, 1024, 1024, 1024, 4000000, 1 << 20}, "m.bin: has 2076 bytes, its header wants 915843055878172"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        put_bin(cases[i].header, BODY);
+        refused("m.bin", cases[i].sentence);
+    }
+    put_file(dir, "m.bin", good, 20);
+    refused("m.bin", "m.bin: 28 bytes at byte 0 are wanted, the file has 20");
+}
+
+/* ---- no model at all ---- */
+
+static void paths_that_are_no_model(void **state)
+{
+    (void)state;
+    char fifo[256];
+    put_file(dir, "page.gguf", "<!DOCTYPE html>", 15);
+    refused("page.gguf", "page.gguf: is no model: want a folder with config.json, a GGUF file or a llama2.c .bin");
+    put_file(dir, "empty", "", 0);
+    refused("empty", "empty: is no model: want a folder with config.json, a GGUF file or a llama2.c .bin");
+    refused("none", "none: No such file or directory");
+    snprintf(fifo, sizeof fifo, "%s/fifo", dir);
+    assert_int_equal(mkfifo(fifo, 0600), 0);
+    refused("fifo", "fifo: is a device, pipe or socket, want a regular file"); /* and nobody waits for a writer */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(folders_that_break_one_promise), cmocka_unit_test(a_number_that_is_none_is_named),
+        cmocka_unit_test(shards_are_one_model),           cmocka_unit_test(packed_nf4_reads_back),
+        cmocka_unit_test(packed_nf4_that_breaks_one_promise), cmocka_unit_test(packed_int8),
+        cmocka_unit_test(ggufs_that_break_one_promise),   cmocka_unit_test(a_gguf_reads_in_hugging_face_order),
+        cmocka_unit_test(a_llama2c_file),                 cmocka_unit_test(paths_that_are_no_model),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
