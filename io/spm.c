@@ -126,12 +126,19 @@ static void normalise(const struct tokenizer *t, const char *text, size_t n, str
         strip_end(out);
 }
 
+/* Bytes of the character at s, at least 1: a user-defined piece that ends inside a character leaves bytes that begin none. */
+static size_t character(const char *s, size_t n)
+{
+    size_t k = utf8_length(s, n);
+    return k ? k : 1;
+}
+
 static int32_t split(const struct tokenizer *t, const struct text *text, struct symbol *symbol)
 {
     int32_t count = 0;
     for (size_t i = 0; i < text->n;) {
         int32_t user = tokenizer_special(t, text->s + i, text->n - i, false);
-        size_t k = user >= 0 ? t->length[user] : text->s[i] == 0 ? 1 : utf8_length(text->s + i, text->n - i);
+        size_t k = user >= 0 ? t->length[user] : character(text->s + i, text->n - i);
         symbol[count] = (struct symbol){.start = (uint32_t)i, .n = (uint32_t)k, .before = count - 1, .after = count + 1, .frozen = user >= 0};
         count++;
         i += k;
@@ -159,7 +166,7 @@ static enum status add_symbol(const struct tokenizer *t, const char *s, size_t n
     if (id >= 0 && (t->type[id] == PIECE_NORMAL || t->type[id] == PIECE_USER))
         return tokens_push(out, id, err);
     for (size_t i = 0, k; id >= 0 && t->type[id] == PIECE_UNUSED && i < n; i += k) {
-        k = s[i] == 0 ? 1 : utf8_length(s + i, n - i);
+        k = character(s + i, n - i);
         int32_t one = tokenizer_lookup(t, s + i, k);
         TRY(one >= 0 && t->type[one] == PIECE_NORMAL ? tokens_push(out, one, err) : add_bytes(t, s + i, k, out, err));
         if (i + k >= n)
