@@ -172,7 +172,7 @@ static enum status reach_milestone(struct engine *engine, enum milestone which)
     if (!dir)
         return err_set(engine->err, ERR_MEMORY, "out of memory for a path");
     enum status status = trials_finetune(&engine->trials, steps, label, dir, engine->err);
-    if (status == OK && which != PICK)
+    if ((status == OK || status == ERR_DIVERGED) && which != PICK)
         dir_remove(dir);
     free(dir);
     if (status != OK || record->done)
@@ -183,6 +183,16 @@ static enum status reach_milestone(struct engine *engine, enum milestone which)
     log_line(&engine->log, "%sreport part: %.4f +- %.4f, %.3f MB", label, record->outcome.score, sqrt(record->outcome.variance),
              record->outcome.size / 1e6);
     return engine_record_milestone(engine, which);
+}
+
+/* The uniform configurations are there to compare with: one that diverges leaves its row out. */
+static enum status reach_uniform(struct engine *engine, enum milestone which)
+{
+    enum status status = reach_milestone(engine, which);
+    if (status != ERR_DIVERGED)
+        return status;
+    log_line(&engine->log, "[%s] failed: %s", milestone_name[which], engine->err->text);
+    return OK;
 }
 
 /* ---- the whole job ---- */
@@ -204,8 +214,8 @@ static enum status compress(struct engine *engine)
     }
     if (strcmp(engine->config->search, "none") != 0) {
         TRY(search(engine));
-        TRY(reach_milestone(engine, ALL_LOW));
-        TRY(reach_milestone(engine, ALL_HIGH));
+        TRY(reach_uniform(engine, ALL_LOW));
+        TRY(reach_uniform(engine, ALL_HIGH));
     }
     TRY(reach_milestone(engine, PICK));
     engine->peak_bytes = process_peak_bytes();

@@ -276,7 +276,10 @@ enum status engine_write_outputs(struct engine *engine)
     if (config_list_has(formats, "gguf")) {
         TRY(write_gguf(engine, &t->model, &t->lora));
         TRY(measure_gguf(engine, &kl, &jsd));
-        log_line(&engine->log, "model.gguf: KL %.5f nats a token from the fine-tuned model (its formats, adapters merged)", kl);
+        if (isfinite(kl))
+            log_line(&engine->log, "model.gguf: KL %.5f nats a token from the fine-tuned model (its formats, adapters merged)", kl);
+        else
+            log_line(&engine->log, "model.gguf: not usable: a merged weight is beyond what its formats hold (65504 in f16)");
     }
     engine->gguf_kl = kl;
     return write_run(engine, kl, jsd);

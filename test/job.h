@@ -115,7 +115,10 @@ static inline void job_make_tasks(const struct job_home *home)
 static inline void job_open(struct job_home *home)
 {
     char from[640], sentence[1024];
-    assert_non_null(realpath("data/world", home->world));
+    char *world = realpath("data/world", NULL);
+    assert_non_null(world);
+    snprintf(home->world, sizeof home->world, "%s", world);
+    free(world);
     snprintf(home->dir, sizeof home->dir, "/tmp/veneer-job-XXXXXX");
     assert_non_null(mkdtemp(home->dir));
     assert_int_equal(chdir(home->dir), 0);
