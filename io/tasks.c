@@ -155,9 +155,15 @@ static enum status read_winogrande(const struct line *line, struct task_doc *doc
     return status;
 }
 
+/* The last word is asked for.  The files hold the whole text, or the two sides of that cut. */
 static enum status read_lambada(const struct line *line, struct task_doc *doc)
 {
-    const char *text;
+    const char *text, *context, *word;
+    if (!json_member(line->json, "text") && json_member(line->json, "context")) {
+        TRY(need(line, "context", &context));
+        TRY(need(line, "continuation", &word));
+        return add_choice(line, doc, strdup(context), word);
+    }
     TRY(need(line, "text", &text));
     const char *space = strrchr(text, ' ');
     if (!space || space == text || !space[1])
