@@ -1,5 +1,5 @@
 /* Every fuzz target over its corpus: what a fuzzer once found interesting stays harmless.
- * A target is build/CONFIG/fuzz/fuzz_NAME (`make fuzzers` builds it), its corpus test/fuzz/corpus/NAME or .../fuzz_NAME. */
+ * A target is build/CONFIG/fuzz/fuzz_NAME (`make fuzzers` builds it), its corpus test/fuzz/corpus/NAME. */
 #include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -47,7 +47,7 @@ static void every_corpus_is_harmless(void **state)
     for (struct dirent *entry; (entry = readdir(dir));) {
         if (entry->d_name[0] == '.')
             continue;
-        snprintf(program, sizeof program, "%s/fuzz/%s%s", build, strncmp(entry->d_name, "fuzz_", 5) ? "fuzz_" : "", entry->d_name);
+        snprintf(program, sizeof program, "%s/fuzz/fuzz_%s", build, entry->d_name);
         snprintf(corpus, sizeof corpus, "test/fuzz/corpus/%s", entry->d_name);
         int code = run(program, corpus);
         if (code != 0)
