@@ -217,7 +217,7 @@ static size_t start_workspace(const struct engine *engine)
         for (int j = 0; j < LINEAR_COUNT; j++) {
             size_t out, in;
             plan_shape(&engine->trials.plan, &engine->shape, l, (enum linear)j, &out, &in);
-            largest = most(largest, lora_start_bytes(out, in, &options));
+            largest = most(largest, lora_start_bytes(out, in, engine->trials.plan.layer[l].linear[j].rank, &options));
         }
     return largest;
 }

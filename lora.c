@@ -68,32 +68,42 @@ static void start_random(real *A, real *B, size_t out, size_t in, int32_t r, con
 /* In double precision: a quantization error has a flat spectrum, so its leading vectors are ill-conditioned.
  * E[out, in] (destroyed) -> B = U_r sqrt(S_r / s), A = sqrt(S_r / s) V_r: the best s B A of rank r for E (Eckart-Young). */
 struct svd_space {
-    double *E, *U, *S, *Vt; /* [out, in], [out, k], [k], [k, in] */
-    double *Y, *Q;         /* randomised: [out, p], [p, in] */
+    size_t k;                  /* singular values: all, or r + OVERSAMPLING when randomised */
+    double *E, *U, *S, *Vt;    /* [out, in], [out, k], [k], [k, in] */
+    double *Y, *Q, *small;     /* randomised, else NULL: [out, k], [k, in], [k, k] */
 };
+
+enum { OVERSAMPLING = 10 };
 
 static size_t smaller(size_t a, size_t b)
 {
     return a < b ? a : b;
 }
 
-enum { OVERSAMPLING = 10 };
-
-static bool is_randomised(const struct lora_init_options *o)
+/* How many singular values are computed, and whether from random directions. */
+static size_t svd_values(size_t out, size_t in, int32_t r, const struct lora_init_options *o, bool *randomised)
 {
-    return o->init == LORA_INIT_PISSA && o->pissa_niter > 0;
+    size_t all = smaller(out, in), some = (size_t)r + OVERSAMPLING;
+    *randomised = o->init == LORA_INIT_PISSA && o->pissa_niter > 0 && some < all;
+    return *randomised ? some : all;
 }
 
-static enum status space_open(struct svd_space *w, size_t out, size_t in, struct err *err)
+static enum status space_open(struct svd_space *w, size_t out, size_t in, int32_t r, const struct lora_init_options *o, struct err *err)
 {
-    size_t k = smaller(out, in);
+    bool randomised;
+    w->k = svd_values(out, in, r, o, &randomised);
     w->E = malloc(out * in * sizeof *w->E);
-    w->U = malloc(out * k * sizeof *w->U);
-    w->S = malloc(k * sizeof *w->S);
-    w->Vt = malloc(k * in * sizeof *w->Vt);
-    if (w->E && w->U && w->S && w->Vt)
-        return OK;
-    return err_set(err, ERR_MEMORY, "out of memory for the SVD of %zu x %zu", out, in);
+    w->U = malloc(out * w->k * sizeof *w->U);
+    w->S = malloc(w->k * sizeof *w->S);
+    w->Vt = malloc(w->k * in * sizeof *w->Vt);
+    bool good = w->E && w->U && w->S && w->Vt;
+    if (randomised) {
+        w->Y = malloc(out * w->k * sizeof *w->Y);
+        w->Q = malloc(w->k * in * sizeof *w->Q);
+        w->small = malloc(w->k * w->k * sizeof *w->small);
+        good = good && w->Y && w->Q && w->small;
+    }
+    return good ? OK : err_set(err, ERR_MEMORY, "out of memory for the SVD of %zu x %zu", out, in);
 }
 
 static void space_close(struct svd_space *w)
@@ -104,16 +114,17 @@ static void space_close(struct svd_space *w)
     free(w->Vt);
     free(w->Y);
     free(w->Q);
+    free(w->small);
 }
 
-static void factors(real *A, real *B, const struct svd_space *w, size_t out, size_t in, size_t k, int32_t r, real s)
+static void factors(real *A, real *B, const struct svd_space *w, size_t out, size_t in, int32_t r, real s)
 {
     for (size_t i = 0; i < (size_t)r; i++) {
         double root = sqrt(w->S[i] / (double)s);
         for (size_t c = 0; c < in; c++)
             A[i * in + c] = (real)(root * w->Vt[i * in + c]);
         for (size_t o = 0; o < out; o++)
-            B[o * (size_t)r + i] = (real)(root * w->U[o * k + i]);
+            B[o * (size_t)r + i] = (real)(root * w->U[o * w->k + i]);
     }
 }
 
@@ -164,50 +175,39 @@ static void times_transposed(double *z, const double *E, const double *y, size_t
 
 /* Halko et al. 2011 (arXiv:0909.4061), alg. 4.4 and 5.1: a basis Q of E's range from random directions and power iterations, then the small
  * SVD of Q^T E. */
-static enum status svd_randomised(struct svd_space *w, size_t out, size_t in, size_t p, const struct lora_init_options *o,
-                                  struct err *err)
+static enum status svd_randomised(struct svd_space *w, size_t out, size_t in, const struct lora_init_options *o, struct err *err)
 {
     struct rng rng = {.seed = o->seed, .stream = RNG_SVD, .step = o->step};
-    w->Y = malloc(out * p * sizeof *w->Y);
-    w->Q = malloc(p * in * sizeof *w->Q);
-    double *small = malloc(p * p * sizeof *small);
-    if (!w->Y || !w->Q || !small) {
-        free(small);
-        return err_set(err, ERR_MEMORY, "out of memory for the SVD of %zu x %zu", out, in);
-    }
-    for (size_t i = 0; i < p * in; i++)
+    size_t k = w->k;
+    for (size_t i = 0; i < k * in; i++)
         w->Q[i] = rng_normal(&rng);
-    times(w->Y, w->E, w->Q, out, in, p);
-    for (int k = 0; k < o->pissa_niter; k++) {
-        orthonormalise(w->Y, out, p);
-        times_transposed(w->Q, w->E, w->Y, out, in, p);
-        times(w->Y, w->E, w->Q, out, in, p);
+    times(w->Y, w->E, w->Q, out, in, k);
+    for (int pass = 0; pass < o->pissa_niter; pass++) {
+        orthonormalise(w->Y, out, k);
+        times_transposed(w->Q, w->E, w->Y, out, in, k);
+        times(w->Y, w->E, w->Q, out, in, k);
     }
-    orthonormalise(w->Y, out, p);
-    times_transposed(w->Q, w->E, w->Y, out, in, p);
-    enum status status = linalg_svd(w->Q, p, in, small, w->S, w->Vt, err); /* Q^T E = small S Vt, U = Y small */
-    for (size_t r = 0; status == OK && r < out; r++)
-        for (size_t j = 0; j < p; j++) {
+    orthonormalise(w->Y, out, k);
+    times_transposed(w->Q, w->E, w->Y, out, in, k);
+    TRY(linalg_svd(w->Q, k, in, w->small, w->S, w->Vt, err)); /* Q^T E = small S Vt, U = Y small */
+    for (size_t r = 0; r < out; r++)
+        for (size_t j = 0; j < k; j++) {
             double sum = 0;
-            for (size_t i = 0; i < p; i++)
-                sum += w->Y[r * p + i] * small[i * p + j];
-            w->U[r * p + j] = sum;
+            for (size_t i = 0; i < k; i++)
+                sum += w->Y[r * k + i] * w->small[i * k + j];
+            w->U[r * k + j] = sum;
         }
-    free(small);
-    return status;
+    return OK;
 }
 
 static enum status best_factors(struct svd_space *w, real *A, real *B, size_t out, size_t in, int32_t r, real s,
                                 const struct lora_init_options *o, struct err *err)
 {
-    size_t k = smaller(out, in), p = smaller((size_t)r + OVERSAMPLING, k);
-    if (is_randomised(o) && p < k) {
-        TRY(svd_randomised(w, out, in, p, o, err));
-        k = p;
-    } else {
+    if (w->small)
+        TRY(svd_randomised(w, out, in, o, err));
+    else
         TRY(linalg_svd(w->E, out, in, w->U, w->S, w->Vt, err));
-    }
-    factors(A, B, w, out, in, k, r, s);
+    factors(A, B, w, out, in, r, s);
     return OK;
 }
 
@@ -256,19 +256,36 @@ static enum status start_pissa(struct qmat *q, real *A, real *B, const real *W, 
     return quant_encode(q, temp, false, err);
 }
 
+static bool needs_svd(const struct lora_init_options *o)
+{
+    return o->init == LORA_INIT_LOFTQ || o->init == LORA_INIT_PISSA;
+}
+
+static enum status check_start(size_t out, size_t in, int32_t r, real s, const struct lora_init_options *o, struct err *err)
+{
+    const char *name = o->init == LORA_INIT_LOFTQ ? "loftq" : "pissa";
+    if (!(s > 0))
+        return err_set(err, ERR_INPUT, "lora_alpha is not positive: %s divides by alpha / r", name);
+    if ((size_t)r > smaller(out, in))
+        return err_set(err, ERR_INPUT, "lora_r = %d: %s wants at most %zu, the smaller side of a matrix of %zu x %zu", r, name,
+                       smaller(out, in), out, in);
+    if (o->init == LORA_INIT_LOFTQ && o->loftq_iters < 1)
+        return err_set(err, ERR_INPUT, "loftq_iters = %d, want at least 1", o->loftq_iters);
+    return OK;
+}
+
 enum status lora_start(struct qmat *q, real *A, real *B, const real *W, int32_t r, real s, const struct lora_init_options *options,
                        struct err *err)
 {
-    bool svd = options->init == LORA_INIT_LOFTQ || options->init == LORA_INIT_PISSA;
-    if (r > 0 && !svd)
+    if (r > 0 && !needs_svd(options))
         start_random(A, B, q->rows, q->cols, r, options);
-    if (r == 0 || !svd)
+    if (r == 0 || !needs_svd(options))
         return quant_encode(q, W, false, err);
-    if (!(s > 0))
-        return err_set(err, ERR_INPUT, "lora_alpha is 0: %s divides by alpha / r", options->init == LORA_INIT_LOFTQ ? "loftq" : "pissa");
+    TRY(check_start(q->rows, q->cols, r, s, options, err));
     struct svd_space space = {0};
     real *temp = malloc(q->rows * q->cols * sizeof *temp);
-    enum status status = temp ? space_open(&space, q->rows, q->cols, err) : err_set(err, ERR_MEMORY, "out of memory for an adapter's start");
+    enum status status =
+        temp ? space_open(&space, q->rows, q->cols, r, options, err) : err_set(err, ERR_MEMORY, "out of memory for an adapter's start");
     if (status == OK)
         status = (options->init == LORA_INIT_LOFTQ ? start_loftq : start_pissa)(q, A, B, W, r, s, options, &space, temp, err);
     space_close(&space);
@@ -276,13 +293,15 @@ enum status lora_start(struct qmat *q, real *A, real *B, const real *W, int32_t 
     return status;
 }
 
-size_t lora_start_bytes(size_t out, size_t in, const struct lora_init_options *options)
+size_t lora_start_bytes(size_t out, size_t in, int32_t r, const struct lora_init_options *options)
 {
-    if (options->init != LORA_INIT_LOFTQ && options->init != LORA_INIT_PISSA)
+    if (r == 0 || !needs_svd(options))
         return 0;
-    size_t k = smaller(out, in);
-    /* E, U, Vt, a real copy, and gesdd's own workspace of about 4 k^2 + 7 k with its copy of U or V */
-    return (out * in + out * k + k * in + 4 * k * k + 8 * k) * sizeof(double) + out * in * sizeof(real);
+    bool randomised;
+    size_t k = svd_values(out, in, r, options, &randomised), factors_n = (out + in + 1) * k;
+    /* gesdd's own workspace is about 4 k^2 + 7 k */
+    size_t work = 4 * k * k + 8 * k + (randomised ? factors_n + k * k : 0);
+    return (out * in + factors_n + work) * sizeof(double) + out * in * sizeof(real);
 }
 
 void lora_merge(real *W, const struct adapter *a)

@@ -48,11 +48,12 @@ struct lora_init_options {
  * default  A ~ U(-1/sqrt(in), 1/sqrt(in)), B = 0, Q = quant(W);   gaussian  A ~ N(0, 1/r^2), B = 0;
  * loftq    T times: Q = quant(W - s B A), U S V = svd(W - Q), B = U_r sqrt(S_r/s), A = sqrt(S_r/s) V_r;
  * pissa    U S V = svd(W), A, B as in loftq, Q = quant(W - s B A).
+ * loftq and pissa: ERR_INPUT when r is more than the smaller side of W, or s is not positive.
  * r = 0: just quantizes.  W is not changed.  Allocates its workspace (svd) and frees it. */
 enum status lora_start(struct qmat *q, real *A, real *B, const real *W, int32_t r, real s,
                        const struct lora_init_options *options, struct err *err);
-/* Bytes that lora_start takes for a matrix of this shape. */
-size_t lora_start_bytes(size_t out, size_t in, const struct lora_init_options *options);
+/* Bytes that lora_start takes for a matrix of this shape and rank. */
+size_t lora_start_bytes(size_t out, size_t in, int32_t r, const struct lora_init_options *options);
 
 /* W += s B A */
 void lora_merge(real *W, const struct adapter *adapter);

@@ -122,12 +122,29 @@ size_t quant_bytes(enum format format, int block, bool double_quant, size_t rows
 
 /* ---- encoding ---- */
 
-static enum status check_finite(const real *W, size_t rows, size_t cols, struct err *err)
+/* Magnitudes from here on become infinite: 65520 is the first that fp16 rounds up, 255.5 * 2^120 the first of bf16. */
+static double bound_of(enum format format, bool f16_first)
 {
-    for (size_t i = 0; i < rows * cols; i++)
-        if (!isfinite(W[i]))
-            return err_set(err, ERR_FAILED, "element [%zu, %zu] is %s, want a finite number", i / cols, i % cols,
-                           isnan(W[i]) ? "NaN" : "infinite");
+    if (format == FORMAT_F16 || (format == FORMAT_INT8 && f16_first))
+        return 65520;
+    if (format == FORMAT_BF16)
+        return 0x1.ffp127;
+    return format == FORMAT_F32 ? INFINITY : 0x1.ffffffp127; /* the others compute in single precision */
+}
+
+static enum status check_values(const struct qmat *q, const real *W, bool f16_first, struct err *err)
+{
+    double bound = bound_of(q->format, f16_first);
+    for (size_t i = 0; i < q->rows * q->cols; i++) {
+        double x = (double)W[i];
+        if (fabs(x) < bound)
+            continue;
+        if (isfinite(x))
+            return err_set(err, ERR_FAILED, "element [%zu, %zu] is %g, want less than %g in magnitude, which %s can hold", i / q->cols,
+                           i % q->cols, x, bound, q->format == FORMAT_BF16 ? "bf16" : bound < 1e6 ? "f16" : "single precision");
+        return err_set(err, ERR_FAILED, "element [%zu, %zu] is %s, want a finite number", i / q->cols, i % q->cols,
+                       isnan(x) ? "NaN" : "infinite");
+    }
     return OK;
 }
 
@@ -141,47 +158,24 @@ static float largest(const real *x, size_t n)
     return most;
 }
 
-/* Nearest entry of NF4 by midpoints; ties go down.  The midpoints are those of the reference, rounded to float. */
-static uint8_t nf4_code(float x)
-{
-    int low = 0, high = 15;
-    while (low < high) {
-        int i = (low + high) / 2;
-        if (x > 0.5f * (quant_nf4_table[i] + quant_nf4_table[i + 1]))
-            low = i + 1;
-        else
-            high = i;
-    }
-    return (uint8_t)low;
-}
+/* Entries of a 4-bit code book in ascending order of value; between neighbours the midpoint decides, ties go down. */
+struct book {
+    int n;
+    uint8_t code[16];
+    float midpoint[15];
+};
 
-/* FP4: the code book sorted, so that ties go to the entry that is lower with its sign; zero is code 0. */
-static uint8_t fp4_code(float x)
+/* FP4 has two zeros: +0 stands for both.  Its ties go to the entry that is lower with its sign. */
+static void open_book(struct book *book, enum format format)
 {
-    static const uint8_t sorted[15] = {11, 10, 13, 12, 15, 14, 9, 0, 1, 6, 7, 4, 5, 2, 3};
-    int low = 0, high = 14;
-    while (low < high) {
-        int i = (low + high) / 2;
-        if (x > 0.5f * (quant_fp4_table[sorted[i]] + quant_fp4_table[sorted[i + 1]]))
-            low = i + 1;
-        else
-            high = i;
-    }
-    return sorted[low];
-}
-
-static uint8_t nf8_code(float x)
-{
-    const float *t = quant_nf8_table();
-    int low = 0, high = 255;
-    while (low < high) {
-        int i = (low + high) / 2;
-        if (x > 0.5f * (t[i] + t[i + 1]))
-            low = i + 1;
-        else
-            high = i;
-    }
-    return (uint8_t)low;
+    static const uint8_t nf4[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    static const uint8_t fp4[] = {11, 10, 13, 12, 15, 14, 9, 0, 1, 6, 7, 4, 5, 2, 3};
+    bool is_nf4 = format == FORMAT_NF4;
+    const float *table = is_nf4 ? quant_nf4_table : quant_fp4_table;
+    book->n = is_nf4 ? 16 : 15;
+    memcpy(book->code, is_nf4 ? nf4 : fp4, (size_t)book->n);
+    for (int i = 0; i + 1 < book->n; i++)
+        book->midpoint[i] = 0.5f * (table[book->code[i]] + table[book->code[i + 1]]);
 }
 
 /* 1 / absmax where that is finite, else 0: a zero block takes the code of zero, and so does one whose absmax is so small
@@ -192,37 +186,51 @@ static float inverse(float absmax)
     return isfinite(inv) ? inv : 0;
 }
 
+/* Codes of k elements, k <= MAX_BLOCK.  The rank of x is the number of midpoints below it: loops without branches. */
+static void block_codes(uint8_t *code, const real *x, size_t k, float inv, const struct book *book)
+{
+    float scaled[MAX_BLOCK];
+    for (size_t i = 0; i < k; i++)
+        scaled[i] = (float)x[i] * inv;
+    memset(code, 0, k);
+    for (int m = 0; m + 1 < book->n; m++)
+        for (size_t i = 0; i < k; i++)
+            code[i] = (uint8_t)(code[i] + (scaled[i] > book->midpoint[m]));
+    for (size_t i = 0; i < k; i++)
+        code[i] = book->code[code[i]];
+}
+
+/* Blocks are even, so each begins with a byte of its own; after an odd end comes the code of zero. */
 static void encode_nibbles(struct qmat *q, const real *W, float *absmax)
 {
     size_t n = q->rows * q->cols, block = (size_t)q->block;
-    uint8_t *codes = q->codes;
+    uint8_t *codes = q->codes, code[MAX_BLOCK + 1];
+    struct book book;
+    open_book(&book, q->format);
     for (size_t at = 0, b = 0; at < n; at += block, b++) {
         size_t k = n - at < block ? n - at : block;
         absmax[b] = largest(W + at, k);
-        float inv = inverse(absmax[b]);
-        for (size_t i = at; i < at + k; i++) {
-            float x = (float)W[i] * inv;
-            uint8_t code = q->format == FORMAT_NF4 ? nf4_code(x) : fp4_code(x);
-            if (i % 2 == 0)
-                codes[i / 2] = (uint8_t)(code << 4 | (i + 1 == n ? (q->format == FORMAT_NF4 ? 7 : 0) : 0));
-            else
-                codes[i / 2] |= code;
-        }
+        block_codes(code, W + at, k, inverse(absmax[b]), &book);
+        code[k] = q->format == FORMAT_NF4 ? 7 : 0;
+        for (size_t i = 0; i < k; i += 2)
+            codes[(at + i) / 2] = (uint8_t)(code[i] << 4 | code[i + 1]);
     }
 }
 
 static void encode_blocks8(struct qmat *q, const real *W)
 {
     size_t n = q->rows * q->cols, block = (size_t)q->block;
+    const float *nf8 = quant_nf8_table();
     for (size_t at = 0, b = 0; at < n; at += block, b++) {
         size_t k = n - at < block ? n - at : block;
         float absmax = largest(W + at, k), inv = inverse(absmax);
         q->scales[b] = absmax;
-        for (size_t i = at; i < at + k; i++) {
+        for (size_t i = at; i < at + k; i++) { /* x / absmax first: 127 / absmax may overflow */
+            float x = (float)W[i] * inv;
             if (q->format == FORMAT_NF8)
-                ((uint8_t *)q->codes)[i] = nf8_code((float)W[i] * inv);
+                ((uint8_t *)q->codes)[i] = quant_nearest256(nf8, x);
             else
-                ((int8_t *)q->codes)[i] = (int8_t)rintf((float)W[i] * (127 * inv));
+                ((int8_t *)q->codes)[i] = (int8_t)rintf(x * 127);
         }
     }
 }
@@ -290,9 +298,18 @@ static enum status encode_nibble_format(struct qmat *q, const real *W, struct er
     return OK;
 }
 
+static enum status encode_ggml(struct qmat *q, const real *W, struct err *err)
+{
+    size_t n = q->rows * q->cols, at = quant_ggml_encode(q->format, q->codes, W, n) * GGML_BLOCK;
+    if (at == n)
+        return OK;
+    return err_set(err, ERR_FAILED, "elements [%zu, %zu] to [%zu, %zu] are too large for %s: f16 cannot hold the scale of their block",
+                   at / q->cols, at % q->cols, at / q->cols, at % q->cols + GGML_BLOCK - 1, formats[q->format].name);
+}
+
 enum status quant_encode(struct qmat *q, const real *W, bool f16_first, struct err *err)
 {
-    TRY(check_finite(W, q->rows, q->cols, err));
+    TRY(check_values(q, W, f16_first, err));
     switch (q->format) {
     case FORMAT_F32:
         memcpy(q->codes, W, q->rows * q->cols * sizeof *W);
@@ -312,8 +329,7 @@ enum status quant_encode(struct qmat *q, const real *W, bool f16_first, struct e
         encode_blocks8(q, W);
         return OK;
     default:
-        quant_ggml_encode(q->format, q->codes, W, q->rows * q->cols);
-        return OK;
+        return encode_ggml(q, W, err);
     }
 }
 

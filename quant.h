@@ -63,7 +63,8 @@ void quant_place(struct qmat *q, enum format format, int block, bool double_quan
 /* Bytes of codes, scales and nested scales. */
 size_t quant_bytes(enum format format, int block, bool double_quant, size_t rows, size_t cols);
 
-/* W[rows, cols] -> q (placed).  ERR_FAILED names the element when W is not finite.  An all-zero block stores absmax 0 and the
+/* W[rows, cols] -> q (placed).  ERR_FAILED names the element when W is not finite or the format would make it infinite (f16, bf16 and
+ * the f16 scales of ggml's blocks have a largest number).  An all-zero block stores absmax 0 and the
  * code of zero (nf4 7, fp4 0, int8 0).  f16_first: round W to fp16 before int8, as bitsandbytes' Linear8bitLt does. */
 enum status quant_encode(struct qmat *q, const real *W, bool f16_first, struct err *err);
 /* Rows row0 .. row0+n-1 as reals: out[n, cols]. */
@@ -76,6 +77,8 @@ extern const float quant_nf4_table[16];
 extern const float quant_fp4_table[16];
 const float *quant_nf8_table(void);
 const float *quant_dynamic_table(bool is_signed);
+/* Nearest entry of an ascending table by midpoints, ties down. */
+uint8_t quant_nearest256(const float table[256], float x);
 /* Nearest entry of the signed (or unsigned) dynamic map by midpoints, ties down; x in [-1, 1]. Used by double quantization and 8-bit Adam. */
 uint8_t quant_dynamic_code(float x, bool is_signed);
 

@@ -31,6 +31,13 @@ static float get_f16(const uint8_t *from)
     return f32_from_f16((uint16_t)(from[0] | from[1] << 8));
 }
 
+/* 1 / d, or 0 where that is no number: such a scale is 0 in f16, and so is all that is decoded with it. */
+static float inverse(float d)
+{
+    float inv = d != 0 ? 1 / d : 0;
+    return isfinite(inv) ? inv : 0;
+}
+
 static int clamp_code(float x, int most)
 {
     int q = (int)x; /* x is not negative: truncation is floor */
@@ -59,7 +66,7 @@ static void encode_symmetric(uint8_t *block, const real *x, int bits)
             most = fabsf((float)x[j]);
             signed_most = (float)x[j];
         }
-    float d = signed_most / (float)-half, inv = d != 0 ? 1 / d : 0;
+    float d = signed_most / (float)-half, inv = inverse(d);
     put_u16(block, f16_from_f32(d));
     for (int j = 0; j < GGML_BLOCK; j++)
         code[j] = clamp_code((float)x[j] * inv + ((float)half + 0.5f), 2 * half - 1);
@@ -75,7 +82,7 @@ static void encode_affine(uint8_t *block, const real *x, int bits)
         low = (float)x[j] < low ? (float)x[j] : low;
         high = (float)x[j] > high ? (float)x[j] : high;
     }
-    float d = (high - low) / (float)top, inv = d != 0 ? 1 / d : 0;
+    float d = (high - low) / (float)top, inv = inverse(d);
     put_u16(block, f16_from_f32(d));
     put_u16(block + 2, f16_from_f32(low));
     for (int j = 0; j < GGML_BLOCK; j++)
@@ -88,16 +95,22 @@ static void encode_q8_0(uint8_t *block, const real *x)
     float most = 0;
     for (int j = 0; j < GGML_BLOCK; j++)
         most = fmaxf(most, fabsf((float)x[j]));
-    float d = most / 127, inv = d != 0 ? 1 / d : 0;
+    float d = most / 127, inv = inverse(d);
     put_u16(block, f16_from_f32(d));
     for (int j = 0; j < GGML_BLOCK; j++)
         block[2 + j] = (uint8_t)(int8_t)roundf((float)x[j] * inv);
 }
 
-void quant_ggml_encode(enum format format, void *blocks, const real *x, size_t n)
+static bool is_held(enum format format, const uint8_t *block)
+{
+    bool affine = format == FORMAT_Q4_1 || format == FORMAT_Q5_1;
+    return isfinite(get_f16(block)) && (!affine || isfinite(get_f16(block + 2)));
+}
+
+size_t quant_ggml_encode(enum format format, void *blocks, const real *x, size_t n)
 {
     uint8_t *block = blocks;
-    for (size_t i = 0; i < n; i += GGML_BLOCK, block += quant_ggml_bytes(format), x += GGML_BLOCK)
+    for (size_t i = 0; i < n; i += GGML_BLOCK, block += quant_ggml_bytes(format), x += GGML_BLOCK) {
         switch (format) {
         case FORMAT_Q4_0:
             encode_symmetric(block, x, 4);
@@ -114,6 +127,10 @@ void quant_ggml_encode(enum format format, void *blocks, const real *x, size_t n
         default:
             encode_q8_0(block, x);
         }
+        if (!is_held(format, block))
+            return i / GGML_BLOCK;
+    }
+    return n / GGML_BLOCK;
 }
 
 static void decode_codes(const uint8_t *qh, const uint8_t *qs, float d, float m, float zero, real *x)

@@ -12,8 +12,8 @@
 enum { GGML_BLOCK = 32 };
 
 size_t quant_ggml_bytes(enum format format); /* of a block */
-/* n elements, a multiple of 32. */
-void quant_ggml_encode(enum format format, void *blocks, const real *x, size_t n);
+/* n elements, a multiple of 32.  Returns the first block whose scale or minimum f16 cannot hold, n / 32 when all are good. */
+size_t quant_ggml_encode(enum format format, void *blocks, const real *x, size_t n);
 void quant_ggml_decode(enum format format, const void *blocks, size_t n, real *x);
 
 #endif

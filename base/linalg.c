@@ -78,26 +78,22 @@ static enum status svd_status(lapack_int info, size_t rows, size_t cols, struct 
     return err_set(err, ERR_FAILED, "the SVD of %zu x %zu did not converge", rows, cols);
 }
 
-/* Makes signs unique; one body for both precisions. */
-#define FIX_SIGNS(name, type)                                                                                               \
-    static void name(type *U, type *Vt, size_t rows, size_t cols, size_t k)                                                 \
-    {                                                                                                                       \
-        for (size_t i = 0; i < k; i++) {                                                                                    \
-            size_t at = 0;                                                                                                  \
-            for (size_t c = 1; c < cols; c++)                                                                               \
-                if ((Vt[i * cols + c] < 0 ? -Vt[i * cols + c] : Vt[i * cols + c]) >                                         \
-                    (Vt[i * cols + at] < 0 ? -Vt[i * cols + at] : Vt[i * cols + at]))                                       \
-                    at = c;                                                                                                 \
-            if (Vt[i * cols + at] >= 0)                                                                                     \
-                continue;                                                                                                   \
-            for (size_t c = 0; c < cols; c++)                                                                               \
-                Vt[i * cols + c] = -Vt[i * cols + c];                                                                       \
-            for (size_t r = 0; r < rows; r++)                                                                               \
-                U[r * k + i] = -U[r * k + i];                                                                               \
-        }                                                                                                                   \
+/* Turns pairs of vectors round where the largest entry of the row of Vt is negative. */
+static void fix_signs(double *U, double *Vt, size_t rows, size_t cols, size_t k)
+{
+    for (size_t i = 0; i < k; i++) {
+        double *v = Vt + i * cols;
+        size_t at = 0;
+        for (size_t c = 1; c < cols; c++)
+            at = fabs(v[c]) > fabs(v[at]) ? c : at;
+        if (v[at] >= 0)
+            continue;
+        for (size_t c = 0; c < cols; c++)
+            v[c] = -v[c];
+        for (size_t r = 0; r < rows; r++)
+            U[r * k + i] = -U[r * k + i];
     }
-FIX_SIGNS(fix_signs, double)
-FIX_SIGNS(fix_signs_f32, float)
+}
 
 enum status linalg_svd(double *W, size_t rows, size_t cols, double *U, double *S, double *Vt, struct err *err)
 {
@@ -108,17 +104,5 @@ enum status linalg_svd(double *W, size_t rows, size_t cols, double *U, double *S
     TRY(svd_status(info, rows, cols, err));
     if (U)
         fix_signs(U, Vt, rows, cols, k);
-    return OK;
-}
-
-enum status linalg_svd_f32(float *W, size_t rows, size_t cols, float *U, float *S, float *Vt, struct err *err)
-{
-    size_t k = rows < cols ? rows : cols;
-    int m = (int)cols, n = (int)rows;
-    float none;
-    lapack_int info = LAPACKE_sgesdd(LAPACK_COL_MAJOR, U ? 'S' : 'N', m, n, W, m, S, U ? Vt : &none, m, U ? U : &none, U ? (int)k : n);
-    TRY(svd_status(info, rows, cols, err));
-    if (U)
-        fix_signs_f32(U, Vt, rows, cols, k);
     return OK;
 }

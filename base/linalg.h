@@ -1,4 +1,4 @@
-/* linalg.h: the one room that calls LAPACK.  Row-major in and out, double precision unless the name says otherwise. */
+/* linalg.h: the one room that calls LAPACK.  Row-major in and out, double precision. */
 #ifndef VENEER_LINALG_H
 #define VENEER_LINALG_H
 #include <stddef.h>
@@ -14,8 +14,6 @@ void linalg_solve_lower_transposed(const double *L, size_t n, double *b, size_t 
 /* Thin SVD  W[rows,cols] = U diag(S) Vt,  k = min(rows, cols): U[rows,k], S[k] descending, Vt[k,cols].  W is overwritten.
  * Signs are made unique: the largest-magnitude entry of each row of Vt is positive.  LAPACK gesdd; any of U, Vt may be NULL (both or none). */
 enum status linalg_svd(double *W, size_t rows, size_t cols, double *U, double *S, double *Vt, struct err *err);
-/* The same in single precision. */
-enum status linalg_svd_f32(float *W, size_t rows, size_t cols, float *U, float *S, float *Vt, struct err *err);
 /* One BLAS thread for the small problems here and for kernels that share work among our own threads.  Call once at start. */
 void linalg_init(void);
 
