@@ -94,6 +94,17 @@ static void log_trial(const struct engine *engine, size_t total)
     text_free(&levels);
 }
 
+/* A trial that was recorded just before a kill may have left its checkpoints. */
+static void clear_trial(const struct engine *engine, size_t index)
+{
+    char folder[64];
+    snprintf(folder, sizeof folder, "search/trial-%zu", index);
+    char *path = path_join(engine->config->output_dir, folder);
+    if (path)
+        dir_remove(path);
+    free(path);
+}
+
 static enum status search(struct engine *engine)
 {
     const struct config *config = engine->config;
@@ -105,6 +116,8 @@ static enum status search(struct engine *engine)
     if (!level)
         return err_set(engine->err, ERR_MEMORY, "out of memory for a configuration");
     enum status status = OK;
+    if (engine->archive.n)
+        clear_trial(engine, engine->archive.n - 1);
     while (status == OK && engine->archive.n < total) {
         bool done = false;
         char note[128] = "";

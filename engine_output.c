@@ -139,6 +139,8 @@ static enum status write_gguf(struct engine *engine, const struct model *model, 
     if (!path)
         return err_set(engine->err, ERR_MEMORY, "out of memory for a path");
     enum status status = export_gguf(path, model, lora, engine->tokenizer, "veneer", engine->err);
+    if (status == ERR_FAILED)
+        err_prefix(engine->err, status, "%s (export=hf,peft leaves it out)", path);
     free(path);
     return status;
 }
@@ -276,10 +278,7 @@ enum status engine_write_outputs(struct engine *engine)
     if (config_list_has(formats, "gguf")) {
         TRY(write_gguf(engine, &t->model, &t->lora));
         TRY(measure_gguf(engine, &kl, &jsd));
-        if (isfinite(kl))
-            log_line(&engine->log, "model.gguf: KL %.5f nats a token from the fine-tuned model (its formats, adapters merged)", kl);
-        else
-            log_line(&engine->log, "model.gguf: not usable: a merged weight is beyond what its formats hold (65504 in f16)");
+        log_line(&engine->log, "model.gguf: KL %.5f nats a token from the fine-tuned model (its formats, adapters merged)", kl);
     }
     engine->gguf_kl = kl;
     return write_run(engine, kl, jsd);

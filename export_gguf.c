@@ -70,6 +70,8 @@ static enum status put_encoded(const real *W, const struct gguf_item *item, stru
     TRY(arena_commit(&arena, item->name, err));
     quant_place(&q, item->format, 0, false, rows, cols, &arena);
     enum status status = quant_encode(&q, W, false, err);
+    if (status == ERR_INPUT) /* a merged weight that the format cannot hold is no fault of a file */
+        status = err_prefix(err, ERR_FAILED, "%s", item->name);
     if (status == OK)
         status = gguf_sink_put(sink, q.codes, (size_t)item->bytes, err);
     arena_free(&arena);

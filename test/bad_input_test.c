@@ -406,6 +406,22 @@ static void test_a_rate_that_diverges(void **state)
     assert_int_equal(access("wild/model", F_OK), -1);
 }
 
+/* Adapters of a rate like this one leave what f16 holds: the GGUF is refused, the rest is there, and the job can end without it. */
+static void test_weights_that_no_gguf_holds(void **state)
+{
+    (void)state;
+    char sentence[1024], tensor[64];
+    int code = job_run(sentence, "job.txt", "output_dir=huge", "learning_rate=10", "max_steps=40", "batch_size=4", "max_grad_norm=0",
+                       "lr_scheduler=constant", NULL);
+    assert_int_equal(code, VENEER_FAILED);
+    if (sscanf(sentence, "huge/model.gguf (export=hf,peft leaves it out): %63[a-z0-9._]: element [", tensor) != 1)
+        fail_msg("%s", sentence);
+    assert_int_equal(access("huge/model.gguf", F_OK), -1);
+    assert_int_equal(job_run(sentence, "job.txt", "output_dir=huge", "learning_rate=10", "max_steps=40", "batch_size=4",
+                             "max_grad_norm=0", "lr_scheduler=constant", "export=hf,peft", NULL), 0);
+    assert_int_equal(access("huge/report.html", R_OK), 0);
+}
+
 int main(int argc, char **argv)
 {
     (void)argc;
@@ -426,6 +442,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_damaged_journal),
         cmocka_unit_test(test_target_that_nothing_fits),
         cmocka_unit_test(test_a_rate_that_diverges),
+        cmocka_unit_test(test_weights_that_no_gguf_holds),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
