@@ -262,6 +262,25 @@ static enum status open_log(struct engine *engine)
     return OK;
 }
 
+/* A job never writes over what it reads: output_dir/model may be another run's result and this run's base model. */
+static enum status keep_inputs(const struct engine *engine)
+{
+    static const char *const written[] = {"model", "model.gguf", "metrics.jsonl"};
+    const char *inputs[] = {engine->config->model, engine->config->dataset};
+    for (size_t i = 0; i < sizeof written / sizeof *written; i++) {
+        char *path = path_join(engine->config->output_dir, written[i]);
+        if (!path)
+            return err_set(engine->err, ERR_MEMORY, "out of memory for a path");
+        enum status status = OK;
+        for (size_t k = 0; k < 2; k++)
+            if (*inputs[k] && path_same(inputs[k], path))
+                status = err_set(engine->err, ERR_INPUT, "%s would be written over: this run reads it; take another output_dir", inputs[k]);
+        free(path);
+        TRY(status);
+    }
+    return OK;
+}
+
 static enum status prepare_output_dir(struct engine *engine)
 {
     struct err *err = engine->err;
@@ -286,6 +305,7 @@ static enum status run(struct engine *engine)
 {
     bool full = strcmp(engine->config->train_mode, "full") == 0;
     TRY(config_check(engine->config, engine->err));
+    TRY(keep_inputs(engine));
     TRY(engine_load_inputs(engine));
     if (full)
         TRY(prepare_output_dir(engine));

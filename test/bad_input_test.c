@@ -332,6 +332,23 @@ static void test_output_dir_that_cannot_be_written(void **state)
     assert_refused(VENEER_INPUT, "/proc/veneer: cannot be made a folder: No such file or directory", "output_dir=/proc/veneer", NULL);
 }
 
+/* The result of one run is the base model of the next, in the same folder by mistake. */
+static void test_output_over_input(void **state)
+{
+    (void)state;
+    char sentence[1024];
+    uint32_t before = fingerprint("base");
+    check_sentence(job_run(sentence, "job.txt", "output_dir=base", NULL), VENEER_INPUT, sentence,
+                   "base/model would be written over: this run reads it; take another output_dir");
+    check_sentence(job_run(sentence, "base.txt", "model=base/model", NULL), VENEER_INPUT, sentence,
+                   "base/model would be written over: this run reads it; take another output_dir");
+    assert_int_equal(fingerprint("base"), before);
+    assert_refused(VENEER_INPUT, "out/model.gguf would be written over: this run reads it; take another output_dir",
+                   "model=out/model.gguf", NULL);
+    assert_refused(VENEER_INPUT, "out/metrics.jsonl would be written over: this run reads it; take another output_dir",
+                   "dataset=out/metrics.jsonl", NULL);
+}
+
 static void test_output_dir_without_leave_to_write(void **state)
 {
     (void)state;
@@ -438,6 +455,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_dataset),
         cmocka_unit_test(test_task_files),
         cmocka_unit_test(test_output_dir_that_cannot_be_written),
+        cmocka_unit_test(test_output_over_input),
         cmocka_unit_test(test_output_dir_without_leave_to_write),
         cmocka_unit_test(test_damaged_journal),
         cmocka_unit_test(test_target_that_nothing_fits),
