@@ -276,13 +276,24 @@ static void quantization_config(const struct model *model, struct text *out)
                 all_nf4 && model->layer[0].linear[0].double_quant ? "true" : "false");
 }
 
+/* Ids that the model has; transformers takes one id or a list. */
+static void print_generation(const struct model_config *c, struct text *out)
+{
+    text_puts(out, "{");
+    if (c->bos_token_id >= 0)
+        text_printf(out, "\"bos_token_id\": %d%s", c->bos_token_id, c->n_eos ? ", " : "");
+    for (int32_t i = 0; i < c->n_eos; i++)
+        text_printf(out, "%s%d", i ? ", " : c->n_eos > 1 ? "\"eos_token_id\": [" : "\"eos_token_id\": ", c->eos_token_id[i]);
+    text_puts(out, c->n_eos > 1 ? "]}\n" : "}\n");
+}
+
 static enum status write_configs(const char *dir, const struct model *model, const char *dtype, struct err *err)
 {
     struct text plan = {0}, generation = {0}, config = {0}, extra = {0};
     const struct model_config *c = &model->config;
     plan_print(&model->plan, &plan);
     TRY(write_text(dir, "plan.txt", &plan, err));
-    text_printf(&generation, "{\"bos_token_id\": %d, \"eos_token_id\": %d}\n", c->bos_token_id, c->n_eos ? c->eos_token_id[0] : -1);
+    print_generation(c, &generation);
     TRY(write_text(dir, "generation_config.json", &generation, err));
     quantization_config(model, &extra);
     const char *torch = strcmp(dtype, "bf16") == 0 ? "bfloat16" : strcmp(dtype, "f16") == 0 ? "float16" : "float32";
