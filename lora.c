@@ -249,6 +249,7 @@ static enum status start_pissa(struct qmat *q, real *A, real *B, const real *W, 
                                struct svd_space *w, real *temp, struct err *err)
 {
     size_t out = q->rows, in = q->cols;
+    TRY(quant_encode(q, W, false, err)); /* names an element that is not finite; the SVD could not */
     for (size_t i = 0; i < out * in; i++)
         w->E[i] = (double)W[i];
     TRY(best_factors(w, A, B, out, in, r, s, o, err));
