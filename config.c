@@ -34,7 +34,7 @@ static const struct key keys[] = {
     {"output_dir", NULL, PATH, AT(output_dir), "out", 0, 0, NULL, true, "where everything is written"},
     {"seed", NULL, INTEGER, AT(seed), "0", 0, MANY, NULL, false, "covers data order, dropout, initial values and search"},
     {"train_mode", NULL, CHOICE, AT(train_mode), "lora", 0, 0, "lora full", false, "lora: adapters on a frozen, quantized model; full: all weights (with no model: from scratch)"},
-    {"plan", NULL, PATH, AT(plan), "", 0, 0, NULL, false, "a plan file: its formats and ranks instead of a search"},
+    {"plan", NULL, PATH, AT(plan), "", 0, 0, NULL, false, "a plan file (search/plan-best.txt of another run): its formats and ranks instead of a search"},
     {"vocab_size", NULL, INTEGER, AT(vocab_size), "0", 0, 4e6, NULL, false, "from scratch: 0 takes the tokenizer's"},
     {"hidden_size", NULL, INTEGER, AT(hidden_size), "0", 0, 65536, NULL, false, "from scratch"},
     {"num_hidden_layers", NULL, INTEGER, AT(num_hidden_layers), "8", 1, 1024, NULL, false, "from scratch"},
@@ -122,7 +122,7 @@ static const struct key keys[] = {
     {"export_dtype", "torch_dtype", CHOICE, AT(export_dtype), "f32", 0, 0, "f32 bf16 f16", true, "of embeddings, norms and unquantized weights in model/"},
     {"threads", NULL, INTEGER, AT(threads), "0", 0, 1024, NULL, true, "0: one a core"},
     {"device", NULL, CHOICE, AT(device), "auto", 0, 0, "auto cpu", false, "where kernels run"},
-    {"strict", NULL, BOOLEAN, AT(strict), "yes", 0, 0, NULL, false, "the same bits for any number of threads"},
+    {"strict", NULL, BOOLEAN, AT(strict), "yes", 0, 0, NULL, false, "the same bits for any number of threads; the CPU kernels always keep this"},
 };
 enum { N_KEYS = sizeof keys / sizeof keys[0] };
 
@@ -483,7 +483,7 @@ enum status config_check(const struct config *config, struct err *err)
     TRY(need(config, "quant_types", config->quant_types, "want formats such as nf4,int8", err));
     if (!full)
         TRY(need(config, "dataset", config->dataset, "fine-tuning needs data", err));
-    if (!full && strcmp(config->search, "none") != 0 && strcmp(config->objective, "accuracy") == 0)
+    if (!full && strcmp(config->search, "none") != 0 && !*config->plan && strcmp(config->objective, "accuracy") == 0)
         TRY(need(config, "eval_data", config->eval_data, "the search is scored on tasks", err));
     if (config->max_steps == 0 && config->num_epochs <= 0)
         return err_set(err, ERR_INPUT, "%s: max_steps = 0 and num_epochs = %g, want one of them above 0", origin(config, "num_epochs"),

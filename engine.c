@@ -138,6 +138,12 @@ static enum status search(struct engine *engine)
 
 /* ---- the milestones of the final table ---- */
 
+/* A given plan leaves nothing to choose. */
+static bool searches(const struct engine *engine)
+{
+    return strcmp(engine->config->search, "none") != 0 && !*engine->config->plan;
+}
+
 /* The level of every variable: lowest, highest, or the pick's. */
 static enum status milestone_level(struct engine *engine, enum milestone which, uint8_t *level)
 {
@@ -145,7 +151,7 @@ static enum status milestone_level(struct engine *engine, enum milestone which, 
         level[i] = which == ALL_HIGH ? (uint8_t)(engine->space.n_levels[i] - 1) : 0;
     if (which != PICK)
         return OK;
-    if (strcmp(engine->config->search, "none") == 0) /* one configuration: the pinned formats, the rest at the first level */
+    if (!searches(engine)) /* one configuration: the pinned formats, the rest at the first level */
         return OK;
     TRY(search_pick(&engine->archive, engine->config->search_lambda, engine->max_size, &engine->pick, engine->err));
     memcpy(level, engine->archive.point[engine->pick].level, engine->space.n);
@@ -225,7 +231,7 @@ static enum status compress(struct engine *engine)
         TRY(engine_record_milestone(engine, AFTER_PRUNING));
         log_line(&engine->log, "after pruning, untuned: %.4f", after->outcome.score);
     }
-    if (strcmp(engine->config->search, "none") != 0) {
+    if (searches(engine)) {
         TRY(search(engine));
         TRY(reach_uniform(engine, ALL_LOW));
         TRY(reach_uniform(engine, ALL_HIGH));
@@ -307,10 +313,11 @@ static enum status run(struct engine *engine)
     TRY(config_check(engine->config, engine->err));
     TRY(keep_inputs(engine));
     TRY(engine_load_inputs(engine));
-    if (full)
+    if (full) {
         TRY(prepare_output_dir(engine));
-    if (full)
+        TRY(engine_open_journal(engine)); /* holds nothing but whose folder this is */
         return engine_train_full(engine);
+    }
     TRY(engine_load_tasks(engine));
     TRY(engine_plan_memory(engine));
     TRY(prepare_output_dir(engine));

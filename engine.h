@@ -64,7 +64,7 @@ struct engine {
     struct checkpoint *checkpoint;
     struct tokenizer *own_tokenizer; /* from scratch */
     const struct tokenizer *tokenizer;
-    struct dataset dataset, held_out;
+    struct dataset dataset, held_out, calibration; /* calibration: n 0 when it is the dataset */
     struct task task[MAX_TASKS];
     struct trial_tasks tasks;
     size_t dropped[MAX_TASKS];

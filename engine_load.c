@@ -64,6 +64,8 @@ static enum status load_data(struct engine *engine)
     log_line(&engine->log, "data: %zu examples (%s), %llu tokens, %llu in the loss, longest %d", engine->dataset.n,
              engine->dataset.format, (unsigned long long)engine->dataset.tokens, (unsigned long long)engine->dataset.labelled,
              engine->dataset.longest);
+    if (*config->calibration_data)
+        TRY(dataset_load(&engine->calibration, config->calibration_data, "auto", engine->tokenizer, &options, engine->err));
     return strcmp(config->objective, "loss") == 0 ? hold_out(engine) : OK;
 }
 
@@ -365,7 +367,7 @@ struct calibration {
 static enum status make_calibration(struct engine *engine, struct calibration *c)
 {
     size_t most_n = (size_t)engine->config->calibration_samples, T = (size_t)engine->config->calibration_seq_len;
-    const struct dataset *data = &engine->dataset;
+    const struct dataset *data = engine->calibration.n ? &engine->calibration : &engine->dataset;
     c->n = most_n < data->n ? most_n : data->n;
     uint32_t *order = calloc(data->n, sizeof *order);
     c->batch = calloc(c->n, sizeof *c->batch);
@@ -580,6 +582,7 @@ void engine_free(struct engine *engine)
     engine->dataset.n += engine->held_out.n; /* their arrays belong to the dataset */
     free(engine->held_out.example);
     dataset_free(&engine->dataset);
+    dataset_free(&engine->calibration);
     search_archive_free(&engine->archive);
     if (engine->journal.path)
         journal_close(&engine->journal);

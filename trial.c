@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/stop.h"
 
 enum { NOT_PINNED = 255, OTHER_BITS = 32 };
@@ -117,6 +118,44 @@ static enum status read_pins(struct trials *trials, const struct model_config *s
     return status;
 }
 
+/* plan = FILE: every linear's format, rank and alpha are given; widths must be those that pruning leads to. */
+static enum status take_plan(struct trials *trials, const struct plan *given, struct err *err)
+{
+    trials->plan.use_rslora = given->use_rslora;
+    for (int l = 0; l < given->n_layers; l++) {
+        const struct plan_layer *want = &given->layer[l], *have = &trials->plan.layer[l];
+        if (want->heads != have->heads || want->kv_heads != have->kv_heads || want->ffn != have->ffn)
+            return err_set(err, ERR_INPUT,
+                           "%s: model.layers.%d has heads=%d kv_heads=%d ffn=%d, the model has heads=%d kv_heads=%d ffn=%d after pruning",
+                           trials->config->plan, l, want->heads, want->kv_heads, want->ffn, have->heads, have->kv_heads, have->ffn);
+        for (int j = 0; j < LINEAR_COUNT; j++) {
+            struct plan_linear *p = &trials->plan.layer[l].linear[j];
+            size_t index = 0;
+            TRY(format_index(trials, want->linear[j].format, &index, err));
+            trials->pinned[linear_index(l, j)] = (uint8_t)index;
+            p->rank = want->linear[j].rank;
+            p->alpha = want->linear[j].alpha;
+        }
+    }
+    return OK;
+}
+
+static enum status read_given_plan(struct trials *trials, const struct model_config *shape, struct err *err)
+{
+    char *text;
+    size_t n;
+    struct plan given;
+    if (!*trials->config->plan)
+        return OK;
+    TRY(file_read(trials->config->plan, 1 << 24, &text, &n, err));
+    enum status status = plan_parse(&given, shape, text, trials->config->plan, err);
+    free(text);
+    TRY(status);
+    status = take_plan(trials, &given, err);
+    plan_free(&given);
+    return status;
+}
+
 /* Block and double quantization where a format has them. */
 static void set_format(const struct config *config, struct plan_linear *p, enum format format)
 {
@@ -205,6 +244,7 @@ enum status trials_init(struct trials *trials, const struct config *config, cons
     TRY(read_levels(trials, err));
     TRY(make_plan(trials, shape, err));
     TRY(read_pins(trials, shape, err));
+    TRY(read_given_plan(trials, shape, err));
     TRY(check_shapes(trials, shape, err));
     TRY(make_variables(trials, err));
     trials->fixed_bytes = fixed_bytes(trials, shape);

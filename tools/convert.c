@@ -67,6 +67,26 @@ static enum status parse(int argc, char **argv, struct options *o, struct err *e
     return OK;
 }
 
+/* The formats as they are stored; floats stay F32 inside and are written as the container has them. */
+static enum status stored_plan(const struct inference *in, struct plan *plan, struct err *err)
+{
+    TRY(plan_copy(plan, &in->plan, err));
+    for (int l = 0; l < plan->n_layers; l++)
+        for (int j = 0; j < LINEAR_COUNT; j++) {
+            char name[64], weight[80];
+            struct qmat stored;
+            plan_name(l, (enum linear)j, name);
+            snprintf(weight, sizeof weight, "%s.weight", name);
+            TRY(checkpoint_format(in->checkpoint, weight, &stored, err));
+            struct plan_linear *p = &plan->layer[l].linear[j];
+            bool floats = stored.format == FORMAT_F32 || stored.format == FORMAT_F16 || stored.format == FORMAT_BF16;
+            if (!floats && p->format == FORMAT_F32)
+                *p = (struct plan_linear){.format = stored.format, .block = format_info(stored.format)->double_quant ? stored.block : 0,
+                                          .double_quant = stored.double_quant};
+        }
+    return OK;
+}
+
 /* --dtype: one float format for all, or a plan file. */
 static enum status read_plan(const struct options *o, const struct inference *in, struct plan *plan, struct err *err)
 {
@@ -74,7 +94,7 @@ static enum status read_plan(const struct options *o, const struct inference *in
     char *text;
     size_t n;
     if (!o->dtype)
-        return plan_copy(plan, &in->plan, err);
+        return stored_plan(in, plan, err);
     if (format_parse(o->dtype, &format, err) == OK)
         return plan_new(plan, &in->model.config, format, err);
     TRY(file_read(o->dtype, 1 << 24, &text, &n, err));
