@@ -1,4 +1,7 @@
-/* gp.c: likelihood, gradient, posterior, fit. */
+/* gp.c: likelihood, gradient, posterior, fit.
+ *
+ * Nothing here may end a search: numbers far outside what double holds are pulled in before they meet a kernel, a factorisation that fails
+ * is a wall for the optimiser, and an optimiser that fails leaves the priors' medians. */
 #include "gp.h"
 
 #include <math.h>
@@ -65,8 +68,13 @@ static double distance2(const struct gp *gp, const double *x, const double *z)
     return r2;
 }
 
+/* Beyond it both the kernel and its slope are 0 in double, and inf * 0 must not be computed. */
+static const double far_away = 1e6;
+
 static double matern(double sf2, double r2)
 {
+    if (!(r2 < far_away))
+        return 0;
     double r = sqrt(5 * r2);
     return sf2 * (1 + r + 5.0 / 3 * r2) * exp(-r);
 }
@@ -74,6 +82,8 @@ static double matern(double sf2, double r2)
 /* dk/dr2: finite at 0, which is why the derivative is taken with respect to r2 and not r. */
 static double matern_slope(double sf2, double r2)
 {
+    if (!(r2 < far_away))
+        return 0;
     double r = sqrt(5 * r2);
     return -5.0 / 6 * sf2 * (1 + r) * exp(-r);
 }
@@ -81,6 +91,8 @@ static double matern_slope(double sf2, double r2)
 enum status gp_condition(struct gp *gp, struct err *err)
 {
     size_t n = gp->n;
+    if (n == 0)
+        return OK; /* the prior */
     for (size_t i = 0; i < n; i++)
         for (size_t j = 0; j <= i; j++) {
             double k = matern(gp->sf2, distance2(gp, gp->X + i * gp->d, gp->X + j * gp->d));
@@ -120,7 +132,7 @@ static void derivatives(struct gp *gp, double *dlog_w, double *dlog_sf2, double 
             double slope = m * matern_slope(gp->sf2, r2);
             *dlog_sf2 += m * matern(gp->sf2, r2);
             *dlog_sn2 += i == j ? m * gp->sn2 : 0;
-            for (size_t k = 0; k < d; k++)
+            for (size_t k = 0; slope != 0 && k < d; k++)
                 dlog_w[k] += slope * gp->w[k] * (x[k] - z[k]) * (x[k] - z[k]);
         }
 }
@@ -145,7 +157,8 @@ void gp_predict(const struct gp *gp, const double *x, double *mean, double *vari
         k[i] = matern(gp->sf2, distance2(gp, x, gp->X + i * gp->d));
         sum += k[i] * gp->a[i];
     }
-    linalg_solve_lower(gp->L, n, k, 1);
+    if (n > 0)
+        linalg_solve_lower(gp->L, n, k, 1);
     for (size_t i = 0; i < n; i++)
         less += k[i] * k[i];
     *mean = sum;
@@ -184,6 +197,8 @@ double gp_log_posterior(struct gp *gp, const double *theta, double *gradient)
     if (gp_condition(gp, &err) != OK)
         return -INFINITY;
     double value = gp_likelihood(gp, gradient, &gradient[d], &gradient[d + 1]);
+    /* The density is that of log length, whose mode is the prior's median.  Over length itself (one more -log length) the mode is 20 times
+     * shorter, and with few points in many dimensions every configuration would look unlike every other. */
     for (size_t i = 0; i < d; i++) { /* log length = -1/2 log w */
         prior += log_normal(-0.5 * theta[i], length_mean(d), sqrt(3), &slope);
         gradient[i] += -0.5 * slope;
@@ -197,37 +212,47 @@ double gp_log_posterior(struct gp *gp, const double *theta, double *gradient)
 
 static double objective(unsigned n, const double *theta, double *gradient, void *user)
 {
-    struct gp *gp = user;
-    double *slope = gradient ? gradient : gp->work; /* L-BFGS always asks for it */
-    (void)n;
-    double value = gp_log_posterior(gp, theta, slope);
+    double value = gp_log_posterior(user, theta, gradient);
     bool finite = isfinite(value);
-    for (size_t i = 0; finite && i < gp->d + 2; i++)
-        finite = isfinite(slope[i]);
+    for (unsigned i = 0; finite && i < n; i++)
+        finite = isfinite(gradient[i]);
     if (!finite) { /* a wall that the line search turns back from */
-        memset(slope, 0, (gp->d + 2) * sizeof *slope);
+        memset(gradient, 0, n * sizeof *gradient);
         return -1e30;
     }
     return value;
 }
 
+static double largest(const double *y, size_t n)
+{
+    double most = 0;
+    for (size_t i = 0; i < n; i++)
+        if (isfinite(y[i]))
+            most = fmax(most, fabs(y[i]));
+    return most;
+}
+
+/* y = (y - mean) / deviation.  Scores that are identical up to rounding have no deviation to divide by: their floor makes them 0, not
+ * noise blown up.  Everything is divided by the largest score first, whose square may not fit in a double. */
 static void standardise(struct gp *gp)
 {
-    double mean = 0, squares = 0;
-    for (size_t i = 0; i < gp->n; i++)
-        mean += gp->y[i] / (double)gp->n;
-    for (size_t i = 0; i < gp->n; i++)
-        squares += (gp->y[i] - mean) * (gp->y[i] - mean);
-    double scale = gp->n > 1 ? sqrt(squares / (double)(gp->n - 1)) : 0, floor_ = 1e-9 * (1 + fabs(mean));
-    if (!(scale > floor_) || !isfinite(scale)) /* identical scores: nothing to scale by */
-        scale = isfinite(floor_) && floor_ > 0 ? fmax(floor_, 1e-9) : 1;
-    gp->y_mean = isfinite(mean) ? mean : 0;
-    gp->y_scale = scale;
-    for (size_t i = 0; i < gp->n; i++) {
-        double y = (gp->y[i] - gp->y_mean) / scale, v = gp->noise[i] / (scale * scale);
-        gp->y[i] = isfinite(y) ? fmax(-1e3, fmin(1e3, y)) : 0;
-        gp->noise[i] = isfinite(v) ? fmin(v, 1e3) : 1e3;
+    enum { FARTHEST = 1000 }; /* deviations; only a floored one reaches it */
+    size_t n = gp->n;
+    double most = largest(gp->y, n), unit = most > 0 ? most : 1, mean = 0, squares = 0;
+    for (size_t i = 0; i < n; i++) {
+        gp->y[i] = isfinite(gp->y[i]) ? gp->y[i] / unit : 0;
+        mean += gp->y[i] / (double)n;
     }
+    for (size_t i = 0; i < n; i++)
+        squares += (gp->y[i] - mean) * (gp->y[i] - mean);
+    double scale = fmax(n > 1 ? sqrt(squares / (double)(n - 1)) : 0, 1e-9);
+    for (size_t i = 0; i < n; i++) {
+        double v = gp->noise[i] / unit / unit / (scale * scale);
+        gp->y[i] = fmax(-FARTHEST, fmin(FARTHEST, (gp->y[i] - mean) / scale));
+        gp->noise[i] = v >= 0 ? fmin(v, FARTHEST) : FARTHEST; /* an error bar that is no number says nothing */
+    }
+    gp->y_mean = mean * unit;
+    gp->y_scale = scale * unit;
 }
 
 static void start(double *theta, size_t d, int which)
@@ -238,10 +263,11 @@ static void start(double *theta, size_t d, int which)
     theta[d + 1] = which ? -6 : -4;
 }
 
-/* The better of two local optima into best; false when the optimiser cannot be made. */
-static void maximise(struct gp *gp, double *best, double *theta, double *low, double *high)
+/* The better of two local optima into best, which stays as it is when there is none.  work [4, d + 2] */
+static void maximise(struct gp *gp, double *best, double *work)
 {
     size_t d = gp->d;
+    double *theta = work, *low = theta + d + 2, *high = low + d + 2, *slope = high + d + 2;
     unsigned n = (unsigned)d + 2;
     double best_value = -INFINITY;
     for (size_t i = 0; i < d; i++) {
@@ -263,11 +289,11 @@ static void maximise(struct gp *gp, double *best, double *theta, double *low, do
         nlopt_set_ftol_abs(opt, 1e-4);
         nlopt_set_maxeval(opt, 60);
         start(theta, d, which);
-        nlopt_optimize(opt, theta, &value); /* a failed line search still leaves its best point in theta */
+        nlopt_optimize(opt, theta, &value); /* its verdict does not matter: a failed line search still leaves its best point in theta */
         nlopt_destroy(opt);
-        double again = isfinite(value) ? value : -INFINITY;
-        if (again > best_value) {
-            best_value = again;
+        value = objective(n, theta, slope, gp);
+        if (value > best_value) {
+            best_value = value;
             memcpy(best, theta, n * sizeof *best);
         }
     }
@@ -278,21 +304,24 @@ enum { FEW = 10 };
 enum status gp_fit(struct gp *gp, struct err *err)
 {
     size_t d = gp->d;
-    double *theta = malloc(4 * (d + 2) * sizeof *theta), *best = theta ? theta + (d + 2) : NULL;
-    if (!theta)
+    for (size_t i = 0; i < gp->n * d; i++)
+        if (!isfinite(gp->X[i]))
+            return err_set(err, ERR_FAILED, "feature %zu of point %zu of a Gaussian process is %g, want a number", i % d, i / d, gp->X[i]);
+    double *best = malloc(5 * (d + 2) * sizeof *best);
+    if (!best)
         return err_set(err, ERR_MEMORY, "out of memory for %zu hyper-parameters", d + 2);
     standardise(gp);
     start(best, d, 0);
     if (gp->n >= FEW)
-        maximise(gp, best, theta, best + (d + 2), best + 2 * (d + 2));
+        maximise(gp, best, best + (d + 2));
     set_theta(gp, best);
     enum status status = gp_condition(gp, err);
-    if (status != OK) { /* the defaults always factor: their noise is not small */
+    if (status != OK) { /* no optimum ends here, but the way out is kept: with so much noise every K factors */
         start(best, d, 0);
         set_theta(gp, best);
         gp->sn2 = 0.1;
         status = gp_condition(gp, err);
     }
-    free(theta);
+    free(best);
     return status;
 }

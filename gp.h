@@ -30,8 +30,9 @@ double gp_likelihood(struct gp *gp, double *dlog_w, double *dlog_sf2, double *dl
 /* Posterior mean and variance of the function (without noise) at x [d], in the units of gp->y. */
 void gp_predict(const struct gp *gp, const double *x, double *mean, double *variance);
 /* Standardises y (noise with it), and finds w, sf2, sn2 by maximum a posteriori (L-BFGS, two fixed starts; below ten points the
- * priors' modes are taken).  Priors: length_i ~ LogNormal(sqrt 2 + ln(d)/2, sqrt 3) (Hvarfner et al. 2024, arXiv:2402.02229),
- * sf2 ~ LogNormal(0, 1), sn2 ~ LogNormal(-4, 1).  Leaves gp conditioned. */
+ * priors' medians are taken).  Priors: length_i ~ LogNormal(sqrt 2 + ln(d)/2, sqrt 3) (Hvarfner et al. 2024, arXiv:2402.02229),
+ * sf2 ~ LogNormal(0, 1), sn2 ~ LogNormal(-4, 1), all as densities of the logarithm.  Leaves gp conditioned.  A deterministic function of the
+ * data; y of any size, equal or repeated points, noise of 0 or NaN all fit.  ERR_FAILED for a feature that is no number, ERR_MEMORY. */
 enum status gp_fit(struct gp *gp, struct err *err);
 /* log posterior density (up to a constant) of theta = (log w [d], log sf2, log sn2) and its gradient [d + 2]; -INFINITY when K cannot be
  * factored. */

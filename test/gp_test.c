@@ -1,0 +1,221 @@
+/* gp_test.c: what a search relies on: the gradient that the fit climbs is the slope of what it maximises, the fit recovers a function it is
+ * shown, and no set of points, however degenerate, gives NaN or a failure. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/linalg.h"
+#include "base/rng.h"
+#include "gp.h"
+
+enum { MOST_POINTS = 40, MOST_DIMS = 32 };
+
+struct data {
+    double X[MOST_POINTS * MOST_DIMS], y[MOST_POINTS], noise[MOST_POINTS];
+    size_t n, d;
+};
+
+static void fill(struct data *s, struct rng *rng, size_t n, size_t d)
+{
+    s->n = n;
+    s->d = d;
+    for (size_t i = 0; i < n * d; i++)
+        s->X[i] = rng_uniform(rng);
+    for (size_t i = 0; i < n; i++) {
+        s->y[i] = 0.2 * rng_normal(rng);
+        for (size_t k = 0; k < d; k++)
+            s->y[i] += s->X[i * d + k] / (1 + (double)k);
+        s->noise[i] = 0.04 * rng_uniform(rng);
+    }
+}
+
+/* Central differences of step h err by h^2 f'''/6 + eps |f| / h: with h = 1e-5, |f| < 1e3 and third derivatives < 1e3 that is
+ * 2e-8 + 1e-8; 1e-6 leaves room for the condition number (below 1e3 with this noise). */
+static void gradient_is_the_slope(void **state)
+{
+    (void)state;
+    static const size_t dims[] = {1, 2, 7, 32};
+    struct rng rng = {.seed = 1, .stream = RNG_WORLD};
+    for (size_t c = 0; c < sizeof dims / sizeof *dims; c++) {
+        struct data s;
+        struct gp gp;
+        struct err err;
+        double theta[MOST_DIMS + 2], slope[MOST_DIMS + 2], ignored[MOST_DIMS + 2], h = 1e-5;
+        size_t d = dims[c];
+        fill(&s, &rng, 17, d);
+        assert_int_equal(gp_new(&gp, s.X, s.y, s.noise, s.n, d, &err), OK);
+        for (size_t i = 0; i < d; i++)
+            theta[i] = -log((double)d) + rng_normal(&rng);
+        theta[d] = 0.3;
+        theta[d + 1] = -3.5;
+        assert_true(isfinite(gp_log_posterior(&gp, theta, slope)));
+        for (size_t i = 0; i < d + 2; i++) {
+            double at = theta[i];
+            theta[i] = at + h;
+            double up = gp_log_posterior(&gp, theta, ignored);
+            theta[i] = at - h;
+            double down = gp_log_posterior(&gp, theta, ignored);
+            theta[i] = at;
+            assert_true(fabs((up - down) / (2 * h) - slope[i]) <= 1e-6 * (1 + fabs(slope[i])));
+        }
+        gp_free(&gp);
+    }
+}
+
+/* y depends on the first three of twenty variables.  Predicting the mean would be wrong by the standard deviation of y; a fit that uses its
+ * 40 points well is wrong by less than half of it, and says so: nine in ten errors lie within three of its own deviations. */
+static void learns_and_knows_its_error(void **state)
+{
+    (void)state;
+    enum { N = 40, D = 20, ASKED = 200 };
+    struct rng rng = {.seed = 2, .stream = RNG_WORLD};
+    struct data s = {.n = N, .d = D};
+    struct gp gp;
+    struct err err;
+    double wrong = 0, spread = 0;
+    int within = 0;
+    for (size_t i = 0; i < N; i++) {
+        for (size_t k = 0; k < D; k++)
+            s.X[i * D + k] = rng_below(&rng, 2);
+        s.y[i] = 40 + 3 * s.X[i * D] + 2 * s.X[i * D + 1] + s.X[i * D + 2] + 0.1 * rng_normal(&rng);
+        s.noise[i] = 0.01;
+    }
+    assert_int_equal(gp_new(&gp, s.X, s.y, s.noise, N, D, &err), OK);
+    assert_int_equal(gp_fit(&gp, &err), OK);
+    for (int q = 0; q < ASKED; q++) {
+        double x[D], mean, variance;
+        for (size_t k = 0; k < D; k++)
+            x[k] = rng_below(&rng, 2);
+        double truth = 40 + 3 * x[0] + 2 * x[1] + x[2];
+        gp_predict(&gp, x, &mean, &variance);
+        double error = gp.y_mean + gp.y_scale * mean - truth;
+        wrong += error * error / ASKED;
+        spread += (truth - 43) * (truth - 43) / ASKED;
+        within += fabs(error) <= 3 * gp.y_scale * sqrt(variance);
+    }
+    assert_true(sqrt(wrong) < 0.5 * sqrt(spread));
+    assert_true(within >= ASKED * 9 / 10);
+    gp_free(&gp);
+}
+
+/* Below ten points nothing is fitted: the same lengths for any y. */
+static void few_points_keep_the_defaults(void **state)
+{
+    (void)state;
+    struct rng rng = {.seed = 3, .stream = RNG_WORLD};
+    struct data s;
+    struct gp gp;
+    struct err err;
+    for (size_t n = 0; n < 10; n++) {
+        fill(&s, &rng, n, 4);
+        assert_int_equal(gp_new(&gp, s.X, s.y, s.noise, n, 4, &err), OK);
+        assert_int_equal(gp_fit(&gp, &err), OK);
+        double length = exp(sqrt(2) + 0.5 * log(4)), mean, variance, x[4] = {0.5, 0.5, 0.5, 0.5};
+        for (size_t i = 0; i < 4; i++)
+            assert_true(fabs(gp.w[i] * length * length - 1) <= 1e-12);
+        gp_predict(&gp, x, &mean, &variance);
+        assert_true(isfinite(mean) && variance >= 0 && variance <= gp.sf2);
+        gp_free(&gp);
+    }
+}
+
+static void same_data_same_bits(void **state)
+{
+    (void)state;
+    struct rng rng = {.seed = 4, .stream = RNG_WORLD};
+    struct data s;
+    struct gp a, b;
+    struct err err;
+    fill(&s, &rng, 30, 12);
+    assert_int_equal(gp_new(&a, s.X, s.y, s.noise, s.n, s.d, &err), OK);
+    assert_int_equal(gp_new(&b, s.X, s.y, s.noise, s.n, s.d, &err), OK);
+    assert_int_equal(gp_fit(&a, &err), OK);
+    assert_int_equal(gp_fit(&b, &err), OK);
+    assert_memory_equal(a.w, b.w, s.d * sizeof *a.w);
+    assert_memory_equal(a.a, b.a, s.n * sizeof *a.a);
+    gp_free(&a);
+    gp_free(&b);
+}
+
+/* ---- degenerate sets ---- */
+
+static void spoil(struct data *s, struct rng *rng, int how)
+{
+    static const double scale[] = {1e300, -1e300, 1e-300, 1e150, 1e-160, 1};
+    size_t n = s->n, d = s->d;
+    for (size_t i = 0; i < n; i++)
+        s->y[i] *= how & 1 ? scale[rng_below(rng, 6)] : 1;
+    if (how & 2) /* one score for all */
+        for (size_t i = 0; i < n; i++)
+            s->y[i] = s->y[0];
+    if (how & 4) /* one point many times */
+        for (size_t i = 0; i < n * d; i++)
+            s->X[i] = s->X[i % d];
+    if (how & 8) /* on a line */
+        for (size_t i = 0; i < n; i++)
+            for (size_t k = 0; k < d; k++)
+                s->X[i * d + k] = (double)i / (double)n;
+    if (how & 16)
+        for (size_t i = 0; i < n * d; i++)
+            s->X[i] *= scale[rng_below(rng, 6)];
+    for (size_t i = 0; i < n; i++)
+        if (how & 32)
+            s->noise[i] = rng_below(rng, 2) ? 0 : how & 64 ? NAN : 1e300;
+        else if (how & 64)
+            s->noise[i] = how & 128 ? -1 : 0;
+    if (how & 256)
+        s->y[rng_below(rng, (uint32_t)n)] = how & 128 ? INFINITY : NAN;
+}
+
+static void nothing_breaks_it(void **state)
+{
+    (void)state;
+    struct rng rng = {.seed = 5, .stream = RNG_WORLD};
+    for (int c = 0; c < 10000; c++) {
+        struct data s;
+        struct gp gp;
+        struct err err;
+        double x[MOST_DIMS], mean, variance;
+        /* mostly too few to be fitted, which is fast; one in eight goes through the optimiser */
+        fill(&s, &rng, 1 + rng_below(&rng, c % 8 ? 9 : 20), 1 + rng_below(&rng, 8));
+        spoil(&s, &rng, (int)rng_below(&rng, 512));
+        assert_int_equal(gp_new(&gp, s.X, s.y, s.noise, s.n, s.d, &err), OK);
+        if (gp_fit(&gp, &err) != OK)
+            fail_msg("set %d: %s", c, err.text);
+        for (int q = 0; q < 3; q++) {
+            memcpy(x, s.X + (q ? 0 : rng_below(&rng, (uint32_t)s.n)) * s.d, s.d * sizeof *x);
+            for (size_t k = 0; q && k < s.d; k++)
+                x[k] = q == 1 ? rng_uniform(&rng) : 1e300;
+            gp_predict(&gp, x, &mean, &variance);
+            assert_true(isfinite(mean) && variance >= 0 && variance <= gp.sf2);
+            assert_true(isfinite(gp.y_mean) && isfinite(gp.y_scale) && gp.y_scale > 0);
+        }
+        gp_free(&gp);
+    }
+}
+
+static void features_must_be_numbers(void **state)
+{
+    (void)state;
+    struct gp gp;
+    struct err err;
+    double X[] = {0, 1, 0.5, NAN}, y[] = {1, 2}, noise[] = {0, 0};
+    assert_int_equal(gp_new(&gp, X, y, noise, 2, 2, &err), OK);
+    assert_int_equal(gp_fit(&gp, &err), ERR_FAILED);
+    assert_non_null(strstr(err.text, "feature 1 of point 1"));
+    gp_free(&gp);
+}
+
+int main(void)
+{
+    linalg_init();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(gradient_is_the_slope),  cmocka_unit_test(learns_and_knows_its_error), cmocka_unit_test(few_points_keep_the_defaults),
+        cmocka_unit_test(same_data_same_bits),    cmocka_unit_test(nothing_breaks_it),          cmocka_unit_test(features_must_be_numbers),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
