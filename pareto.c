@@ -55,7 +55,8 @@ static double psi(double c, double m, double s)
         return 0;
     if (s <= 0)
         return c > m ? c - m : 0;
-    return s * normal_h((c - m) / s);
+    double z = (c - m) / s;
+    return z > 40 ? c - m : s * normal_h(z); /* h(40) = 40 in double, and z may be infinite when s is tiny */
 }
 
 /* ---- dominance ---- */
