@@ -23,6 +23,19 @@ void prune_ranges(struct prune_options *o, int32_t n_layers)
         o->mlp_end = n_layers - last;
 }
 
+static enum status check_range(const char *key, int32_t start, int32_t end, int32_t n_layers, struct err *err)
+{
+    if (start >= 0 && start <= end && end <= n_layers)
+        return OK;
+    return err_set(err, ERR_INPUT, "%s_start, %s_end = %d, %d: want a range of layers from 0 to %d", key, key, start, end, n_layers);
+}
+
+static enum status check_ranges(const struct prune_options *o, int32_t n_layers, struct err *err)
+{
+    TRY(check_range("block_attention_layer", o->attention_start, o->attention_end, n_layers, err));
+    return check_range("block_mlp_layer", o->mlp_start, o->mlp_end, n_layers, err);
+}
+
 /* ---- parameters ---- */
 
 static uint64_t layer_parameters(const struct model_config *c, int32_t heads, int32_t kv, int32_t ffn)
@@ -109,7 +122,7 @@ static void settle(struct widths *w, const struct model_config *c, const struct 
     double left = (double)all_parameters(c, w->kv, w->ffn) - target, step = 3.0 * c->hidden_size * o->ffn_multiple;
     for (bool moved = true; moved;) {
         moved = false;
-        for (int32_t l = o->mlp_start; l < o->mlp_end && l < c->num_hidden_layers; l++)
+        for (int32_t l = o->mlp_start; l < o->mlp_end; l++)
             if (left > step / 2 && w->ffn[l] - o->ffn_multiple >= o->ffn_multiple && w->ffn[l] % o->ffn_multiple == 0) {
                 w->ffn[l] -= o->ffn_multiple;
                 left -= step;
@@ -166,6 +179,7 @@ enum status prune_widths(struct model_config *config, const struct prune_options
 {
     struct widths w = {0};
     uint64_t original = all_parameters(config, config->num_key_value_heads, config->intermediate_size);
+    TRY(check_ranges(options, config->num_hidden_layers, err));
     enum status status = widths_alloc(&w, config->num_hidden_layers, err);
     if (status == OK)
         status = solve_widths(&w, config, options, original, group_ratio, err);
@@ -284,6 +298,7 @@ enum status prune_select(struct prune_selection *selection, const struct prune_s
     size_t L = (size_t)config->num_hidden_layers;
     struct widths w = {0};
     memset(selection, 0, sizeof *selection);
+    TRY(check_ranges(options, config->num_hidden_layers, err));
     selection->n_layers = config->num_hidden_layers;
     selection->n_heads = calloc(L, sizeof *selection->n_heads);
     selection->n_ffn = calloc(L, sizeof *selection->n_ffn);

@@ -50,8 +50,9 @@ void prune_ranges(struct prune_options *options, int32_t n_layers);
 enum status prune_scores_compute(struct prune_scores *scores, const struct model *model, struct model_run *run,
                                  struct model_grads *grads, real *fisher, const struct batch *batches, size_t n_batches,
                                  const struct prune_options *options, struct err *err);
-/* Solves for the widths and picks the units; `done` is the share already removed from `original_parameters` by earlier steps.
- * ERR_INPUT when no width reaches the ratio (says the largest that is reachable). */
+/* Solves for the widths and picks the units.  The ratio counts from `original_parameters`: in the k-th of n steps config is what the
+ * steps before left and the ratio k/n of the whole.
+ * ERR_INPUT when no width reaches the ratio (says the largest that is reachable) or a range of layers is not the model's. */
 enum status prune_select(struct prune_selection *selection, const struct prune_scores *scores, const struct model_config *config,
                          const struct prune_options *options, uint64_t original_parameters, struct err *err);
 /* The widths that a ratio leads to when all layers in range lose the same share, without scores: for --plan.  Fills config's widths. */
