@@ -230,24 +230,28 @@ size_t search_front(const struct search_archive *archive, size_t *index)
     return n;
 }
 
-/* Eq. 5 is a trade of bytes for score.  With a budget there is no trade: what fits is allowed, so the best score counts, and of
- * equal scores the smaller size. */
+/* Eq. 5 is a trade of bytes for score.  With a budget there is no trade: what fits is allowed, so the best score counts.  Whatever dominates a
+ * point that fits is smaller and fits too, so the front of all is enough, and breaks ties: of equal scores it has the smallest size only. */
 enum status search_pick(const struct search_archive *archive, double lambda, double max_size, size_t *pick, struct err *err)
 {
     struct pareto_point *p;
+    bool *front = calloc(archive->n + 1, sizeof *front), budget = isfinite(max_size), any = false;
     double best = INFINITY;
-    bool budget = isfinite(max_size), any = false;
-    TRY(normalised(archive, &p, err));
+    enum status status = front ? normalised(archive, &p, err) : err_set(err, ERR_MEMORY, "out of memory for a front");
+    if (status != OK) {
+        free(front);
+        return status;
+    }
+    pareto_front(p, archive->n, front);
     for (size_t i = 0; i < archive->n; i++) {
-        if (archive->point[i].failed || archive->point[i].size > max_size)
-            continue;
-        double value = budget ? p[i].b + 1e-9 * p[i].a : p[i].a + lambda * p[i].b;
-        if (value < best) {
+        double value = budget ? p[i].b : p[i].a + lambda * p[i].b;
+        if (front[i] && archive->point[i].size <= max_size && value < best) {
             best = value;
             *pick = i;
             any = true;
         }
     }
     free(p);
+    free(front);
     return any ? OK : err_set(err, ERR_FAILED, "no trial succeeded within the budget: there is nothing to pick");
 }

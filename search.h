@@ -58,10 +58,11 @@ enum status search_strategy_find(const char *name, const struct strategy **strat
 enum status search_propose(const struct search_space *space, const struct search_archive *archive,
                            const struct search_options *options, uint8_t *level, bool *done, char note[128], struct err *err);
 
-/* Dominated hypervolume of the first k points on axes normalised by the whole archive's seed set; and the front's indices. */
+/* Dominated hypervolume of the first k points below (1.1, 1.1), on axes that the whole archive spans from 0 to 1; and the front's indices. */
 double search_hypervolume(const struct search_archive *archive, size_t k);
 size_t search_front(const struct search_archive *archive, size_t *index /*[n]*/);
-/* Eq. 5 of AutoMixQ (arXiv:2411.13814): argmin M(q) - lambda P(q) on min-max normalised axes over the front; with a budget: the best score within it. */
+/* Eq. 5 of AutoMixQ (arXiv:2411.13814): argmin M(q) - lambda P(q) over the front, on axes that the archive spans from 0
+ * to 1; with a budget: the best score within it, of equal scores the smallest size. */
 enum status search_pick(const struct search_archive *archive, double lambda, double max_size, size_t *pick, struct err *err);
 
 #endif

@@ -1,0 +1,648 @@
+/* search_test.c: the choice wing on toys: scores that add up over layers, measured with the noise of counted answers.  What a user would miss:
+ * a search no better than chance, a configuration paid for twice, one beyond the budget, a resumed search that goes another way. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+/* cmocka wants the four above first */
+#include <cmocka.h>
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/linalg.h"
+#include "base/rng.h"
+#include "gp.h"
+#include "pareto.h"
+#include "refused.h"
+#include "search.h"
+
+#define ASSERT_OK(call)                                                       \
+    do {                                                                      \
+        struct err err = {""};                                                \
+        enum status status_ = (call);                                         \
+        if (status_ != OK)                                                    \
+            fail_msg("%s: status %d, %s", #call, (int)status_, err.text);     \
+    } while (0)
+
+enum { MOST = 32, QUESTIONS = 400 };
+
+/* ---- the toy: size = sum of bytes, score = 0.25 + sum of what each raised layer brings ---- */
+
+struct toy {
+    size_t n;
+    uint8_t n_levels[MOST];
+    const double *feature[MOST];
+    double bytes[MOST], gain[MOST];
+    struct search_space space;
+};
+
+static double toy_size(void *user, const uint8_t *level)
+{
+    const struct toy *toy = user;
+    double size = 0;
+    for (size_t i = 0; i < toy->n; i++)
+        size += toy->bytes[i] * (4 + 4.0 * level[i]);
+    return size;
+}
+
+/* Few layers matter much, most hardly at all, as in a model. */
+static void toy_make(struct toy *toy, size_t n, uint8_t levels, uint64_t seed)
+{
+    static const double axis[2][4] = {{0, 1}, {0, 1.0 / 3, 2.0 / 3, 1}};
+    struct rng rng = {.seed = seed, .stream = RNG_WORLD};
+    double sum = 0;
+    memset(toy, 0, sizeof *toy);
+    toy->n = n;
+    for (size_t i = 0; i < n; i++) {
+        toy->n_levels[i] = levels;
+        toy->feature[i] = axis[levels > 2];
+        toy->bytes[i] = 100;
+        toy->gain[i] = pow(rng_uniform(&rng), 4) + 0.02;
+        sum += toy->gain[i];
+    }
+    for (size_t i = 0; i < n; i++)
+        toy->gain[i] *= 0.5 / sum;
+    toy->space = (struct search_space){.n = n, .n_levels = toy->n_levels, .feature = toy->feature, .size = toy_size, .user = toy,
+                                       .max_size = INFINITY};
+}
+
+static double toy_truth(const struct toy *toy, const uint8_t *level)
+{
+    double score = 0.25;
+    for (size_t i = 0; i < toy->n; i++)
+        score += toy->gain[i] * toy->feature[i][level[i]];
+    return score;
+}
+
+/* The share of QUESTIONS that are answered, each with the true probability. */
+static struct search_point toy_measure(const struct toy *toy, const uint8_t *level, uint64_t seed, size_t trial)
+{
+    struct rng rng = {.seed = seed, .stream = RNG_SAMPLE, .step = (uint32_t)trial};
+    double truth = toy_truth(toy, level), right = 0;
+    for (int q = 0; q < QUESTIONS; q++)
+        right += rng_uniform(&rng) < truth;
+    double p = right / QUESTIONS;
+    return (struct search_point){.level = level, .size = toy_size((void *)(uintptr_t)toy, level), .score = p, .variance = p * (1 - p) / QUESTIONS};
+}
+
+/* Runs a search to its end; every proposal is new and fits. */
+static void toy_run(const struct toy *toy, const struct search_options *options, bool failing, struct search_archive *archive)
+{
+    for (;;) {
+        uint8_t level[MOST];
+        bool done;
+        char note[128];
+        memset(level, 255, sizeof level);
+        ASSERT_OK(search_propose(&toy->space, archive, options, level, &done, note, &err));
+        assert_true(strlen(note) < sizeof note);
+        if (done)
+            return;
+        for (size_t i = 0; i < toy->n; i++)
+            assert_true(level[i] < toy->n_levels[i]);
+        assert_false(search_archive_has(archive, &toy->space, level));
+        assert_true(toy_size((void *)(uintptr_t)toy, level) <= toy->space.max_size);
+        struct search_point point = toy_measure(toy, level, options->seed, archive->n);
+        point.failed = failing;
+        ASSERT_OK(search_archive_add(archive, &toy->space, &point, &err));
+    }
+}
+
+/* What the tried configurations are truly worth: on axes that all-low and all-high span. */
+static double toy_volume(const struct toy *toy, const struct search_archive *archive)
+{
+    uint8_t low[MOST] = {0}, high[MOST];
+    struct pareto_point *p = malloc((archive->n + 1) * sizeof *p);
+    double volume = 0;
+    assert_non_null(p);
+    for (size_t i = 0; i < toy->n; i++)
+        high[i] = (uint8_t)(toy->n_levels[i] - 1);
+    double s0 = toy_size((void *)(uintptr_t)toy, low), s1 = toy_size((void *)(uintptr_t)toy, high), p0 = toy_truth(toy, low), p1 = toy_truth(toy, high);
+    for (size_t i = 0; i < archive->n; i++)
+        p[i] = (struct pareto_point){(archive->point[i].size - s0) / (s1 - s0), (p1 - toy_truth(toy, archive->point[i].level)) / (p1 - p0)};
+    ASSERT_OK(pareto_hypervolume(p, archive->n, (struct pareto_point){1.1, 1.1}, &volume, &err));
+    free(p);
+    return volume;
+}
+
+/* ---- searches ---- */
+
+static double volume_of(const char *strategy, size_t n, uint64_t seed, size_t trials)
+{
+    struct toy toy;
+    struct search_archive archive = {0};
+    struct search_options options = {.strategy = strategy, .seed = seed, .num_initial = 10, .num_trials = trials};
+    toy_make(&toy, n, 2, 100 + seed);
+    toy_run(&toy, &options, false, &archive);
+    assert_int_equal(archive.n, 10 + trials);
+    double volume = toy_volume(&toy, &archive);
+    search_archive_free(&archive);
+    return volume;
+}
+
+static void gp_beats_random(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {8, 16, 32};
+    for (size_t k = 0; k < 3; k++) {
+        double gp = 0, random = 0;
+        for (uint64_t seed = 1; seed <= 4; seed++) {
+            gp += volume_of("gp", sizes[k], seed, 25);
+            random += volume_of("random", sizes[k], seed, 25);
+        }
+        print_message("%zu layers: hypervolume gp %.4f, random %.4f (4 seeds)\n", sizes[k], gp, random);
+        assert_true(gp > random);
+    }
+}
+
+static void budget(void **state)
+{
+    (void)state;
+    static const char *const strategies[] = {"gp", "random"};
+    struct toy toy;
+    struct err said;
+    uint8_t level[MOST];
+    bool done;
+    char note[128];
+    toy_make(&toy, 12, 4, 7);
+    for (int k = 0; k < 2; k++) {
+        struct search_archive archive = {0};
+        struct search_options options = {.strategy = strategies[k], .seed = 3, .num_initial = 8, .num_trials = 12};
+        toy.space.max_size = 8000; /* all-low has 4800, all-high 19200 */
+        toy_run(&toy, &options, false, &archive);
+        assert_int_equal(archive.n, 20);
+        search_archive_free(&archive);
+        toy.space.max_size = 4799;
+        assert_refused(search_propose(&toy.space, &archive, &options, level, &done, note, &said), ERR_INPUT, &said, "",
+                       "nothing fits the budget of 4799 bytes: the smallest configuration has 4800");
+        toy.space.max_size = 4800; /* exactly one configuration */
+        toy_run(&toy, &options, false, &archive);
+        assert_int_equal(archive.n, 1);
+        search_archive_free(&archive);
+    }
+    struct search_options unknown = {.strategy = "grid", .num_initial = 1};
+    struct search_archive none = {0};
+    assert_refused(search_propose(&toy.space, &none, &unknown, level, &done, note, &said), ERR_INPUT, &said, "", "search = 'grid', want gp or random");
+}
+
+static void seed_set(void **state)
+{
+    (void)state;
+    struct toy toy;
+    struct search_archive archive = {0};
+    struct search_options options = {.strategy = "gp", .seed = 5, .num_initial = 6, .num_trials = 0};
+    toy_make(&toy, 20, 2, 1);
+    toy_run(&toy, &options, false, &archive);
+    assert_int_equal(archive.n, 6);
+    assert_true(archive.point[0].size == 20 * 400.0); /* all low */
+    assert_true(archive.point[1].size == 20 * 800.0); /* all high */
+    for (size_t i = 3; i < 6; i++)                     /* strata in between rise: neighbours are 0.2 apart, one draw's sd is sqrt(p(1-p)/20) < 0.11 */
+        assert_true(archive.point[i].size > archive.point[2].size);
+    search_archive_free(&archive);
+}
+
+static void resume(void **state)
+{
+    (void)state;
+    static const char *const strategies[] = {"gp", "random"};
+    for (int k = 0; k < 2; k++) {
+        struct toy toy;
+        struct search_archive whole = {0}, rebuilt = {0};
+        struct search_options options = {.strategy = strategies[k], .seed = 9, .num_initial = 5, .num_trials = 14};
+        toy_make(&toy, 16, 2, 2);
+        toy_run(&toy, &options, false, &whole);
+        for (size_t t = 0; t <= whole.n; t++) {
+            uint8_t level[MOST];
+            bool done;
+            char note[128];
+            ASSERT_OK(search_propose(&toy.space, &rebuilt, &options, level, &done, note, &err));
+            assert_int_equal(done, t == whole.n);
+            if (t == whole.n)
+                break;
+            assert_memory_equal(level, whole.point[t].level, toy.n);
+            /* a fresh copy of the first t + 1 trials, as a journal gives them back */
+            search_archive_free(&rebuilt);
+            for (size_t i = 0; i <= t; i++)
+                ASSERT_OK(search_archive_add(&rebuilt, &toy.space, &whole.point[i], &err));
+        }
+        search_archive_free(&whole);
+        search_archive_free(&rebuilt);
+    }
+}
+
+static void small_spaces(void **state)
+{
+    (void)state;
+    static const char *const strategies[] = {"gp", "random"};
+    static const struct {
+        size_t n;
+        uint8_t levels;
+        size_t all;
+    } cases[] = {{1, 2, 2}, {1, 4, 4}, {3, 2, 8}, {2, 4, 16}, {5, 1, 1}};
+    for (int k = 0; k < 2; k++)
+        for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+            struct toy toy;
+            struct search_archive archive = {0};
+            struct search_options options = {.strategy = strategies[k], .seed = 4, .num_initial = 3, .num_trials = 40};
+            toy_make(&toy, cases[c].n, cases[c].levels, 3);
+            toy_run(&toy, &options, false, &archive);
+            assert_int_equal(archive.n, cases[c].all); /* each once, then done */
+            search_archive_free(&archive);
+        }
+}
+
+static void all_failed(void **state)
+{
+    (void)state;
+    static const char *const strategies[] = {"gp", "random"};
+    for (int k = 0; k < 2; k++) {
+        struct toy toy;
+        struct search_archive archive = {0};
+        struct search_options options = {.strategy = strategies[k], .seed = 6, .num_initial = 4, .num_trials = 12};
+        struct err said;
+        size_t pick, index[16];
+        toy_make(&toy, 8, 2, 4);
+        toy_run(&toy, &options, true, &archive);
+        assert_int_equal(archive.n, 16);
+        assert_int_equal(search_front(&archive, index), 0);
+        assert_true(search_hypervolume(&archive, 16) == 0);
+        assert_refused(search_pick(&archive, 1, INFINITY, &pick, &said), ERR_FAILED, &said, "",
+                       "no trial succeeded within the budget: there is nothing to pick");
+        archive.point[3].failed = false; /* one success is enough to go on from, and is the pick */
+        options.num_trials = 16;
+        toy_run(&toy, &options, true, &archive);
+        assert_int_equal(archive.n, 20);
+        ASSERT_OK(search_pick(&archive, 1, INFINITY, &pick, &err));
+        assert_int_equal(pick, 3);
+        search_archive_free(&archive);
+    }
+}
+
+/* ---- the stop rule and the pick, on archives made by hand ---- */
+
+struct made {
+    double size, score;
+};
+
+static void make_archive(struct search_archive *archive, const struct toy *toy, const struct made *made, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint8_t level[MOST] = {0};
+        for (size_t b = 0; b < toy->n; b++)
+            level[b] = (i >> b) & 1;
+        struct search_point p = {.level = level, .size = made[i].size, .score = made[i].score, .variance = 1e-4};
+        ASSERT_OK(search_archive_add(archive, &toy->space, &p, &err));
+    }
+}
+
+static bool is_done(const struct toy *toy, const struct search_archive *archive, const struct search_options *options)
+{
+    uint8_t level[MOST];
+    bool done;
+    char note[128];
+    ASSERT_OK(search_propose(&toy->space, archive, options, level, &done, note, &err));
+    return done;
+}
+
+static void stop_rule(void **state)
+{
+    (void)state;
+    /* two seeds span the axes, three that they dominate, one that is better */
+    static const struct made made[] = {{0, 0}, {10, 1}, {10, 0.5}, {9.9, 0}, {5, 0}, {2, 0.9}};
+    struct toy toy;
+    struct search_options options = {.strategy = "random", .seed = 1, .num_initial = 2, .num_trials = 100, .stop_gain = 0.01, .stop_patience = 3};
+    toy_make(&toy, 8, 2, 1);
+    for (size_t n = 2; n <= 6; n++) {
+        struct search_archive archive = {0};
+        make_archive(&archive, &toy, made, n);
+        /* below (1.1, 1.1): the corners (0, 1) and (1, 0) have 1.1 x 0.1 + 0.1 x 1; (0.2, 0.1) makes it 1.1 x 0.1 + 0.9 x 0.9 + 0.1 x 0.1 */
+        assert_true(fabs(search_hypervolume(&archive, n) - (n < 6 ? 0.21 : 0.93)) <= 8 * DBL_EPSILON);
+        assert_true(fabs(search_hypervolume(&archive, 2) - 0.21) <= 8 * DBL_EPSILON);
+        options.stop_gain = 0.01;
+        assert_int_equal(is_done(&toy, &archive, &options), n == 5); /* three proposals without gain; not when a fourth gained */
+        options.stop_gain = 0;
+        assert_false(is_done(&toy, &archive, &options));
+        search_archive_free(&archive);
+    }
+}
+
+static void picks(void **state)
+{
+    (void)state;
+    /* sizes and scores on axes 0..1: 0 and 10 GB, 0.2 and 0.7 */
+    static const struct made made[] = {{0, 0.2}, {10, 0.7}, {2, 0.6}, {5, 0.65}, {3, 0.6}, {0, 0.1999}, {7, 0.7}};
+    struct toy toy;
+    struct search_archive archive = {0};
+    struct err said;
+    size_t pick, index[8];
+    toy_make(&toy, 8, 2, 1);
+    make_archive(&archive, &toy, made, 7);
+    /* M - lambda P with P from 0 (0.1999) to 1: lambda 1: 0 - 0.0002, 0.7 - 1, 0.2 - 0.8, 0.5 - 0.9: the third */
+    ASSERT_OK(search_pick(&archive, 1, INFINITY, &pick, &err));
+    assert_int_equal(pick, 2);
+    ASSERT_OK(search_pick(&archive, 0, INFINITY, &pick, &err));
+    assert_int_equal(pick, 0); /* the smallest, of two of that size the one on the front */
+    ASSERT_OK(search_pick(&archive, 100, INFINITY, &pick, &err));
+    assert_int_equal(pick, 6); /* the best score; (10, 0.7) is as good and larger */
+    ASSERT_OK(search_pick(&archive, 1, 6, &pick, &err));
+    assert_int_equal(pick, 3); /* within a budget the best score counts */
+    ASSERT_OK(search_pick(&archive, 1, 4, &pick, &err));
+    assert_int_equal(pick, 2); /* of equal scores the smaller size */
+    ASSERT_OK(search_pick(&archive, 1, 100, &pick, &err));
+    assert_int_equal(pick, 6);
+    assert_refused(search_pick(&archive, 1, -1, &pick, &said), ERR_FAILED, &said, "", "no trial succeeded within the budget: there is nothing to pick");
+    assert_int_equal(search_front(&archive, index), 4);
+    static const size_t want[] = {0, 2, 3, 6};
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(index[i], want[i]);
+    search_archive_free(&archive);
+    /* the better of two at the smallest size, whichever was tried first */
+    static const struct made tie[] = {{0, 0.1}, {0, 0.2}, {10, 0.7}};
+    make_archive(&archive, &toy, tie, 3);
+    ASSERT_OK(search_pick(&archive, 0, INFINITY, &pick, &err));
+    assert_int_equal(pick, 1);
+    search_archive_free(&archive);
+}
+
+static double now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
+}
+
+/* A proposal should not be felt beside a trial of minutes: 50 ms on an idle core; the gate leaves room for a busy machine and sanitizers. */
+static void proposal_is_quick(void **state)
+{
+    (void)state;
+    struct toy toy;
+    struct search_archive archive = {0};
+    struct search_options options = {.strategy = "random", .seed = 1, .num_initial = 10, .num_trials = 40};
+    double best = INFINITY;
+    toy_make(&toy, 32, 2, 1);
+    toy_run(&toy, &options, false, &archive);
+    assert_int_equal(archive.n, 50);
+    options.strategy = "gp";
+    options.num_trials = 41;
+    for (int k = 0; k < 5; k++) {
+        double begun = now_ms();
+        assert_false(is_done(&toy, &archive, &options));
+        best = fmin(best, now_ms() - begun);
+    }
+    print_message("a proposal at 50 points and 32 layers: %.1f ms\n", best);
+#ifndef __SANITIZE_ADDRESS__
+    assert_true(best <= 250);
+#endif
+    search_archive_free(&archive);
+}
+
+/* ---- the Gaussian process ---- */
+
+static double pick_scale(struct rng *rng)
+{
+    static const double scales[] = {1, 1, 1e-3, 1e3, 1e-300, 1e300, 1e-150, 1e150, DBL_MIN, DBL_MAX / 64};
+    return scales[rng_below(rng, sizeof scales / sizeof *scales)];
+}
+
+enum { SET_N = 16, SET_D = 6 };
+
+/* Points that repeat, lie on a line, have one value, or are of any size that a double can have. */
+static void degenerate_set(struct rng *rng, size_t n, size_t d, double *X, double *y, double *noise)
+{
+    uint32_t kind = rng_below(rng, 5);
+    double x_scale = rng_below(rng, 3) ? 1 : pick_scale(rng), y_scale = pick_scale(rng), v_scale = pick_scale(rng);
+    for (size_t i = 0; i < n; i++) {
+        double t = rng_uniform(rng);
+        for (size_t k = 0; k < d; k++)
+            X[i * d + k] = x_scale * (kind == 0 ? 0.5 : kind == 1 ? t : kind == 2 ? rng_below(rng, 2) : rng_normal(rng));
+        y[i] = y_scale * (kind == 3 ? 1 : rng_below(rng, 4) ? rng_normal(rng) : 0);
+        noise[i] = rng_below(rng, 3) ? v_scale * rng_uniform(rng) : 0;
+        if (i > 0 && rng_below(rng, 3) == 0) /* the same place again, with another score */
+            memcpy(X + i * d, X + rng_below(rng, (uint32_t)i) * d, d * sizeof *X);
+    }
+}
+
+static void fit_of_degenerate_sets(void **state)
+{
+    (void)state;
+    double X[SET_N * SET_D], y[SET_N], noise[SET_N];
+    for (uint32_t set = 0; set < 2000; set++) {
+        struct rng rng = {.seed = 1, .stream = RNG_WORLD, .step = set};
+        size_t n = 1 + rng_below(&rng, SET_N), d = 1 + rng_below(&rng, SET_D);
+        struct gp gp;
+        double mean, variance;
+        degenerate_set(&rng, n, d, X, y, noise);
+        ASSERT_OK(gp_new(&gp, X, y, noise, n, d, &err));
+        ASSERT_OK(gp_fit(&gp, &err));
+        assert_true(isfinite(gp.sf2) && isfinite(gp.sn2) && isfinite(gp.y_mean) && isfinite(gp.y_scale) && gp.y_scale > 0);
+        for (size_t i = 0; i < n; i++) {
+            gp_predict(&gp, i % 2 ? X + i * d : X, &mean, &variance);
+            if (!(isfinite(mean) && variance >= 0 && variance <= gp.sf2))
+                fail_msg("set %u, %zu points: mean %g, variance %g of %g", set, n, mean, variance, gp.sf2);
+            assert_true(isfinite(gp.y_mean + gp.y_scale * mean));
+        }
+        gp_free(&gp);
+    }
+}
+
+/* A fit finds a function again: 24 points of a smooth one, noise 0.01; error at new places below a third of its spread. */
+static void fit_finds_a_function(void **state)
+{
+    (void)state;
+    enum { N = 24, D = 3 };
+    double X[N * D], y[N], noise[N], x[D], mean, variance, squares = 0, spread = 0;
+    struct rng rng = {.seed = 2, .stream = RNG_WORLD};
+    struct gp gp;
+    for (size_t i = 0; i < N; i++) {
+        for (size_t k = 0; k < D; k++)
+            X[i * D + k] = rng_uniform(&rng);
+        y[i] = 5 + 2 * X[i * D] - X[i * D + 1] + 0.01 * rng_normal(&rng); /* the third does not matter */
+        noise[i] = 1e-4;
+    }
+    ASSERT_OK(gp_new(&gp, X, y, noise, N, D, &err));
+    ASSERT_OK(gp_fit(&gp, &err));
+    for (int i = 0; i < 100; i++) {
+        for (size_t k = 0; k < D; k++)
+            x[k] = rng_uniform(&rng);
+        double truth = 5 + 2 * x[0] - x[1];
+        gp_predict(&gp, x, &mean, &variance);
+        squares += pow(gp.y_mean + gp.y_scale * mean - truth, 2);
+        spread += pow(truth - 5.5, 2);
+    }
+    assert_true(squares <= spread / 9);
+    assert_true(gp.w[2] < gp.w[0]); /* relevance is found */
+    gp_free(&gp);
+}
+
+/* Central differences at h and h/2, extrapolated: what is left is of order h^4 = 1e-12 and the rounding 1e-16 |f| / h = 1e-11. */
+static void gradient_of_the_posterior(void **state)
+{
+    (void)state;
+    enum { N = 14, D = 5, P = D + 2 };
+    double X[N * D], y[N], noise[N], theta[P], gradient[P], other[P];
+    for (uint32_t set = 0; set < 20; set++) {
+        struct rng rng = {.seed = 3, .stream = RNG_WORLD, .step = set};
+        struct gp gp;
+        for (size_t i = 0; i < N * D; i++)
+            X[i] = rng_uniform(&rng);
+        for (size_t i = 0; i < N; i++) {
+            y[i] = rng_normal(&rng);
+            noise[i] = 0.05 * rng_uniform(&rng);
+        }
+        for (size_t k = 0; k < P; k++)
+            theta[k] = (k == P - 1 ? -3 : -1) + rng_normal(&rng);
+        ASSERT_OK(gp_new(&gp, X, y, noise, N, D, &err));
+        double value = gp_log_posterior(&gp, theta, gradient), norm = 0;
+        assert_true(isfinite(value) && gp.jitter == 0);
+        for (size_t k = 0; k < P; k++)
+            norm = fmax(norm, fabs(gradient[k]));
+        for (size_t k = 0; k < P; k++) {
+            double slope[2], keep = theta[k];
+            for (int s = 0; s < 2; s++) {
+                double h = s ? 5e-4 : 1e-3;
+                theta[k] = keep + h;
+                slope[s] = gp_log_posterior(&gp, theta, other);
+                theta[k] = keep - h;
+                slope[s] = (slope[s] - gp_log_posterior(&gp, theta, other)) / (2 * h);
+            }
+            theta[k] = keep;
+            double want = (4 * slope[1] - slope[0]) / 3;
+            if (!(fabs(gradient[k] - want) <= 1e-6 * fabs(want) + 1e-9 * norm))
+                fail_msg("set %u, theta %zu: slope %.12g, differences say %.12g", set, k, gradient[k], want);
+        }
+        gp_free(&gp);
+    }
+}
+
+/* ---- Pareto, against definitions worked out in another way ---- */
+
+enum { GRID = 8, POINTS = 12 };
+
+/* Cells of the grid below the reference that some point dominates. */
+static int cells(const struct pareto_point *p, size_t n, int reference)
+{
+    int count = 0;
+    for (int a = 0; a < reference; a++)
+        for (int b = 0; b < reference; b++) {
+            bool inside = false;
+            for (size_t i = 0; i < n; i++)
+                inside = inside || (p[i].a <= a && p[i].b <= b);
+            count += inside;
+        }
+    return count;
+}
+
+/* Longest chain of points, each dominating the next, that ends at i: its length less one is the rank. */
+static int chain(const struct pareto_point *p, size_t n, size_t i)
+{
+    int most = 0;
+    for (size_t j = 0; j < n; j++)
+        if (pareto_dominates(p[j], p[i])) {
+            int length = 1 + chain(p, n, j);
+            most = length > most ? length : most;
+        }
+    return most;
+}
+
+static double value(struct pareto_point p, int objective)
+{
+    return objective ? p.b : p.a;
+}
+
+/* Within a rank no two different points share a value: neighbours are the nearest values below and above. */
+static double crowding_of(const struct pareto_point *p, const int *rank, size_t n, size_t i)
+{
+    double sum = 0;
+    for (size_t j = 0; j < i; j++)
+        if (rank[j] == rank[i] && p[j].a == p[i].a && p[j].b == p[i].b)
+            return 0;
+    for (int o = 0; o < 2; o++) {
+        double below = -INFINITY, above = INFINITY, low = INFINITY, high = -INFINITY, x = value(p[i], o);
+        for (size_t j = 0; j < n; j++) {
+            if (rank[j] != rank[i])
+                continue;
+            double v = value(p[j], o);
+            below = v < x ? fmax(below, v) : below;
+            above = v > x ? fmin(above, v) : above;
+            low = fmin(low, v);
+            high = fmax(high, v);
+        }
+        sum += isinf(below) || isinf(above) ? INFINITY : (above - below) / (high - low);
+    }
+    return sum;
+}
+
+static void one_set_of_points(struct pareto_point *p, size_t n, struct rng *rng)
+{
+    int rank[POINTS + 1];
+    bool front[POINTS + 1];
+    double crowding[POINTS + 1], volume, grown;
+    size_t count = 0;
+    struct pareto_point reference = {1 + rng_below(rng, GRID), 0};
+    reference.b = reference.a;
+    ASSERT_OK(pareto_ranks(p, n, rank, &err));
+    ASSERT_OK(pareto_crowding(p, rank, n, crowding, &err));
+    size_t marked = pareto_front(p, n, front);
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(rank[i], chain(p, n, i));
+        assert_int_equal(front[i], rank[i] == 0);
+        count += front[i];
+        double want = crowding_of(p, rank, n, i);
+        assert_true(crowding[i] == want || fabs(crowding[i] - want) <= 4 * DBL_EPSILON);
+    }
+    assert_int_equal(marked, count);
+    /* small integers: exact */
+    ASSERT_OK(pareto_hypervolume(p, n, reference, &volume, &err));
+    assert_true(volume == cells(p, n, (int)reference.a));
+    /* a point that is known exactly improves by just what the volume grows */
+    struct pareto_ehvi e;
+    p[n] = (struct pareto_point){rng_below(rng, GRID), rng_below(rng, GRID)};
+    ASSERT_OK(pareto_ehvi_new(&e, p, n, reference, &err));
+    ASSERT_OK(pareto_hypervolume(p, n + 1, reference, &grown, &err));
+    assert_true(pareto_ehvi_at(&e, p[n], (struct pareto_point){0, 0}) == grown - volume);
+    pareto_ehvi_free(&e);
+}
+
+static void pareto_by_brute_force(void **state)
+{
+    (void)state;
+    for (uint32_t set = 0; set < 20000; set++) {
+        struct rng rng = {.seed = 4, .stream = RNG_WORLD, .step = set};
+        struct pareto_point p[POINTS + 1];
+        size_t n = rng_below(&rng, POINTS + 1);
+        uint32_t side = 1 + rng_below(&rng, GRID); /* small grids: many ties and repeats */
+        for (size_t i = 0; i < n; i++)
+            p[i] = (struct pareto_point){rng_below(&rng, side), rng_below(&rng, side)};
+        one_set_of_points(p, n, &rng);
+    }
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    linalg_init();
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(gp_beats_random),
+        cmocka_unit_test(budget),
+        cmocka_unit_test(seed_set),
+        cmocka_unit_test(resume),
+        cmocka_unit_test(small_spaces),
+        cmocka_unit_test(all_failed),
+        cmocka_unit_test(stop_rule),
+        cmocka_unit_test(picks),
+        cmocka_unit_test(proposal_is_quick),
+        cmocka_unit_test(fit_of_degenerate_sets),
+        cmocka_unit_test(fit_finds_a_function),
+        cmocka_unit_test(gradient_of_the_posterior),
+        cmocka_unit_test(pareto_by_brute_force),
+    };
+    return cmocka_run_group_tests_name("search", tests, setup, NULL);
+}
