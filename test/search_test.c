@@ -1,5 +1,6 @@
 /* search_test.c: the choice wing on toys: scores that add up over layers, measured with the noise of counted answers.  What a user would miss:
- * a search no better than chance, a configuration paid for twice, one beyond the budget, a resumed search that goes another way. */
+ * a search no better than chance, a configuration paid for twice, one beyond the budget, a resumed search that goes another way.
+ * gp_test.c and pareto_test.c hold what the search is built of. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -15,7 +16,6 @@
 
 #include "base/linalg.h"
 #include "base/rng.h"
-#include "gp.h"
 #include "pareto.h"
 #include "refused.h"
 #include "search.h"
@@ -399,227 +399,6 @@ static void proposal_is_quick(void **state)
     search_archive_free(&archive);
 }
 
-/* ---- the Gaussian process ---- */
-
-static double pick_scale(struct rng *rng)
-{
-    static const double scales[] = {1, 1, 1e-3, 1e3, 1e-300, 1e300, 1e-150, 1e150, DBL_MIN, DBL_MAX / 64};
-    return scales[rng_below(rng, sizeof scales / sizeof *scales)];
-}
-
-enum { SET_N = 16, SET_D = 6 };
-
-/* Points that repeat, lie on a line, have one value, or are of any size that a double can have. */
-static void degenerate_set(struct rng *rng, size_t n, size_t d, double *X, double *y, double *noise)
-{
-    uint32_t kind = rng_below(rng, 5);
-    double x_scale = rng_below(rng, 3) ? 1 : pick_scale(rng), y_scale = pick_scale(rng), v_scale = pick_scale(rng);
-    for (size_t i = 0; i < n; i++) {
-        double t = rng_uniform(rng);
-        for (size_t k = 0; k < d; k++)
-            X[i * d + k] = x_scale * (kind == 0 ? 0.5 : kind == 1 ? t : kind == 2 ? rng_below(rng, 2) : rng_normal(rng));
-        y[i] = y_scale * (kind == 3 ? 1 : rng_below(rng, 4) ? rng_normal(rng) : 0);
-        noise[i] = rng_below(rng, 3) ? v_scale * rng_uniform(rng) : 0;
-        if (i > 0 && rng_below(rng, 3) == 0) /* the same place again, with another score */
-            memcpy(X + i * d, X + rng_below(rng, (uint32_t)i) * d, d * sizeof *X);
-    }
-}
-
-static void fit_of_degenerate_sets(void **state)
-{
-    (void)state;
-    double X[SET_N * SET_D], y[SET_N], noise[SET_N];
-    for (uint32_t set = 0; set < 2000; set++) {
-        struct rng rng = {.seed = 1, .stream = RNG_WORLD, .step = set};
-        size_t n = 1 + rng_below(&rng, SET_N), d = 1 + rng_below(&rng, SET_D);
-        struct gp gp;
-        double mean, variance;
-        degenerate_set(&rng, n, d, X, y, noise);
-        ASSERT_OK(gp_new(&gp, X, y, noise, n, d, &err));
-        ASSERT_OK(gp_fit(&gp, &err));
-        assert_true(isfinite(gp.sf2) && isfinite(gp.sn2) && isfinite(gp.y_mean) && isfinite(gp.y_scale) && gp.y_scale > 0);
-        for (size_t i = 0; i < n; i++) {
-            gp_predict(&gp, i % 2 ? X + i * d : X, &mean, &variance);
-            if (!(isfinite(mean) && variance >= 0 && variance <= gp.sf2))
-                fail_msg("set %u, %zu points: mean %g, variance %g of %g", set, n, mean, variance, gp.sf2);
-            assert_true(isfinite(gp.y_mean + gp.y_scale * mean));
-        }
-        gp_free(&gp);
-    }
-}
-
-/* A fit finds a function again: 24 points of a smooth one, noise 0.01; error at new places below a third of its spread. */
-static void fit_finds_a_function(void **state)
-{
-    (void)state;
-    enum { N = 24, D = 3 };
-    double X[N * D], y[N], noise[N], x[D], mean, variance, squares = 0, spread = 0;
-    struct rng rng = {.seed = 2, .stream = RNG_WORLD};
-    struct gp gp;
-    for (size_t i = 0; i < N; i++) {
-        for (size_t k = 0; k < D; k++)
-            X[i * D + k] = rng_uniform(&rng);
-        y[i] = 5 + 2 * X[i * D] - X[i * D + 1] + 0.01 * rng_normal(&rng); /* the third does not matter */
-        noise[i] = 1e-4;
-    }
-    ASSERT_OK(gp_new(&gp, X, y, noise, N, D, &err));
-    ASSERT_OK(gp_fit(&gp, &err));
-    for (int i = 0; i < 100; i++) {
-        for (size_t k = 0; k < D; k++)
-            x[k] = rng_uniform(&rng);
-        double truth = 5 + 2 * x[0] - x[1];
-        gp_predict(&gp, x, &mean, &variance);
-        squares += pow(gp.y_mean + gp.y_scale * mean - truth, 2);
-        spread += pow(truth - 5.5, 2);
-    }
-    assert_true(squares <= spread / 9);
-    assert_true(gp.w[2] < gp.w[0]); /* relevance is found */
-    gp_free(&gp);
-}
-
-/* Central differences at h and h/2, extrapolated: what is left is of order h^4 = 1e-12 and the rounding 1e-16 |f| / h = 1e-11. */
-static void gradient_of_the_posterior(void **state)
-{
-    (void)state;
-    enum { N = 14, D = 5, P = D + 2 };
-    double X[N * D], y[N], noise[N], theta[P], gradient[P], other[P];
-    for (uint32_t set = 0; set < 20; set++) {
-        struct rng rng = {.seed = 3, .stream = RNG_WORLD, .step = set};
-        struct gp gp;
-        for (size_t i = 0; i < N * D; i++)
-            X[i] = rng_uniform(&rng);
-        for (size_t i = 0; i < N; i++) {
-            y[i] = rng_normal(&rng);
-            noise[i] = 0.05 * rng_uniform(&rng);
-        }
-        for (size_t k = 0; k < P; k++)
-            theta[k] = (k == P - 1 ? -3 : -1) + rng_normal(&rng);
-        ASSERT_OK(gp_new(&gp, X, y, noise, N, D, &err));
-        double value = gp_log_posterior(&gp, theta, gradient), norm = 0;
-        assert_true(isfinite(value) && gp.jitter == 0);
-        for (size_t k = 0; k < P; k++)
-            norm = fmax(norm, fabs(gradient[k]));
-        for (size_t k = 0; k < P; k++) {
-            double slope[2], keep = theta[k];
-            for (int s = 0; s < 2; s++) {
-                double h = s ? 5e-4 : 1e-3;
-                theta[k] = keep + h;
-                slope[s] = gp_log_posterior(&gp, theta, other);
-                theta[k] = keep - h;
-                slope[s] = (slope[s] - gp_log_posterior(&gp, theta, other)) / (2 * h);
-            }
-            theta[k] = keep;
-            double want = (4 * slope[1] - slope[0]) / 3;
-            if (!(fabs(gradient[k] - want) <= 1e-6 * fabs(want) + 1e-9 * norm))
-                fail_msg("set %u, theta %zu: slope %.12g, differences say %.12g", set, k, gradient[k], want);
-        }
-        gp_free(&gp);
-    }
-}
-
-/* ---- Pareto, against definitions worked out in another way ---- */
-
-enum { GRID = 8, POINTS = 12 };
-
-/* Cells of the grid below the reference that some point dominates. */
-static int cells(const struct pareto_point *p, size_t n, int reference)
-{
-    int count = 0;
-    for (int a = 0; a < reference; a++)
-        for (int b = 0; b < reference; b++) {
-            bool inside = false;
-            for (size_t i = 0; i < n; i++)
-                inside = inside || (p[i].a <= a && p[i].b <= b);
-            count += inside;
-        }
-    return count;
-}
-
-/* Longest chain of points, each dominating the next, that ends at i: its length less one is the rank. */
-static int chain(const struct pareto_point *p, size_t n, size_t i)
-{
-    int most = 0;
-    for (size_t j = 0; j < n; j++)
-        if (pareto_dominates(p[j], p[i])) {
-            int length = 1 + chain(p, n, j);
-            most = length > most ? length : most;
-        }
-    return most;
-}
-
-static double value(struct pareto_point p, int objective)
-{
-    return objective ? p.b : p.a;
-}
-
-/* Within a rank no two different points share a value: neighbours are the nearest values below and above. */
-static double crowding_of(const struct pareto_point *p, const int *rank, size_t n, size_t i)
-{
-    double sum = 0;
-    for (size_t j = 0; j < i; j++)
-        if (rank[j] == rank[i] && p[j].a == p[i].a && p[j].b == p[i].b)
-            return 0;
-    for (int o = 0; o < 2; o++) {
-        double below = -INFINITY, above = INFINITY, low = INFINITY, high = -INFINITY, x = value(p[i], o);
-        for (size_t j = 0; j < n; j++) {
-            if (rank[j] != rank[i])
-                continue;
-            double v = value(p[j], o);
-            below = v < x ? fmax(below, v) : below;
-            above = v > x ? fmin(above, v) : above;
-            low = fmin(low, v);
-            high = fmax(high, v);
-        }
-        sum += isinf(below) || isinf(above) ? INFINITY : (above - below) / (high - low);
-    }
-    return sum;
-}
-
-static void one_set_of_points(struct pareto_point *p, size_t n, struct rng *rng)
-{
-    int rank[POINTS + 1];
-    bool front[POINTS + 1];
-    double crowding[POINTS + 1], volume, grown;
-    size_t count = 0;
-    struct pareto_point reference = {1 + rng_below(rng, GRID), 0};
-    reference.b = reference.a;
-    ASSERT_OK(pareto_ranks(p, n, rank, &err));
-    ASSERT_OK(pareto_crowding(p, rank, n, crowding, &err));
-    size_t marked = pareto_front(p, n, front);
-    for (size_t i = 0; i < n; i++) {
-        assert_int_equal(rank[i], chain(p, n, i));
-        assert_int_equal(front[i], rank[i] == 0);
-        count += front[i];
-        double want = crowding_of(p, rank, n, i);
-        assert_true(crowding[i] == want || fabs(crowding[i] - want) <= 4 * DBL_EPSILON);
-    }
-    assert_int_equal(marked, count);
-    /* small integers: exact */
-    ASSERT_OK(pareto_hypervolume(p, n, reference, &volume, &err));
-    assert_true(volume == cells(p, n, (int)reference.a));
-    /* a point that is known exactly improves by just what the volume grows */
-    struct pareto_ehvi e;
-    p[n] = (struct pareto_point){rng_below(rng, GRID), rng_below(rng, GRID)};
-    ASSERT_OK(pareto_ehvi_new(&e, p, n, reference, &err));
-    ASSERT_OK(pareto_hypervolume(p, n + 1, reference, &grown, &err));
-    assert_true(pareto_ehvi_at(&e, p[n], (struct pareto_point){0, 0}) == grown - volume);
-    pareto_ehvi_free(&e);
-}
-
-static void pareto_by_brute_force(void **state)
-{
-    (void)state;
-    for (uint32_t set = 0; set < 20000; set++) {
-        struct rng rng = {.seed = 4, .stream = RNG_WORLD, .step = set};
-        struct pareto_point p[POINTS + 1];
-        size_t n = rng_below(&rng, POINTS + 1);
-        uint32_t side = 1 + rng_below(&rng, GRID); /* small grids: many ties and repeats */
-        for (size_t i = 0; i < n; i++)
-            p[i] = (struct pareto_point){rng_below(&rng, side), rng_below(&rng, side)};
-        one_set_of_points(p, n, &rng);
-    }
-}
-
 static int setup(void **state)
 {
     (void)state;
@@ -639,10 +418,6 @@ int main(void)
         cmocka_unit_test(stop_rule),
         cmocka_unit_test(picks),
         cmocka_unit_test(proposal_is_quick),
-        cmocka_unit_test(fit_of_degenerate_sets),
-        cmocka_unit_test(fit_finds_a_function),
-        cmocka_unit_test(gradient_of_the_posterior),
-        cmocka_unit_test(pareto_by_brute_force),
     };
     return cmocka_run_group_tests_name("search", tests, setup, NULL);
 }
