@@ -111,6 +111,18 @@ static inline void job_make_tasks(const struct job_home *home)
     }
 }
 
+/* Documents about the world's things: the world's own text is too large to be kept with the sources. */
+static inline void job_write_text(const char *path, int documents)
+{
+    static const char *const who[] = {"fox", "owl", "horse", "frog", "hen"}, *const food[] = {"seeds", "flies", "grass", "worms", "bread"};
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    for (int i = 0; i < documents; i++)
+        fprintf(f, "{\"text\": \"The %s eats %s. The %s met the %s near the river, and the %s ate some %s. What does the %s eat? It eats %s.\"}\n", who[i % 5],
+                food[i % 5], who[i / 5 % 5], who[i % 5], who[i % 5], food[i % 5], who[i / 5 % 5], food[i / 5 % 5]);
+    assert_int_equal(fclose(f), 0);
+}
+
 /* Makes the folder, goes into it, fills it and trains the base model: base/model, job.txt, train.jsonl, text.jsonl, tasks/. */
 static inline void job_open(struct job_home *home)
 {
@@ -124,8 +136,7 @@ static inline void job_open(struct job_home *home)
     assert_int_equal(chdir(home->dir), 0);
     snprintf(from, sizeof from, "%s/tokenizer.model", home->world);
     job_copy(from, "tokenizer.model");
-    snprintf(from, sizeof from, "%s/text.jsonl", home->world);
-    job_copy_lines(from, "text.jsonl", "w", "", 200);
+    job_write_text("text.jsonl", 200);
     snprintf(from, sizeof from, "%s/instruct.jsonl", home->world);
     job_copy_lines(from, "train.jsonl", "w", "", 40);
     job_make_tasks(home);
