@@ -24,7 +24,8 @@ const char *const milestone_name[MILESTONES] = {"before", "after", "low", "high"
 
 /* ---- the search ---- */
 
-/* What the process may weigh less what does not depend on the configuration; the stored size is what a format changes. */
+/* The largest stored size that the budgets allow: in bytes (target_size) or in bits a weight of the linears (target_bpw).  max_memory bounds the
+ * memory plan, in which every format of every linear stands beside the others, so it does not depend on the configuration. */
 static double size_budget(const struct engine *engine)
 {
     double most = INFINITY;
