@@ -171,6 +171,12 @@ static enum status check_shapes(struct trials *trials, const struct model_config
         for (int j = 0; j < LINEAR_COUNT; j++) {
             size_t out, in, at = linear_index(l, j);
             plan_shape(&trials->plan, shape, l, (enum linear)j, &out, &in);
+            size_t rank = (size_t)trials->plan.layer[l].linear[j].rank, most = out < in ? out : in;
+            if (rank > most) {
+                char which[64];
+                plan_name(l, (enum linear)j, which);
+                return err_set(err, ERR_INPUT, "lora_r = %zu for %s, want at most %zu, the smaller side of the matrix", rank, which, most);
+            }
             for (size_t f = 0; f < trials->n_formats; f++) {
                 struct plan_linear p;
                 set_format(trials->config, &p, trials->format[f]);
