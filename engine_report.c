@@ -7,7 +7,7 @@
 
 #include "base/file.h"
 #include "engine.h"
-#include "io/svg.h"
+#include "io/plot.h"
 #include "veneer.h"
 
 static const char style[] =
@@ -95,7 +95,7 @@ static int by_size(const void *a, const void *b)
     return (x[0] > y[0]) - (x[0] < y[0]);
 }
 
-static void front_line(struct svg_plot *plot, const struct search_archive *a)
+static void front_line(struct plot *plot, const struct search_archive *a)
 {
     size_t *index = calloc(a->n + 1, sizeof *index);
     double (*xy)[2] = calloc(a->n + 1, sizeof *xy), *x = calloc(a->n + 1, sizeof *x), *y = calloc(a->n + 1, sizeof *y);
@@ -110,7 +110,7 @@ static void front_line(struct svg_plot *plot, const struct search_archive *a)
             x[i] = xy[i][0];
             y[i] = xy[i][1];
         }
-        svg_line(plot, "s2", x, y, n, true);
+        plot_line(plot, "s2", x, y, n, true);
     }
     free(index);
     free(xy);
@@ -139,8 +139,8 @@ static void front(const struct engine *e, struct text *out)
     key_item(out, "c2", "front");
     key_item(out, "c4", "pick");
     text_puts(out, "</div>\n");
-    struct svg_plot plot;
-    svg_open(&plot, out, 940, 420, size.low, size.high, score.low, score.high, "stored model, MB", "accuracy, %", "Pareto front");
+    struct plot plot;
+    plot_open(&plot, out, 940, 420, size.low, size.high, score.low, score.high, "stored model, MB", "accuracy, %", "Pareto front");
     front_line(&plot, a);
     size_t failed = 0;
     for (size_t i = 0; i < a->n; i++) {
@@ -150,11 +150,11 @@ static void front(const struct engine *e, struct text *out)
         if (p->failed)
             continue;
         snprintf(title, sizeof title, "trial %zu: %.3f MB, %.1f %% +- %.1f", i + 1, p->size / 1e6, 100 * p->score, 100 * sqrt(p->variance));
-        svg_point(&plot, i < (size_t)e->config->num_initial ? "muted" : "s0", p->size / 1e6, 100 * p->score, 100 * sqrt(p->variance), 4, title);
+        plot_point(&plot, i < (size_t)e->config->num_initial ? "muted" : "s0", p->size / 1e6, 100 * p->score, 100 * sqrt(p->variance), 4, title);
         if (i == e->pick)
-            svg_point(&plot, "ring", p->size / 1e6, 100 * p->score, 0, 9, title);
+            plot_point(&plot, "ring", p->size / 1e6, 100 * p->score, 0, 9, title);
     }
-    svg_close(&plot);
+    plot_close(&plot);
     text_printf(out, "<figcaption>%zu trials, %zu of them failed. The pick trades bytes for accuracy by equation 5 of AutoMixQ (lambda %g) or is the best "
                      "within a budget.</figcaption></figure>\n",
                 a->n, failed, e->config->search_lambda);
@@ -164,7 +164,7 @@ static void volume(const struct engine *e, struct text *out)
 {
     const struct search_archive *a = &e->archive;
     double *x = calloc(a->n + 1, sizeof *x), *y = calloc(a->n + 1, sizeof *y);
-    struct svg_plot plot;
+    struct plot plot;
     if (x && y && a->n > 1) {
         struct range r = {INFINITY, -INFINITY};
         for (size_t i = 0; i < a->n; i++) {
@@ -175,9 +175,9 @@ static void volume(const struct engine *e, struct text *out)
         heading(out, "How the front grew", "The area that the front covers, after each trial, on axes that all trials span. A flat end means that more trials would "
                                            "have found little.");
         text_puts(out, "<figure>");
-        svg_open(&plot, out, 940, 240, 1, (double)a->n, r.low, r.high, "trial", "hypervolume", "Hypervolume");
-        svg_line(&plot, "s0", x, y, a->n, true);
-        svg_close(&plot);
+        plot_open(&plot, out, 940, 240, 1, (double)a->n, r.low, r.high, "trial", "hypervolume", "Hypervolume");
+        plot_line(&plot, "s0", x, y, a->n, true);
+        plot_close(&plot);
         text_puts(out, "</figure>\n");
     }
     free(x);
@@ -188,22 +188,22 @@ static void volume(const struct engine *e, struct text *out)
 
 static void layer_bars(const struct engine *e, struct text *out, const char *css, const char *label, double (*value)(const struct engine *, int, double *))
 {
-    struct svg_plot plot;
+    struct plot plot;
     int L = e->trials.plan.n_layers;
     double most = 0, full;
     for (int l = 0; l < L; l++) {
         value(e, l, &full);
         most = fmax(most, full);
     }
-    svg_open(&plot, out, 940, 170, 0, L, 0, most, "layer", label, label);
+    plot_open(&plot, out, 940, 170, 0, L, 0, most, "layer", label, label);
     for (int l = 0; l < L; l++) {
         char title[96];
         double v = value(e, l, &full);
         snprintf(title, sizeof title, "layer %d: %g of %g", l, v, full);
-        svg_bar(&plot, "grid-bar muted", l + 0.12, 0.76, full, title);
-        svg_bar(&plot, css, l + 0.12, 0.76, v, title);
+        plot_bar(&plot, "grid-bar muted", l + 0.12, 0.76, full, title);
+        plot_bar(&plot, css, l + 0.12, 0.76, v, title);
     }
-    svg_close(&plot);
+    plot_close(&plot);
 }
 
 static double bits_of(const struct engine *e, int l, double *full)
@@ -254,7 +254,7 @@ static void layers(const struct engine *e, struct text *out)
 
 /* ---- loss ---- */
 
-static void curve(struct svg_plot *plot, const char *css, const struct milestone_record *m)
+static void curve(struct plot *plot, const char *css, const struct milestone_record *m)
 {
     double *x = calloc(m->n_curve + 1, sizeof *x), *y = calloc(m->n_curve + 1, sizeof *y), mean = NAN;
     for (size_t i = 0; x && y && i < m->n_curve; i++) {
@@ -263,7 +263,7 @@ static void curve(struct svg_plot *plot, const char *css, const struct milestone
         y[i] = mean;
     }
     if (x && y)
-        svg_line(plot, css, x, y, m->n_curve, false);
+        plot_line(plot, css, x, y, m->n_curve, false);
     free(x);
     free(y);
 }
@@ -288,12 +288,12 @@ static void losses(const struct engine *e, struct text *out)
     key_item(out, "c0", "all high");
     key_item(out, "c4", "pick");
     text_puts(out, "</div>\n");
-    struct svg_plot plot;
-    svg_open(&plot, out, 940, 300, 1, steps, loss.low, loss.high, "step", "loss, nats", "Loss curves");
+    struct plot plot;
+    plot_open(&plot, out, 940, 300, 1, steps, loss.low, loss.high, "step", "loss, nats", "Loss curves");
     curve(&plot, "s1", &e->milestone[ALL_LOW]);
     curve(&plot, "s0", &e->milestone[ALL_HIGH]);
     curve(&plot, "s4", &e->milestone[PICK]);
-    svg_close(&plot);
+    plot_close(&plot);
     text_puts(out, "</figure>\n");
 }
 

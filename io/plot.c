@@ -1,5 +1,5 @@
-/* svg.c: see svg.h. */
-#include "io/svg.h"
+/* plot.c: see plot.h. */
+#include "io/plot.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -26,24 +26,24 @@ static void widen(double *low, double *high, int count, double *step)
     *high = ceil(*high / *step - 1e-9) * *step;
 }
 
-double svg_x(const struct svg_plot *p, double x)
+double plot_x(const struct plot *p, double x)
 {
     return p->left + (x - p->x0) / (p->x1 - p->x0) * (p->width - p->left - p->right);
 }
 
-double svg_y(const struct svg_plot *p, double y)
+double plot_y(const struct plot *p, double y)
 {
     return p->height - p->bottom - (y - p->y0) / (p->y1 - p->y0) * (p->height - p->top - p->bottom);
 }
 
-void svg_text(struct svg_plot *p, const char *css, double px, double py, const char *anchor, const char *text)
+void plot_text(struct plot *p, const char *css, double px, double py, const char *anchor, const char *text)
 {
     text_printf(p->out, "<text class=\"%s\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\">", css, px, py, anchor);
     text_html(p->out, text);
     text_puts(p->out, "</text>\n");
 }
 
-static void rule(struct svg_plot *p, const char *css, double xa, double ya, double xb, double yb)
+static void rule(struct plot *p, const char *css, double xa, double ya, double xb, double yb)
 {
     text_printf(p->out, "<line class=\"%s\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>\n", css, xa, ya, xb, yb);
 }
@@ -54,30 +54,30 @@ static void number(char s[32], double x, double step)
     snprintf(s, 32, "%.*f", digits > 9 ? 9 : digits, fabs(x) < step * 1e-6 ? 0 : x);
 }
 
-static void ticks(struct svg_plot *p, double x_step, double y_step)
+static void ticks(struct plot *p, double x_step, double y_step)
 {
     char s[32];
     double foot = p->height - p->bottom;
     for (int i = 0; p->y0 + i * y_step <= p->y1 + y_step * 1e-6; i++) {
-        double y = p->y0 + i * y_step, py = svg_y(p, y);
+        double y = p->y0 + i * y_step, py = plot_y(p, y);
         rule(p, "grid", p->left, py, p->width - p->right, py);
         number(s, y, y_step);
-        svg_text(p, "tick", p->left - 8, py + 4, "end", s);
+        plot_text(p, "tick", p->left - 8, py + 4, "end", s);
     }
     for (int i = 0; p->x0 + i * x_step <= p->x1 + x_step * 1e-6; i++) {
-        double x = p->x0 + i * x_step, px = svg_x(p, x);
+        double x = p->x0 + i * x_step, px = plot_x(p, x);
         rule(p, "axis", px, foot, px, foot + 4);
         number(s, x, x_step);
-        svg_text(p, "tick", px, foot + 18, "middle", s);
+        plot_text(p, "tick", px, foot + 18, "middle", s);
     }
     rule(p, "axis", p->left, foot, p->width - p->right, foot);
 }
 
-void svg_open(struct svg_plot *p, struct text *out, double width, double height, double x0, double x1, double y0, double y1,
+void plot_open(struct plot *p, struct text *out, double width, double height, double x0, double x1, double y0, double y1,
               const char *x_label, const char *y_label, const char *title)
 {
     double x_step, y_step;
-    *p = (struct svg_plot){.out = out, .width = width, .height = height, .left = 64, .right = 20, .top = 28, .bottom = 48,
+    *p = (struct plot){.out = out, .width = width, .height = height, .left = 64, .right = 20, .top = 28, .bottom = 48,
                            .x0 = x0, .x1 = x1, .y0 = y0, .y1 = y1};
     widen(&p->x0, &p->x1, 6, &x_step);
     widen(&p->y0, &p->y1, 5, &y_step);
@@ -85,25 +85,25 @@ void svg_open(struct svg_plot *p, struct text *out, double width, double height,
     text_html(out, title);
     text_puts(out, "\">\n");
     ticks(p, x_step, y_step);
-    svg_text(p, "label", p->left + (width - p->left - p->right) / 2, height - 8, "middle", x_label);
-    svg_text(p, "label", 4, 16, "start", y_label);
+    plot_text(p, "label", p->left + (width - p->left - p->right) / 2, height - 8, "middle", x_label);
+    plot_text(p, "label", 4, 16, "start", y_label);
 }
 
-void svg_close(struct svg_plot *p)
+void plot_close(struct plot *p)
 {
     text_puts(p->out, "</svg>\n");
 }
 
-void svg_point(struct svg_plot *p, const char *css, double x, double y, double error, double radius, const char *title)
+void plot_point(struct plot *p, const char *css, double x, double y, double error, double radius, const char *title)
 {
     if (!isfinite(x) || !isfinite(y))
         return;
-    double px = svg_x(p, x), py = svg_y(p, y);
+    double px = plot_x(p, x), py = plot_y(p, y);
     if (isfinite(error) && error > 0) {
         char bar[64];
         snprintf(bar, sizeof bar, "bar %s", css);
         double high = fmin(y + error, p->y1), low = fmax(y - error, p->y0);
-        rule(p, bar, px, svg_y(p, high), px, svg_y(p, low));
+        rule(p, bar, px, plot_y(p, high), px, plot_y(p, low));
     }
     text_printf(p->out, "<circle class=\"%s\" cx=\"%.1f\" cy=\"%.1f\" r=\"%.1f\">", css, px, py, radius);
     text_puts(p->out, "<title>");
@@ -111,7 +111,7 @@ void svg_point(struct svg_plot *p, const char *css, double x, double y, double e
     text_puts(p->out, "</title></circle>\n");
 }
 
-void svg_line(struct svg_plot *p, const char *css, const double *x, const double *y, size_t n, bool steps)
+void plot_line(struct plot *p, const char *css, const double *x, const double *y, size_t n, bool steps)
 {
     bool open = false;
     text_printf(p->out, "<path class=\"line %s\" d=\"", css);
@@ -119,20 +119,20 @@ void svg_line(struct svg_plot *p, const char *css, const double *x, const double
         if (!isfinite(x[i]) || !isfinite(y[i]))
             continue;
         if (open && steps)
-            text_printf(p->out, "H%.1f", svg_x(p, x[i]));
-        text_printf(p->out, "%s%.1f %.1f", open ? "L" : "M", svg_x(p, x[i]), svg_y(p, y[i]));
+            text_printf(p->out, "H%.1f", plot_x(p, x[i]));
+        text_printf(p->out, "%s%.1f %.1f", open ? "L" : "M", plot_x(p, x[i]), plot_y(p, y[i]));
         open = true;
     }
     text_puts(p->out, open ? "\"/>\n" : "M0 0\"/>\n");
 }
 
-void svg_bar(struct svg_plot *p, const char *css, double x, double w, double y, const char *title)
+void plot_bar(struct plot *p, const char *css, double x, double w, double y, const char *title)
 {
     if (!isfinite(y))
         return;
-    double foot = svg_y(p, p->y0), top = svg_y(p, y);
-    text_printf(p->out, "<rect class=\"%s\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"><title>", css, svg_x(p, x), top,
-                svg_x(p, x + w) - svg_x(p, x), foot > top ? foot - top : 0);
+    double foot = plot_y(p, p->y0), top = plot_y(p, y);
+    text_printf(p->out, "<rect class=\"%s\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"><title>", css, plot_x(p, x), top,
+                plot_x(p, x + w) - plot_x(p, x), foot > top ? foot - top : 0);
     text_html(p->out, title ? title : "");
     text_puts(p->out, "</title></rect>\n");
 }
