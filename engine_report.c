@@ -17,7 +17,7 @@ static const char style[] =
     "*{box-sizing:border-box}body{margin:0;background:var(--bg);color:var(--ink);font:16px/1.5 system-ui,sans-serif}"
     "main{max-width:980px;margin:0 auto;padding:24px 16px 64px}h1{font-size:28px;margin:8px 0}h2{font-size:20px;margin:36px 0 4px}"
     "p{margin:4px 0 12px;max-width:72ch}.soft,figcaption{color:var(--soft)}figure{margin:12px 0;background:var(--card);border:1px solid var(--grid);"
-    "border-radius:8px;padding:12px}figcaption{font-size:14px;margin-top:6px}svg{width:100%;height:auto;display:block}"
+    "border-radius:8px;padding:12px}figcaption{font-size:14px;margin-top:6px}figure{overflow-x:auto}svg{width:100%;min-width:640px;height:auto;display:block}"
     "svg text{font:12px system-ui,sans-serif;fill:var(--ink)}svg .tick{fill:var(--soft)}svg .label{fill:var(--soft)}svg .grid{stroke:var(--grid)}"
     "svg .axis{stroke:var(--soft)}svg .line{fill:none;stroke-width:2}svg .bar{stroke-width:1;opacity:.45}"
     "circle.s0,rect.s0{fill:var(--c0)}circle.s1,rect.s1{fill:var(--c1)}circle.s2,rect.s2{fill:var(--c2)}circle.s3,rect.s3{fill:var(--c3)}"
