@@ -1,5 +1,5 @@
 /* export_test.c: what is written comes back: a folder with the same codes in every format, a GGUF with the same weights within what its
- * formats round, widths that differ between layers, padding pieces. */
+ * formats round, widths that differ between layers, padding pieces, adapters of any rank; a padded model says what the pruned one said. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,7 +7,9 @@
 /* cmocka wants the four above first */
 #include <cmocka.h>
 
+#include "convert.h"
 #include "export.h"
+#include "inference.h"
 #include "io/gguf.h"
 #include "model_fixture.h"
 #include "refused.h"
@@ -52,23 +54,21 @@ static void make_config(struct model_config *c, bool uneven)
     }
 }
 
-/* A model of random weights, its linears in `format`. */
-static void make_model(struct fixture *f, enum format format, bool double_quant, bool uneven)
+/* A model of random weights in the formats of the plan, adapters of usual size where it has ranks. */
+static void make_planned(struct fixture *f, const struct model_config *c, struct plan *plan)
 {
-    struct model_config c;
-    struct plan plan;
+    const struct fixture_options options = {.max_n = 32, .threads = 1, .scoring = true};
+    struct plan float_plan;
     struct fixture floats;
-    make_config(&c, uneven);
-    CHECK(plan_new(&plan, &c, FORMAT_F32, &err));
-    fixture_open(&floats, &c, &plan, (struct fixture_options){.max_n = 8, .threads = 1, .scoring = true});
+    CHECK(plan_new(&float_plan, c, FORMAT_F32, &err));
+    fixture_open(&floats, c, &float_plan, options);
     fixture_fill(&floats, 3);
-    for (int i = 0; i < LAYERS * LINEAR_COUNT; i++) {
-        plan.layer[i / LINEAR_COUNT].linear[i % LINEAR_COUNT].format = format;
-        plan.layer[i / LINEAR_COUNT].linear[i % LINEAR_COUNT].double_quant = double_quant;
-    }
-    fixture_open(f, &c, &plan, (struct fixture_options){.max_n = 8, .threads = 1, .scoring = true});
+    fixture_open(f, c, plan, options);
+    struct rng rng = {.seed = 3, .stream = RNG_INIT, .step = 1000};
+    for (size_t i = 0; i < f->lora.n; i++)
+        f->lora.p[i] = (real)(0.3 * rng_normal(&rng));
     memcpy(f->model.embed.codes, floats.model.embed.codes, VOCAB * 64 * sizeof(real));
-    if (!c.tie_word_embeddings)
+    if (!c->tie_word_embeddings)
         memcpy(f->model.head.codes, floats.model.head.codes, VOCAB * 64 * sizeof(real));
     memcpy(f->model.norm, floats.model.norm, 64 * sizeof(real));
     for (int l = 0; l < LAYERS; l++) {
@@ -83,6 +83,51 @@ static void make_model(struct fixture *f, enum format format, bool double_quant,
         }
     }
     fixture_close(&floats);
+    plan_free(&float_plan);
+}
+
+static struct plan_linear *linear_at(struct plan *plan, int i)
+{
+    return &plan->layer[i / LINEAR_COUNT].linear[i % LINEAR_COUNT];
+}
+
+/* All linears in one format. */
+static void make_model(struct fixture *f, enum format format, bool double_quant, bool uneven)
+{
+    struct model_config c;
+    struct plan plan;
+    make_config(&c, uneven);
+    CHECK(plan_new(&plan, &c, FORMAT_F32, &err));
+    for (int i = 0; i < LAYERS * LINEAR_COUNT; i++) {
+        linear_at(&plan, i)->format = format;
+        linear_at(&plan, i)->double_quant = double_quant;
+    }
+    make_planned(f, &c, &plan);
+    plan_free(&plan);
+    model_config_free(&c);
+}
+
+/* Every format somewhere, other ones in every layer, ranks 0 to 5. */
+static void make_mixed(struct fixture *f, bool uneven)
+{
+    static const struct plan_linear mixed[] = {
+        {.format = FORMAT_NF4}, {.format = FORMAT_NF4, .double_quant = true}, {.format = FORMAT_FP4}, {.format = FORMAT_INT8}, {.format = FORMAT_INT8_64},
+        {.format = FORMAT_NF8}, {.format = FORMAT_Q4_0}, {.format = FORMAT_BF16}, {.format = FORMAT_F32}, {.format = FORMAT_FP4, .double_quant = true},
+    };
+    struct model_config c;
+    struct plan plan;
+    make_config(&c, uneven);
+    CHECK(plan_new(&plan, &c, FORMAT_F32, &err));
+    for (int i = 0; i < LAYERS * LINEAR_COUNT; i++) {
+        *linear_at(&plan, i) = mixed[i % 10];
+        size_t rows, cols;
+        plan_shape(&plan, &c, i / LINEAR_COUNT, (enum linear)(i % LINEAR_COUNT), &rows, &cols);
+        if (cols % 32 != 0 && mixed[i % 10].format == FORMAT_Q4_0)
+            linear_at(&plan, i)->format = FORMAT_NF4;
+        linear_at(&plan, i)->rank = i % 6;
+        linear_at(&plan, i)->alpha = 1;
+    }
+    make_planned(f, &c, &plan);
     plan_free(&plan);
     model_config_free(&c);
 }
@@ -254,8 +299,261 @@ static void what_readers_need(void **state)
     fixture_close(&f);
 }
 
+/* ---- the same model again ---- */
+
+/* Codes, scales and values, bit for bit.  int8_64 comes back from 127 (absmax / 127), at times one rounding away from absmax, but the quotient
+ * by 127, which is all that decoding uses, is the same for every float. */
+static void same_matrix(const struct qmat *a, const struct qmat *b)
+{
+    size_t n = a->rows * a->cols, blocks = a->block ? (n + (size_t)a->block - 1) / (size_t)a->block : a->rows;
+    assert_int_equal(a->format, b->format);
+    assert_int_equal(a->block, b->block);
+    assert_int_equal(a->double_quant, b->double_quant);
+    assert_true(a->rows == b->rows && a->cols == b->cols);
+    bool nibbles = a->format == FORMAT_NF4 || a->format == FORMAT_FP4;
+    assert_memory_equal(a->codes, b->codes, nibbles ? (n + 1) / 2 : a->scales ? n : quant_bytes(a->format, a->block, false, a->rows, a->cols));
+    for (size_t i = 0; a->scales && i < blocks; i++)
+        assert_true(a->scales[i] == b->scales[i] || (a->format == FORMAT_INT8_64 && a->scales[i] / 127 == b->scales[i] / 127));
+    if (a->double_quant) {
+        assert_memory_equal(a->scale_codes, b->scale_codes, blocks);
+        assert_memory_equal(a->nested_absmax, b->nested_absmax, (blocks + 255) / 256 * sizeof(float));
+        assert_true(a->nested_offset == b->nested_offset);
+    }
+    real *x = weights_of(a), *y = weights_of(b);
+    assert_memory_equal(x, y, n * sizeof *x);
+    free(x);
+    free(y);
+}
+
+/* The plan that the folder brings, and every code of every matrix.  Formats that Hugging Face has no form for lie in the folder as F32 and
+ * are encoded again, which gives the same codes: a block's largest value is one that the format has. */
+static void mixed_folder_loads_equal(void **state)
+{
+    (void)state;
+    static const char *const dtypes[] = {"f32", "bf16"};
+    for (int d = 0; d < 2; d++) {
+        struct fixture f, back;
+        struct checkpoint *c;
+        struct plan plan;
+        char path[128];
+        snprintf(path, sizeof path, "%s/mixed-%s", dir, dtypes[d]);
+        make_mixed(&f, true);
+        CHECK(export_folder(path, &f.model, tokenizer, NULL, dtypes[d], &err));
+        CHECK(checkpoint_open(&c, path, &err));
+        CHECK(plan_parse(&plan, checkpoint_config(c), checkpoint_plan_text(c), "plan.txt", &err));
+        fixture_open(&back, checkpoint_config(c), &plan, (struct fixture_options){.max_n = 8, .threads = 1, .scoring = true});
+        CHECK(model_load(&back.model, c, &err));
+        for (int i = 0; i < LAYERS * LINEAR_COUNT; i++) {
+            const struct qmat *q = &f.model.layer[i / LINEAR_COUNT].linear[i % LINEAR_COUNT];
+            if (d == 0 || q->format != FORMAT_F32) /* floats are rounded to the dtype */
+                same_matrix(q, &back.model.layer[i / LINEAR_COUNT].linear[i % LINEAR_COUNT]);
+        }
+        if (d == 0)
+            assert_memory_equal(f.model.embed.codes, back.model.embed.codes, VOCAB * 64 * sizeof(real));
+        checkpoint_close(c);
+        plan_free(&plan);
+        fixture_close(&back);
+        fixture_close(&f);
+    }
+}
+
+/* W + s B A, encoded in the GGUF's format and decoded: what the file must hold, bit for bit (q and k are permuted by whole rows, blocks lie in
+ * rows). */
+static real *as_in_gguf(const struct fixture *f, int l, int j)
+{
+    const struct qmat *q = &f->model.layer[l].linear[j];
+    real *w = malloc(q->rows * q->cols * sizeof *w);
+    struct arena arena = {0};
+    struct qmat encoded;
+    assert_non_null(w);
+    export_merged(&f->model, &f->lora, l, (enum linear)j, w);
+    quant_place(&encoded, export_gguf_format(q), 0, false, q->rows, q->cols, &arena);
+    CHECK(arena_commit(&arena, "test", &err));
+    quant_place(&encoded, export_gguf_format(q), 0, false, q->rows, q->cols, &arena);
+    CHECK(quant_encode(&encoded, w, false, &err));
+    quant_decode_rows(&encoded, 0, q->rows, w);
+    arena_free(&arena);
+    return w;
+}
+
+static void merged_gguf(void **state)
+{
+    (void)state;
+    char path[128], name[96];
+    snprintf(path, sizeof path, "%s/merged.gguf", dir);
+    for (int uneven = 0; uneven < 2; uneven++) {
+        struct fixture f;
+        struct checkpoint *c;
+        make_mixed(&f, uneven == 1);
+        assert_true(f.lora.n > 0);
+        CHECK(export_gguf(path, &f.model, &f.lora, tokenizer, "test", &err));
+        CHECK(checkpoint_open(&c, path, &err));
+        compare_widths(c, &f.model);
+        for (int i = 0; i < LAYERS * LINEAR_COUNT; i++) {
+            const struct qmat *q = &f.model.layer[i / LINEAR_COUNT].linear[i % LINEAR_COUNT];
+            real *want = as_in_gguf(&f, i / LINEAR_COUNT, i % LINEAR_COUNT);
+            snprintf(name, sizeof name, "model.layers.%d.%s.weight", i / LINEAR_COUNT, linear_name[i % LINEAR_COUNT]);
+            compare(c, name, want, q->rows, q->cols, 0, 0);
+            free(want);
+        }
+        checkpoint_close(c);
+        fixture_close(&f);
+    }
+}
+
+/* ---- adapters ---- */
+
+static void adapter_plan(struct plan *plan, int variant)
+{
+    for (int i = 0; i < plan->n_layers * LINEAR_COUNT; i++) {
+        struct plan_linear *p = linear_at(plan, i);
+        int l = i / LINEAR_COUNT, j = i % LINEAR_COUNT;
+        p->rank = variant == 0 ? 4 : variant == 1 ? (i * 7) % 5 : variant == 2 ? (j < 2 ? 1 + l : 0) : 0;
+        p->alpha = variant == 0 ? 16 : variant == 1 ? 0.1F + (float)(i % 3) : 2.0F * (float)p->rank;
+    }
+    plan->use_rslora = variant == 1;
+}
+
+/* One rank for all; ranks and alphas of their own everywhere, some linears without; ranks by layer (layers 1 and 11 must not be taken for each
+ * other); none at all. */
+static void adapters(void **state)
+{
+    (void)state;
+    enum { DEEP = 12 };
+    for (int variant = 0; variant < 4; variant++) {
+        struct model_config c;
+        struct plan a, b;
+        struct arena arena_a = {0}, arena_b = {0};
+        struct lora lora_a = {0}, lora_b = {0};
+        char path[128];
+        memset(&c, 0, sizeof c);
+        CHECK(model_config_alloc(&c, DEEP, &err));
+        c.vocab_size = c.hidden_size = c.max_position_embeddings = 32;
+        c.head_dim = 8;
+        for (int l = 0; l < DEEP; l++) {
+            c.num_attention_heads[l] = 4;
+            c.num_key_value_heads[l] = 2;
+            c.intermediate_size[l] = 16 + 8 * l;
+        }
+        CHECK(plan_new(&a, &c, FORMAT_NF4, &err));
+        CHECK(plan_new(&b, &c, FORMAT_NF4, &err));
+        adapter_plan(&a, variant);
+        lora_place(&lora_a, &a, &c, false, &arena_a);
+        CHECK(arena_commit(&arena_a, "test", &err));
+        lora_place(&lora_a, &a, &c, false, &arena_a);
+        struct rng rng = {.seed = 4, .stream = RNG_INIT};
+        for (size_t i = 0; i < lora_a.n; i++)
+            lora_a.p[i] = (real)rng_normal(&rng);
+        snprintf(path, sizeof path, "%s/adapter-%d", dir, variant);
+        CHECK(export_adapter(path, &lora_a, &a, "a \"base\"", &err));
+        CHECK(adapter_read_plan(&b, &c, path, &err));
+        for (int i = 0; i < DEEP * LINEAR_COUNT; i++) {
+            assert_int_equal(linear_at(&a, i)->rank, linear_at(&b, i)->rank);
+            assert_true(linear_at(&a, i)->rank == 0 || linear_at(&a, i)->alpha == linear_at(&b, i)->alpha);
+        }
+        assert_int_equal(a.use_rslora, b.use_rslora);
+        lora_place(&lora_b, &b, &c, false, &arena_b);
+        CHECK(arena_commit(&arena_b, "test", &err));
+        lora_place(&lora_b, &b, &c, false, &arena_b);
+        CHECK(adapter_read_weights(&lora_b, path, &err));
+        assert_int_equal(lora_a.n, lora_b.n);
+        if (lora_a.n)
+            assert_memory_equal(lora_a.p, lora_b.p, lora_a.n * sizeof(real));
+        arena_free(&arena_a);
+        arena_free(&arena_b);
+        plan_free(&a);
+        plan_free(&b);
+        model_config_free(&c);
+    }
+}
+
+/* ---- padding ---- */
+
+static real *logits_of(struct fixture *f, const struct model *model, const struct lora *lora)
+{
+    static struct fixture_batch b;
+    const real *x;
+    memset(&b, 0, sizeof b);
+    add_random_sequence(&b, 12, VOCAB, 1);
+    add_random_sequence(&b, 5, VOCAB, 2);
+    real *logits = malloc(b.batch.n * VOCAB * sizeof *logits);
+    assert_non_null(logits);
+    CHECK(model_hidden(&f->run, model, lora, &b.batch, &x, &err));
+    model_logits(&f->run, model, x, b.batch.n, logits);
+    return logits;
+}
+
+/* The padded model's sums are the pruned one's with zeros among their terms, so only their order may differ.  A sum of n terms has an error of at
+ * most n 2^-24 sum|terms|; here n <= 96, and sum|terms| is below sqrt(n) times the usual size of a sum: 6e-5 of it.  Merging rounds W + s B A,
+ * 2^-24 a weight, which is less.  Errors go into the sum of the residuals and are normalised with it: those of 3 layers of 2 sums add up. */
+static const double padding_bound = 6 * 6e-5;
+
+/* Largest difference of the logits, as a share of the largest logit; f's adapters are merged or left out. */
+static double padding_difference(struct fixture *f, bool merge)
+{
+    struct fixture wide;
+    struct arena arena = {0};
+    struct model to;
+    double most = 0, worst = 0;
+    CHECK(convert_model(&to, &f->model, merge ? &f->lora : NULL, NULL, true, &arena, &err));
+    for (int l = 0; l < LAYERS; l++)
+        assert_true(to.plan.layer[l].heads == 4 && to.plan.layer[l].kv_heads == 2 && to.plan.layer[l].ffn == 96);
+    fixture_open(&wide, &to.config, &to.plan, (struct fixture_options){.max_n = 32, .threads = 1, .scoring = true});
+    real *want = logits_of(f, &f->model, merge ? &f->lora : NULL), *got = logits_of(&wide, &to, NULL);
+    for (size_t i = 0; i < 17 * VOCAB; i++) {
+        double d = fabs((double)want[i] - (double)got[i]);
+        assert_true(d < 1e30);
+        most = fabs((double)want[i]) > most ? fabs((double)want[i]) : most;
+        worst = d > worst ? d : worst;
+    }
+    free(want);
+    free(got);
+    model_free(&to);
+    arena_free(&arena);
+    fixture_close(&wide);
+    return worst / most;
+}
+
+static void padded(void **state)
+{
+    (void)state;
+    struct fixture f;
+    make_mixed(&f, true);
+    for (int merge = 0; merge < 2; merge++) {
+        double d = padding_difference(&f, merge);
+        print_message("padded%s: largest difference %.2g of the largest logit\n", merge ? " and merged" : "", d);
+        assert_true(d <= padding_bound);
+    }
+    fixture_close(&f);
+}
+
+static void padding_refused(void **state)
+{
+    (void)state;
+    struct model_config c;
+    struct plan plan;
+    struct fixture f;
+    struct arena arena = {0};
+    struct model to;
+    struct err said;
+    make_config(&c, true);
+    c.num_key_value_heads[1] = 2; /* two for two, where the others have four for two */
+    CHECK(plan_new(&plan, &c, FORMAT_F32, &err));
+    make_planned(&f, &c, &plan);
+    memset(&to, 0, sizeof to);
+    assert_refused(convert_model(&to, &f.model, NULL, NULL, true, &arena, &said), ERR_INPUT, &said, "",
+                   "layer 1 has 2 query heads for 2 KV heads, the widest layer 4 for 2: padding cannot keep them together");
+    fixture_close(&f);
+    arena_free(&arena);
+    plan_free(&plan);
+    model_config_free(&c);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(folders), cmocka_unit_test(ggufs), cmocka_unit_test(what_readers_need)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(folders),     cmocka_unit_test(mixed_folder_loads_equal), cmocka_unit_test(ggufs),  cmocka_unit_test(what_readers_need),
+        cmocka_unit_test(merged_gguf), cmocka_unit_test(adapters),                 cmocka_unit_test(padded), cmocka_unit_test(padding_refused),
+    };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
