@@ -10,6 +10,7 @@ floor() {
     io/model_config.*|io/safetensors.*|io/gguf*) echo 11 ;;
     io/tokenizer*|io/spm.*|io/bpe.*) echo 12 ;;
     io/checkpoint*|io/dataset*|io/tasks.*|io/adapter.*) echo 13 ;;
+    io/report*) echo 25 ;;
     ops.h) echo 20 ;;
     plan*) echo 21 ;;
     cpu/*.h) echo 21 ;;
