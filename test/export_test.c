@@ -467,6 +467,29 @@ static void adapters(void **state)
     }
 }
 
+/* PEFT matches a key of a pattern with the end of the path from a dot on; the first key that matches counts. */
+static void patterns_are_whole_names(void **state)
+{
+    (void)state;
+    static const char config[] = "{\"peft_type\": \"LORA\", \"r\": 4, \"lora_alpha\": 8, \"target_modules\": [\"q_proj\", \"up_proj\"],"
+                                 "\"rank_pattern\": {\"proj\": 9, \"layers.1.self_attn.q_proj\": 2, \".*q_proj\": 3},"
+                                 "\"alpha_pattern\": {\"up_proj\": 5}}";
+    struct model_config c;
+    struct plan plan;
+    make_config(&c, false);
+    CHECK(plan_new(&plan, &c, FORMAT_F32, &err));
+    put_file(dir, "adapter_config.json", config, sizeof config - 1);
+    CHECK(adapter_read_plan(&plan, &c, dir, &err));
+    for (int l = 0; l < LAYERS; l++)
+        for (int j = 0; j < LINEAR_COUNT; j++) {
+            const struct plan_linear *p = &plan.layer[l].linear[j];
+            assert_int_equal(p->rank, j == LINEAR_Q ? (l == 1 ? 2 : 3) : j == LINEAR_UP ? 4 : 0);
+            assert_true(p->rank == 0 || p->alpha == (j == LINEAR_UP ? 5 : 8));
+        }
+    plan_free(&plan);
+    model_config_free(&c);
+}
+
 /* ---- padding ---- */
 
 static real *logits_of(struct fixture *f, const struct model *model, const struct lora *lora)
@@ -552,8 +575,9 @@ static void padding_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(folders),     cmocka_unit_test(mixed_folder_loads_equal), cmocka_unit_test(ggufs),  cmocka_unit_test(what_readers_need),
-        cmocka_unit_test(merged_gguf), cmocka_unit_test(adapters),                 cmocka_unit_test(padded), cmocka_unit_test(padding_refused),
+        cmocka_unit_test(folders),     cmocka_unit_test(mixed_folder_loads_equal), cmocka_unit_test(ggufs),
+        cmocka_unit_test(what_readers_need), cmocka_unit_test(merged_gguf),        cmocka_unit_test(adapters),
+        cmocka_unit_test(patterns_are_whole_names), cmocka_unit_test(padded),      cmocka_unit_test(padding_refused),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
