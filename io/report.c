@@ -43,8 +43,8 @@ static const char style[] =
     "font-weight:400}.memory .row{display:contents}.memory .number{text-align:right}"
     "summary{cursor:pointer;font-weight:600}pre{font:12px/1.5 ui-monospace,Menlo,Consolas,monospace;overflow-x:auto;margin:10px 0 0}\n"
     "@media (max-width:700px){main{padding:18px 12px 48px}h1{font-size:25px}.wide{display:none}.narrow{display:block}.pair{grid-template-columns:1fr}"
-    "figure,.card{padding:10px 10px}.facts{grid-template-columns:1fr 1fr;gap:8px}.facts b{font-size:17px}table{font-size:13.5px}th,td{padding:5px 3px}"
-    "th{font-size:11.5px;overflow-wrap:anywhere}td .pm{display:block;font-size:11.5px}.memory{gap:7px 8px;grid-template-columns:minmax(0,9.5em) 1fr max-content}}\n"
+    "figure,.card{padding:10px 10px}.facts{grid-template-columns:1fr 1fr;gap:8px}.facts b{font-size:17px}table{font-size:13px}th,td{padding:5px 2px}"
+    "th{font-size:10.5px}td .pm{display:block;font-size:11.5px}.memory{gap:7px 8px;grid-template-columns:minmax(0,9.5em) 1fr max-content}}\n"
     "@media print{body{background:#fff}figure,.card{break-inside:avoid}}\n";
 
 /* One place for every class that takes a colour. */

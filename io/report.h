@@ -27,7 +27,7 @@ struct report_column {
 enum report_trial_kind { REPORT_SEED, REPORT_PROPOSED, REPORT_FAILED };
 
 struct report_trial {
-    double bytes, score, error; /* score and its standard error: shares, 0 to 1 */
+    double bytes, score, error; /* score (larger is better) and its standard error */
     enum report_trial_kind kind;
     bool front;                 /* nothing beats it in both */
     const char *mark;           /* "all low", "all high": labelled; NULL: an ordinary one */
@@ -66,6 +66,8 @@ struct report {
     size_t n_trials;
     size_t pick;                      /* index into trial; n_trials: none */
     const char *pick_rule;            /* a sentence: how it was chosen */
+    const char *score_label;          /* of the score's axis; NULL: accuracy */
+    double score_scale;               /* scores are shown times this; 0: 100, percent */
     const double *hypervolume;        /* [n_trials] after each trial; NULL: not shown */
 
     const struct report_layers *layers;

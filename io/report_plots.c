@@ -58,6 +58,11 @@ static size_t count(const struct report *r, enum report_trial_kind kind)
     return n;
 }
 
+static double scale_of(const struct report *r)
+{
+    return r->score_scale > 0 ? r->score_scale : 100;
+}
+
 static void front_ranges(const struct report *r, struct range *size, struct range *score)
 {
     for (size_t i = 0; i < r->n_trials; i++) {
@@ -92,7 +97,7 @@ static void front_line(const struct report *r, struct svg_plot *plot, double uni
     if (p && x) {
         for (size_t i = 0; i < r->n_trials; i++)
             if (r->trial[i].front && r->trial[i].kind != REPORT_FAILED && isfinite(r->trial[i].bytes) && isfinite(r->trial[i].score))
-                p[n++] = (struct place){r->trial[i].bytes / unit, 100 * r->trial[i].score};
+                p[n++] = (struct place){r->trial[i].bytes / unit, scale_of(r) * r->trial[i].score};
         qsort(p, n, sizeof *p, by_x);
         for (size_t i = 0; i < n; i++) {
             x[i] = p[i].x;
@@ -110,8 +115,10 @@ static void trial_title(const struct report *r, size_t i, double unit, const cha
 {
     const struct report_trial *t = &r->trial[i];
     char size[32], score[32], error[32];
-    int n = snprintf(s, 320, "trial %zu: %s %s, %s %% \xc2\xb1 %s", i + 1, report_number(size, t->bytes / unit, 3), name,
-                     report_number(score, 100 * t->score, 1), report_number(error, 100 * t->error, 1));
+    bool percent = scale_of(r) >= 100;
+    int digits = percent ? 1 : 4, n = snprintf(s, 320, "trial %zu: %s %s, %s%s \xc2\xb1 %s", i + 1, report_number(size, t->bytes / unit, 3), name,
+                                               report_number(score, scale_of(r) * t->score, digits), percent ? " %" : "",
+                                               report_number(error, scale_of(r) * t->error, digits));
     if (t->note && n > 0 && n < 320)
         snprintf(s + n, (size_t)(320 - n), "; %s", t->note);
 }
@@ -120,14 +127,15 @@ static void one_trial(const struct report *r, size_t i, struct svg_plot *plot, d
 {
     const struct report_trial *t = &r->trial[i];
     const char *css = t->kind == REPORT_SEED ? "seed" : "try";
+    double scale = scale_of(r);
     char title[320];
     trial_title(r, i, unit, name, title);
     if (t->kind == REPORT_FAILED) {
         svg_mark(plot, SVG_CROSS, "fail", t->bytes / unit, plot->y0 + 0.03 * (plot->y1 - plot->y0), 4, title);
         return;
     }
-    svg_error(plot, t->kind == REPORT_SEED ? "bar seed" : "bar try", t->bytes / unit, 100 * t->score, 100 * t->error);
-    svg_mark(plot, t->mark ? SVG_DIAMOND : SVG_DOT, css, t->bytes / unit, 100 * t->score, t->mark ? radius + 2.5 : radius, title);
+    svg_error(plot, t->kind == REPORT_SEED ? "bar seed" : "bar try", t->bytes / unit, scale * t->score, scale * t->error);
+    svg_mark(plot, t->mark ? SVG_DIAMOND : SVG_DOT, css, t->bytes / unit, scale * t->score, t->mark ? radius + 2.5 : radius, title);
 }
 
 /* Rings and words over all marks: they are what a reader looks for first. */
@@ -135,12 +143,12 @@ static void notes(const struct report *r, struct svg_plot *plot, double unit)
 {
     if (r->pick < r->n_trials && r->trial[r->pick].kind != REPORT_FAILED) {
         const struct report_trial *t = &r->trial[r->pick];
-        svg_mark(plot, SVG_RING, "pick", t->bytes / unit, 100 * t->score, 9, "the pick");
-        svg_note(plot, "on pick", t->bytes / unit, 100 * t->score, "pick");
+        svg_mark(plot, SVG_RING, "pick", t->bytes / unit, scale_of(r) * t->score, 9, "the pick");
+        svg_note(plot, "on pick", t->bytes / unit, scale_of(r) * t->score, "pick");
     }
     for (size_t i = 0; i < r->n_trials; i++)
         if (r->trial[i].mark && r->trial[i].kind != REPORT_FAILED)
-            svg_note(plot, "on", r->trial[i].bytes / unit, 100 * r->trial[i].score, r->trial[i].mark);
+            svg_note(plot, "on", r->trial[i].bytes / unit, scale_of(r) * r->trial[i].score, r->trial[i].mark);
 }
 
 static void front_key(const struct report *r, struct text *out)
@@ -173,8 +181,8 @@ void report_front(const struct report *r, struct text *out)
     front_key(r, out);
     for (int k = 0; k < SIZES; k++) {
         struct svg_plot plot;
-        struct svg_axes axes = {.x0 = size.low / unit, .x1 = size.high / unit, .y0 = 100 * score.low, .y1 = 100 * score.high, .x_label = label,
-                                .y_label = "accuracy on the search part, %", .title = "Size against accuracy of every trial"};
+        struct svg_axes axes = {.x0 = size.low / unit, .x1 = size.high / unit, .y0 = scale_of(r) * score.low, .y1 = scale_of(r) * score.high,
+                                .x_label = label, .y_label = r->score_label ? r->score_label : "accuracy on the search part, %", .title = "Size against accuracy of every trial"};
         svg_open(&plot, out, sizes[k].css, sizes[k].width, sizes[k].height, &axes);
         for (size_t i = 0; i < r->n_trials; i++)
             one_trial(r, i, &plot, unit, name, sizes[k].radius);

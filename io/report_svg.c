@@ -147,6 +147,8 @@ void svg_mark(struct svg_plot *p, enum svg_shape shape, const char *css, double 
     double px, py;
     if (!place(p, x, y, &px, &py))
         return;
+    if (p->n_marks < SVG_MARKS)
+        p->mark[p->n_marks++] = (struct svg_dot){(float)px, (float)py};
     if (shape == SVG_DOT || shape == SVG_RING) {
         text_printf(p->out, "<circle class=\"%s%s\" cx=\"%.1f\" cy=\"%.1f\" r=\"%.1f\">", shape == SVG_RING ? "ring " : "", css, px, py, r);
         title_of(p, title, "circle");
@@ -207,24 +209,31 @@ static bool is_free(const struct svg_plot *p, const struct svg_box *b)
     return true;
 }
 
+static bool covers_a_mark(const struct svg_plot *p, const struct svg_box *b)
+{
+    const double radius = 4;
+    for (size_t i = 0; i < p->n_marks; i++)
+        if (p->mark[i].x > b->left - radius && p->mark[i].x < b->right + radius && p->mark[i].y > b->top - radius && p->mark[i].y < b->bottom + radius)
+            return true;
+    return false;
+}
+
 void svg_note(struct svg_plot *p, const char *css, double x, double y, const char *text)
 {
     double px, py, width = text ? glyph * (double)strlen(text) + 4 : 0;
     if (!text || !place(p, x, y, &px, &py))
         return;
-    /* right and left of the point, above it, below it, then farther off */
-    static const double away[][2] = {{12, 4}, {-12, 4}, {12, -12}, {-12, -12}, {12, 20}, {-12, 20}, {12, -28}, {-12, -28}, {12, 36}, {-12, 36}};
-    struct svg_box box = {0};
-    size_t k = 0;
-    for (; k < sizeof away / sizeof *away; k++) {
-        double left = away[k][0] > 0 ? px + away[k][0] : px + away[k][0] - width;
-        box = (struct svg_box){left, py + away[k][1] - line_height + 3, left + width, py + away[k][1] + 3};
-        if (is_free(p, &box))
-            break;
-    }
-    if (k == sizeof away / sizeof *away)
-        return; /* no room: the legend says it too */
-    if (p->n_notes < SVG_NOTES)
-        p->note[p->n_notes++] = box;
-    svg_text(p, css, away[k][0] > 0 ? box.left : box.right, box.bottom - 3, away[k][0] > 0 ? "start" : "end", text);
+    /* beside the point, above it, below it, then farther off: first where nothing is covered, then where only marks are */
+    static const double away[][2] = {{12, 4}, {-12, 4}, {10, -12}, {-10, -12}, {10, 20}, {-10, 20}, {10, -28}, {-10, -28}, {10, 36}, {-10, 36}};
+    enum { PLACES = sizeof away / sizeof *away };
+    for (size_t k = 0; k < 2 * PLACES; k++) {
+        double dx = away[k % PLACES][0], dy = away[k % PLACES][1], left = dx > 0 ? px + dx : px + dx - width;
+        struct svg_box box = {left, py + dy - line_height + 3, left + width, py + dy + 3};
+        if (!is_free(p, &box) || (k < PLACES && covers_a_mark(p, &box)))
+            continue;
+        if (p->n_notes < SVG_NOTES)
+            p->note[p->n_notes++] = box;
+        svg_text(p, css, dx > 0 ? box.left : box.right, box.bottom - 3, dx > 0 ? "start" : "end", text);
+        return;
+    } /* no room: the legend says it too */
 }

@@ -9,7 +9,7 @@
 
 #include "base/text.h"
 
-enum { SVG_NOTES = 8 };
+enum { SVG_NOTES = 8, SVG_MARKS = 256 };
 
 struct svg_axes {
     double x0, x1, y0, y1; /* ranges to show; empty or not finite: [0, 1].  y is widened to round ticks, x is not */
@@ -27,6 +27,10 @@ struct svg_plot {
         double left, top, right, bottom;
     } note[SVG_NOTES]; /* where labels already are, pixels */
     size_t n_notes;
+    struct svg_dot {
+        float x, y;
+    } mark[SVG_MARKS]; /* the first marks, pixels: notes keep clear of them */
+    size_t n_marks;
 };
 
 /* css: classes of the <svg> element. */
@@ -46,7 +50,7 @@ void svg_line(struct svg_plot *plot, const char *css, const double *x, const dou
 void svg_bar(struct svg_plot *plot, const char *css, double x, double w, double y, const char *title);
 /* Text at a place in pixels; anchor: start, middle or end. */
 void svg_text(struct svg_plot *plot, const char *css, double px, double py, const char *anchor, const char *text);
-/* Text beside the point (x, y), where it covers no earlier note and stays inside. */
+/* Text beside the point (x, y), where it covers no earlier note, stays inside, and covers no mark if it can. */
 void svg_note(struct svg_plot *plot, const char *css, double x, double y, const char *text);
 
 #endif

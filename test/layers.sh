@@ -6,7 +6,7 @@ floor() {
     case $1 in
     base/err.h|base/size.h|base/real.h|veneer.h) echo 0 ;;
     base/*) echo 1 ;;
-    quant*|io/json.*|io/plot.*) echo 10 ;;
+    quant*|io/json.*) echo 10 ;;
     io/model_config.*|io/safetensors.*|io/gguf*) echo 11 ;;
     io/tokenizer*|io/spm.*|io/bpe.*) echo 12 ;;
     io/checkpoint*|io/dataset*|io/tasks.*|io/adapter.*) echo 13 ;;
