@@ -54,9 +54,10 @@ bool search_fits(const struct search_space *space, const uint8_t *level)
     return space->size(space->user, level) <= space->max_size;
 }
 
-void search_repair(const struct search_space *space, struct rng *rng, uint8_t *level)
+/* Lowers random variables until the size is at most `target`, or all are at 0. */
+static void lower_to(const struct search_space *space, struct rng *rng, double target, uint8_t *level)
 {
-    while (!search_fits(space, level)) {
+    while (!(space->size(space->user, level) <= target)) {
         size_t above = 0;
         for (size_t i = 0; i < space->n; i++)
             above += level[i] > 0;
@@ -71,29 +72,62 @@ void search_repair(const struct search_space *space, struct rng *rng, uint8_t *l
     }
 }
 
-/* The mean level is drawn first, then the levels around it: drawn independently they would all lie near the middle of the size axis. */
+/* Raises random variables while the size stays at most `target`; a few that would still fit may be missed. */
+static void raise_to(const struct search_space *space, struct rng *rng, double target, uint8_t *level)
+{
+    for (size_t tries = 0; tries < 4 * space->n; tries++) {
+        size_t i = rng_below(rng, (uint32_t)space->n);
+        if (level[i] + 1 >= space->n_levels[i])
+            continue;
+        level[i]++;
+        if (!(space->size(space->user, level) <= target))
+            level[i]--;
+    }
+}
+
+void search_ends(const struct search_space *space, uint8_t *level, double *low, double *high)
+{
+    for (size_t i = 0; i < space->n; i++)
+        level[i] = (uint8_t)(space->n_levels[i] - 1);
+    *high = fmin(space->size(space->user, level), space->max_size);
+    memset(level, 0, space->n);
+    *low = space->size(space->user, level);
+}
+
+/* The size is drawn first, then levels that have it: levels drawn independently would all lie near the middle of the size axis. */
 static void draw(const struct search_space *space, struct rng *rng, double fraction, uint8_t *level)
 {
+    double low, high;
+    search_ends(space, level, &low, &high);
+    if (space->n == 0)
+        return;
     for (size_t i = 0; i < space->n; i++) {
         double most = space->n_levels[i] - 1, x = floor(fraction * most + rng_uniform(rng));
         level[i] = (uint8_t)(x < most ? x : most);
     }
-    search_repair(space, rng, level);
+    double target = low + fraction * (high - low);
+    lower_to(space, rng, target, level);
+    raise_to(space, rng, target, level);
 }
 
-/* The next configuration in counting order that fits and is new, for spaces that are nearly used up. */
-static bool enumerate(const struct search_space *space, const struct search_archive *archive, uint8_t *level)
+/* A configuration one step from one that was tried.  Whatever is smaller than what fits, fits, so steps lead from every configuration that
+ * fits down to all-low, the first trial: when no step leads to a new one, all have been tried. */
+static bool next_door(const struct search_space *space, const struct search_archive *archive, uint8_t *level)
 {
-    enum { MOST = 1 << 20 };
     memset(level, 0, space->n);
-    for (size_t tried = 0; tried < MOST; tried++) {
-        if (search_fits(space, level) && !search_archive_has(archive, space, level))
-            return true;
-        size_t i = 0;
-        while (i < space->n && ++level[i] == space->n_levels[i])
-            level[i++] = 0;
-        if (i == space->n)
-            return false;
+    if (search_fits(space, level) && !search_archive_has(archive, space, level))
+        return true;
+    for (size_t t = archive->n; t-- > 0;) {
+        memcpy(level, archive->point[t].level, space->n);
+        for (size_t i = 0; i < space->n; i++) {
+            uint8_t keep = level[i];
+            for (uint8_t k = 0; k < space->n_levels[i]; k++) {
+                level[i] = k;
+                if (k != keep && search_fits(space, level) && !search_archive_has(archive, space, level))
+                    return true;
+            }
+            level[i] = keep;
+        }
     }
     return false;
 }
@@ -107,7 +141,7 @@ bool search_draw_new(const struct search_space *space, const struct search_archi
             return true;
         fraction = rng_uniform(rng); /* this stratum may be used up: all-low and all-high hold one configuration each */
     }
-    return enumerate(space, archive, level);
+    return next_door(space, archive, level);
 }
 
 /* ---- the seed set ---- */
@@ -254,4 +288,23 @@ enum status search_pick(const struct search_archive *archive, double lambda, dou
     free(p);
     free(front);
     return any ? OK : err_set(err, ERR_FAILED, "no trial succeeded within the budget: there is nothing to pick");
+}
+
+enum status search_pick_posterior(const struct search_space *space, const struct search_archive *archive, double lambda, double max_size,
+                                  size_t *pick, struct err *err)
+{
+    size_t n = archive->n ? archive->n : 1;
+    struct search_archive believed = {.point = malloc(n * sizeof *believed.point), .n = archive->n};
+    double *mean = malloc(2 * n * sizeof *mean);
+    enum status status = believed.point && mean ? search_posterior(space, archive, mean, mean + n, err)
+                                                : err_set(err, ERR_MEMORY, "out of memory for a front");
+    for (size_t i = 0; status == OK && i < archive->n; i++) {
+        believed.point[i] = archive->point[i];
+        believed.point[i].score = mean[i];
+    }
+    if (status == OK)
+        status = search_pick(&believed, lambda, max_size, pick, err);
+    free(believed.point); /* its levels are the archive's */
+    free(mean);
+    return status;
 }

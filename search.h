@@ -54,7 +54,7 @@ struct strategy {
 };
 
 enum status search_strategy_find(const char *name, const struct strategy **strategy, struct err *err);
-/* Trial t = archive->n: the seed set (stratified over mean size, all-low and all-high first) while t < num_initial, then the strategy. */
+/* Trial t = archive->n: the seed set (sizes spread evenly, all-low and all-high or the budget first) while t < num_initial, then the strategy. */
 enum status search_propose(const struct search_space *space, const struct search_archive *archive,
                            const struct search_options *options, uint8_t *level, bool *done, char note[128], struct err *err);
 
@@ -64,5 +64,9 @@ size_t search_front(const struct search_archive *archive, size_t *index /*[n]*/)
 /* Eq. 5 of AutoMixQ (arXiv:2411.13814): argmin M(q) - lambda P(q) over the front, on axes that the archive spans from 0
  * to 1; with a budget: the best score within it, of equal scores the smallest size. */
 enum status search_pick(const struct search_archive *archive, double lambda, double max_size, size_t *pick, struct err *err);
+/* The same pick on the front of what the model of "gp" believes of each trial.  The best of many noisy scores was mostly lucky; a model that
+ * pools all trials takes most of the luck out. */
+enum status search_pick_posterior(const struct search_space *space, const struct search_archive *archive, double lambda, double max_size,
+                                  size_t *pick, struct err *err);
 
 #endif

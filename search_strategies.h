@@ -7,9 +7,13 @@
 extern const struct strategy strategy_gp, strategy_random;
 
 bool search_fits(const struct search_space *space, const uint8_t *level);
-/* Lowers random variables until the configuration fits (or all are at 0). */
-void search_repair(const struct search_space *space, struct rng *rng, uint8_t *level);
-/* A configuration that fits and is not in the archive, with a mean level of about `fraction` of the highest; false: the space is used up. */
+/* The ends of the size axis: all-low, and all-high or the budget if that is less.  level[n] is work space, all 0 afterwards. */
+void search_ends(const struct search_space *space, uint8_t *level, double *low, double *high);
+/* A configuration that fits and is not in the archive, its size at most `fraction` of the way between the ends and, mostly, just below it;
+ * false: the space is used up. */
 bool search_draw_new(const struct search_space *space, const struct search_archive *archive, struct rng *rng, double fraction,
                      uint8_t *level);
+/* Mean and standard deviation [archive->n] of what the model of "gp" believes of each trial's score, failed ones too. */
+enum status search_posterior(const struct search_space *space, const struct search_archive *archive, double *mean, double *sd,
+                             struct err *err);
 #endif

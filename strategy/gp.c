@@ -20,7 +20,7 @@ struct proposal {
     struct rng rng;
     struct gp gp;
     struct pareto_ehvi ehvi;
-    double low_size, size_range; /* axis of sizes: 0 at all-low, 1 at all-high */
+    double low_size, size_range; /* axis of sizes: 0 at all-low, 1 at all-high or the budget */
     double *x;                   /* [n] features of the configuration at hand */
     uint8_t *trial, *best;       /* [n] */
     double best_value, best_mean, best_sd;
@@ -150,11 +150,8 @@ static void search_starts(struct proposal *p)
 
 static void measure_axis(struct proposal *p)
 {
-    memset(p->trial, 0, p->space->n);
-    p->low_size = p->space->size(p->space->user, p->trial);
-    for (size_t i = 0; i < p->space->n; i++)
-        p->trial[i] = (uint8_t)(p->space->n_levels[i] - 1);
-    double high = p->space->size(p->space->user, p->trial);
+    double high;
+    search_ends(p->space, p->trial, &p->low_size, &high);
     p->size_range = high > p->low_size ? high - p->low_size : 1;
 }
 
@@ -181,6 +178,23 @@ static enum status choose(struct proposal *p, uint8_t *level, bool *done, char n
     *done = !search_draw_new(p->space, p->archive, &p->rng, rng_uniform(&p->rng), level);
     snprintf(note, 128, "gp: no gain expected anywhere, a random one");
     return OK;
+}
+
+enum status search_posterior(const struct search_space *space, const struct search_archive *archive, double *mean, double *sd, struct err *err)
+{
+    struct proposal p = {.space = space, .archive = archive};
+    double variance;
+    p.x = malloc((space->n ? space->n : 1) * sizeof *p.x);
+    enum status status = p.x ? fit(&p, err) : err_set(err, ERR_MEMORY, "out of memory for the model of the scores");
+    for (size_t i = 0; status == OK && i < archive->n; i++) {
+        features(space, archive->point[i].level, p.x);
+        gp_predict(&p.gp, p.x, &mean[i], &variance);
+        mean[i] = p.gp.y_mean + p.gp.y_scale * mean[i];
+        sd[i] = p.gp.y_scale * sqrt(variance);
+    }
+    gp_free(&p.gp);
+    free(p.x);
+    return status;
 }
 
 static enum status propose(const struct search_space *space, const struct search_archive *archive, const struct search_options *options,

@@ -204,6 +204,63 @@ static void seed_set(void **state)
     search_archive_free(&archive);
 }
 
+/* Under a budget the strata end at the budget: every size is as far above all-low as its place in the seed set says. */
+static void seed_set_within_budget(void **state)
+{
+    (void)state;
+    struct toy toy;
+    struct search_archive archive = {0};
+    struct search_options options = {.strategy = "gp", .seed = 5, .num_initial = 6, .num_trials = 0};
+    static const double want[] = {8000, 12000, 8800, 9600, 10400, 11200}; /* layers of 400 more each */
+    toy_make(&toy, 20, 2, 1);
+    toy.space.max_size = 12000;
+    toy_run(&toy, &options, false, &archive);
+    assert_int_equal(archive.n, 6);
+    for (size_t i = 0; i < 6; i++)
+        assert_true(archive.point[i].size == want[i]);
+    search_archive_free(&archive);
+}
+
+/* A space too large to count through, of which the budget leaves 33 configurations: all of them are found, then it is done. */
+static void large_space_used_up(void **state)
+{
+    (void)state;
+    static const char *const strategies[] = {"gp", "random"};
+    for (int k = 0; k < 2; k++) {
+        struct toy toy;
+        struct search_archive archive = {0};
+        struct search_options options = {.strategy = strategies[k], .seed = 8, .num_initial = 5, .num_trials = 60};
+        toy_make(&toy, 32, 2, 5);
+        toy.space.max_size = 32 * 400 + 400;
+        toy_run(&toy, &options, false, &archive);
+        assert_int_equal(archive.n, 33);
+        search_archive_free(&archive);
+    }
+}
+
+/* The best of 40 noisy scores was lucky; what the model believes of them picks a truly better one (the sum over 10 seeds). */
+static void posterior_resists_luck(void **state)
+{
+    (void)state;
+    double by_score = 0, by_model = 0;
+    for (uint64_t seed = 1; seed <= 10; seed++) {
+        struct toy toy;
+        struct search_archive archive = {0};
+        struct search_options options = {.strategy = "random", .seed = seed, .num_initial = 10, .num_trials = 30};
+        size_t pick;
+        toy_make(&toy, 16, 2, seed);
+        toy_run(&toy, &options, false, &archive);
+        ASSERT_OK(search_pick(&archive, 1, 9000, &pick, &err));
+        by_score += toy_truth(&toy, archive.point[pick].level);
+        ASSERT_OK(search_pick_posterior(&toy.space, &archive, 1, 9000, &pick, &err));
+        assert_true(archive.point[pick].size <= 9000);
+        by_model += toy_truth(&toy, archive.point[pick].level);
+        search_archive_free(&archive);
+    }
+    print_message("true score of the pick, mean of 10: by score %.4f, by the model %.4f\n", by_score / 10, by_model / 10);
+    assert_true(by_model > by_score);
+}
+
 static void resume(void **state)
 {
     (void)state;
@@ -412,6 +469,9 @@ int main(void)
         cmocka_unit_test(gp_beats_random),
         cmocka_unit_test(budget),
         cmocka_unit_test(seed_set),
+        cmocka_unit_test(seed_set_within_budget),
+        cmocka_unit_test(large_space_used_up),
+        cmocka_unit_test(posterior_resists_luck),
         cmocka_unit_test(resume),
         cmocka_unit_test(small_spaces),
         cmocka_unit_test(all_failed),
