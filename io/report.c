@@ -39,7 +39,7 @@ static const char style[] =
     ".memory{display:grid;grid-template-columns:max-content 1fr max-content;gap:7px 14px;align-items:center;font-size:14px;"
     "font-variant-numeric:tabular-nums}.memory .track{background:var(--grid);border-radius:4px;height:14px;overflow:hidden}"
     ".memory i{display:block;height:100%;background:var(--try);border-radius:4px;min-width:1px}.memory .total i{background:var(--pick)}"
-    ".memory .total{font-weight:600}.memory div+.what{grid-column:1/-1}.memory small{display:block;color:var(--soft);font-size:12px;line-height:1.3;"
+    ".memory .total{font-weight:600}.memory small{display:block;color:var(--soft);font-size:12px;line-height:1.3;"
     "font-weight:400}.memory .row{display:contents}.memory .number{text-align:right}"
     "summary{cursor:pointer;font-weight:600}pre{font:12px/1.5 ui-monospace,Menlo,Consolas,monospace;overflow-x:auto;margin:10px 0 0}\n"
     "@media (max-width:700px){main{padding:18px 12px 48px}h1{font-size:25px}.wide{display:none}.narrow{display:block}.pair{grid-template-columns:1fr}"
@@ -241,7 +241,7 @@ static void memory(const struct report *r, struct text *out)
     text_puts(out, "<figure><div class=\"memory\">\n");
     for (size_t i = 0; i < r->n_memory; i++)
         memory_row(&r->memory[i], most, divisor, out);
-    text_printf(out, "</div><figcaption>In %s, each a power of ten.</figcaption></figure>\n", unit);
+    text_printf(out, "</div><figcaption>Numbers in %s, powers of ten.</figcaption></figure>\n", unit);
 }
 
 /* ---- foot ---- */
