@@ -51,12 +51,12 @@ $(B)/%.o: %.c
 $(B)/double/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_) -DVENEER_DOUBLE -MMD -MP -c $< -o $@
-$(B)/libveneer.a: $(LIB_OBJ)
-	rm -f $@ && ar rcs $@ $^
+$(B)/libveneer.a: $(LIB_OBJ) Makefile
+	rm -f $@ && ar rcs $@ $(filter %.o,$^)
 $(B)/libveneer.so: $(LIB_OBJ)
 	$(CC) -shared -o $@ $^ $(LDFLAGS_) $(LIBS)
 $(B)/libveneer_double.a: $(DOUBLE_OBJ)
-	rm -f $@ && ar rcs $@ $^
+	rm -f $@ && ar rcs $@ $(filter %.o,$^)
 # The small world of the default run: `make world` writes its data; then ./train data/world/pretrain.txt makes its model.
 WORLD_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard data/world/src/*.c))
 $(B)/world: $(B)/tools/world.o $(WORLD_OBJ) $(B)/libveneer.a

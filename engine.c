@@ -154,7 +154,7 @@ static enum status milestone_level(struct engine *engine, enum milestone which, 
         return OK;
     if (!searches(engine)) /* one configuration: the pinned formats, the rest at the first level */
         return OK;
-    TRY(search_pick(&engine->archive, engine->config->search_lambda, engine->max_size, &engine->pick, engine->err));
+    TRY(search_pick_posterior(&engine->space, &engine->archive, engine->config->search_lambda, engine->max_size, &engine->pick, engine->err));
     memcpy(level, engine->archive.point[engine->pick].level, engine->space.n);
     return OK;
 }
