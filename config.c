@@ -508,29 +508,6 @@ void config_free(struct config *config)
 
 /* ---- printing ---- */
 
-static void print_value(const struct config *config, const struct key *key, struct text *out)
-{
-    const void *from = slot(config, key);
-    switch (key->kind) {
-    case STRING:
-    case PATH:
-    case CHOICE:
-    case LIST:
-        text_puts(out, *(char *const *)from);
-        break;
-    case INTEGER:
-        text_printf(out, "%lld", (long long)*(const int64_t *)from);
-        break;
-    case NUMBER:
-    case BYTES:
-        text_printf(out, "%.17g", *(const double *)from);
-        break;
-    case BOOLEAN:
-        text_puts(out, *(const bool *)from ? "yes" : "no");
-        break;
-    }
-}
-
 /* %.17g prints 0.1 as 0.10000000000000001: the shortest form that reads back equal is nicer. */
 static void print_number(double x, struct text *out)
 {
@@ -547,13 +524,33 @@ static void print_number(double x, struct text *out)
     text_puts(out, s);
 }
 
+static void print_value(const struct config *config, const struct key *key, struct text *out)
+{
+    const void *from = slot(config, key);
+    switch (key->kind) {
+    case STRING:
+    case PATH:
+    case CHOICE:
+    case LIST:
+        text_puts(out, *(char *const *)from);
+        break;
+    case INTEGER:
+        text_printf(out, "%lld", (long long)*(const int64_t *)from);
+        break;
+    case NUMBER:
+    case BYTES:
+        print_number(*(const double *)from, out);
+        break;
+    case BOOLEAN:
+        text_puts(out, *(const bool *)from ? "yes" : "no");
+        break;
+    }
+}
+
 static void print_key(const struct config *config, const struct key *key, struct text *out)
 {
     text_printf(out, "%s = ", key->name);
-    if (key->kind == NUMBER || key->kind == BYTES)
-        print_number(*(const double *)slot(config, key), out);
-    else
-        print_value(config, key, out);
+    print_value(config, key, out);
 }
 
 void config_print(const struct config *config, bool with_origin, struct text *out)

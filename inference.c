@@ -55,17 +55,6 @@ enum status inference_open(struct inference *in, const char *path, const char *a
     return load_adapter(in, adapter, err);
 }
 
-static size_t widest(const struct model_config *c)
-{
-    size_t most = (size_t)c->hidden_size;
-    for (int l = 0; l < c->num_hidden_layers; l++) {
-        size_t q = (size_t)c->num_attention_heads[l] * (size_t)c->head_dim, f = (size_t)c->intermediate_size[l];
-        most = q > most ? q : most;
-        most = f > most ? f : most;
-    }
-    return most;
-}
-
 static size_t largest_rank(const struct plan *plan)
 {
     int32_t most = 0;
@@ -77,9 +66,8 @@ static size_t largest_rank(const struct plan *plan)
 
 enum status inference_place(struct inference *in, size_t max_rows, struct err *err)
 {
-    const struct model_config *c = &in->model.config;
-    size_t wide = widest(c), threads = (size_t)in->ops.threads;
-    in->ops.scratch_n = in->ops.ops->scratch_size(wide, wide, (size_t)c->head_dim, max_rows, (size_t)c->vocab_size);
+    size_t threads = (size_t)in->ops.threads;
+    in->ops.scratch_n = model_scratch_size(&in->model, in->ops.ops, max_rows);
     arena_take(&in->scratch, in->ops.scratch_n * threads, sizeof(real));
     TRY(arena_commit(&in->scratch, "kernel scratch", err));
     in->ops.scratch = arena_take(&in->scratch, in->ops.scratch_n * threads, sizeof(real));

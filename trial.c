@@ -397,9 +397,7 @@ void trial_options(const struct config *config, int64_t steps, struct finetune_o
     o->eps = (real)config->adam_epsilon;
     o->weight_decay = (real)config->weight_decay;
     o->max_grad_norm = (real)config->max_grad_norm;
-    o->schedule = strcmp(config->lr_scheduler, "cosine") == 0     ? SCHEDULE_COSINE
-                  : strcmp(config->lr_scheduler, "constant") == 0 ? SCHEDULE_CONSTANT
-                                                                  : SCHEDULE_LINEAR;
+    schedule_parse(config->lr_scheduler, &o->schedule, NULL); /* one of its names: config.c has checked */
     o->total_steps = steps;
     o->warmup_steps = config->warmup_steps ? config->warmup_steps : (int64_t)ceil(config->warmup_ratio * (double)steps);
     options->batch_size = config->batch_size;

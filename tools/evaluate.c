@@ -5,7 +5,6 @@
 #include "evaluate.h"
 #include "inference.h"
 #include "tools/roof.h"
-#include "veneer.h"
 
 static const char usage[] =
     "usage: evaluate MODEL [--adapter DIR] --data DIR --tasks boolq,piqa,... [options]\n"
@@ -246,12 +245,9 @@ int main(int argc, char **argv)
     struct options o = {.harness = "current", .bos = "auto", .window = 256, .batch = 1024};
     struct inference in;
     struct err err = {{0}};
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
-            return fputs(usage, stdout) < 0;
-        if (strcmp(argv[i], "--version") == 0)
-            return printf("veneer %s\n", veneer_version()) < 0;
-    }
+    int code;
+    if (roof_asked(argc, argv, usage, &code))
+        return code;
     roof_start(argv);
     stop_install();
     enum status status = parse(argc, argv, &o, &err);

@@ -7,7 +7,6 @@
 #include "generate.h"
 #include "inference.h"
 #include "tools/roof.h"
-#include "veneer.h"
 
 static const char usage[] =
     "usage: generate MODEL [--adapter DIR] --prompt TEXT | --prompt-file F | --chat | --bench [options]\n"
@@ -415,12 +414,9 @@ int main(int argc, char **argv)
     struct inference in;
     struct err err = {{0}};
     roof_start(argv);
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
-            return fputs(usage, stdout) < 0;
-        if (strcmp(argv[i], "--version") == 0)
-            return printf("veneer %s\n", veneer_version()) < 0;
-    }
+    int code;
+    if (roof_asked(argc, argv, usage, &code))
+        return code;
     stop_install();
     enum status status = parse(argc, argv, &o, &err);
     if (status != OK)

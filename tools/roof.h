@@ -10,6 +10,7 @@
 
 #include "base/err.h"
 #include "base/stop.h"
+#include "veneer.h"
 
 /* First in main: threads that wait shall sleep, not spin.  Spinning ones that share their cores with another program slow a model down
  * twentyfold and more.  The thread library reads the environment once, before main: so the program starts itself again with it. */
@@ -18,6 +19,22 @@ static inline void roof_start(char **argv)
     if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || setenv("OMP_WAIT_POLICY", "passive", 1) != 0)
         return;
     execv("/proc/self/exe", argv); /* when it cannot: on as it is */
+}
+
+/* --help or --version anywhere: prints it, *code is the exit code. */
+static inline bool roof_asked(int argc, char **argv, const char *usage, int *code)
+{
+    for (int i = 1; i < argc; i++) {
+        bool help = strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0;
+        if (help)
+            *code = fputs(usage, stdout) < 0;
+        else if (strcmp(argv[i], "--version") == 0)
+            *code = printf("veneer %s\n", veneer_version()) < 0;
+        else
+            continue;
+        return true;
+    }
+    return false;
 }
 
 /* ERR_DIVERGED has no exit code of its own. */
