@@ -44,6 +44,11 @@ $(PROGRAMS):
 # exception flags that nobody reads; without it a loop with a clamp stays scalar.
 flags_cpu/vector      := -fno-trapping-math
 flags_cpu/vector_avx2 := -fno-trapping-math $(if $(filter x86_64,$(shell uname -m)),-mavx2 -mfma -mbmi2)
+# One file an instruction set (cpu/level.h).  Contraction is spelled out in intrinsics.
+x86                        := $(filter x86_64,$(shell uname -m))
+flags_cpu/level_avx2       := $(if $(x86),-mavx2 -mfma -mbmi2)
+flags_cpu/level_avx512     := $(if $(x86),-mavx2 -mfma -mbmi2 -mavx512f -mavx512bw -mavx512vl -mavx512dq)
+flags_cpu/level_avx512_bf16 := $(flags_cpu/level_avx512) $(if $(x86),-mavx512bf16 -mavx512vnni -mavx512vbmi)
 
 $(B)/%.o: %.c
 	@mkdir -p $(@D)

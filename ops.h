@@ -148,7 +148,11 @@ struct ops {
                      double *rows, double *cols);
 };
 
-/* The best table of this machine (cpu/cpu.c), or the plain reference when `reference`. */
+/* The best table of this machine, or the plain reference when `reference` (or VENEER_CPU=ref). */
 const struct ops *cpu_ops(bool reference);
+/* VENEER_CPU names an instruction set: ref, plain, avx2, avx512, avx512_bf16, neon.  ERR_INPUT when there is none of that name or this CPU lacks it. */
+enum status cpu_check(struct err *err);
+/* The name of the level that runs. */
+const char *cpu_level_name(void);
 
 #endif

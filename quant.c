@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "quant_ggml.h"
+#include "quant_panel.h"
 
 static const struct format_info formats[FORMAT_COUNT] = {
     /*                 name     bits block row double_quant */
@@ -335,8 +336,7 @@ enum status quant_encode(struct qmat *q, const real *W, bool f16_first, struct e
 
 /* ---- decoding ---- */
 
-/* Scale of a block, restored where it is itself quantized; never below 0. */
-static float scale_of(const struct qmat *q, size_t block)
+float quant_block_scale(const struct qmat *q, size_t block)
 {
     if (!q->double_quant)
         return q->scales[block];
@@ -351,7 +351,7 @@ static void decode_nibbles(const struct qmat *q, size_t at, size_t end, real *ou
     size_t block = (size_t)q->block;
     while (at < end) {
         size_t b = at / block, stop = (b + 1) * block < end ? (b + 1) * block : end;
-        float value[16], s = scale_of(q, b);
+        float value[16], s = quant_block_scale(q, b);
         for (int i = 0; i < 16; i++)
             value[i] = table[i] * s;
         if (at % 2 && at < stop) /* a row may begin inside a byte */
@@ -383,19 +383,17 @@ static void decode_blocks8(const struct qmat *q, size_t at, size_t end, real *ou
 }
 
 /* code * absmax * (1/127) in this order, as bitsandbytes computes it. */
-static void decode_int8(const struct qmat *q, size_t row0, size_t n, real *out)
+static void decode_int8(const struct qmat *q, size_t row, size_t col0, size_t n, real *out)
 {
-    for (size_t r = row0; r < row0 + n; r++) {
-        const int8_t *codes = (const int8_t *)q->codes + r * q->cols;
-        float s = q->scales[r];
-        for (size_t c = 0; c < q->cols; c++)
-            *out++ = (real)((float)codes[c] * s * 0.007874015718698502f);
-    }
+    const int8_t *codes = (const int8_t *)q->codes + row * q->cols + col0;
+    float s = q->scales[row];
+    for (size_t c = 0; c < n; c++)
+        *out++ = (real)((float)codes[c] * s * 0.007874015718698502f);
 }
 
-void quant_decode_rows(const struct qmat *q, size_t row0, size_t n, real *out)
+/* Elements [at, end) of the flattened matrix; every format but int8. */
+static void decode_flat(const struct qmat *q, size_t at, size_t end, real *out)
 {
-    size_t at = row0 * q->cols, end = at + n * q->cols;
     const uint16_t *halves = q->codes;
     switch (q->format) {
     case FORMAT_F32:
@@ -413,9 +411,6 @@ void quant_decode_rows(const struct qmat *q, size_t row0, size_t n, real *out)
     case FORMAT_FP4:
         decode_nibbles(q, at, end, out);
         return;
-    case FORMAT_INT8:
-        decode_int8(q, row0, n, out);
-        return;
     case FORMAT_INT8_64:
     case FORMAT_NF8:
         decode_blocks8(q, at, end, out);
@@ -424,6 +419,27 @@ void quant_decode_rows(const struct qmat *q, size_t row0, size_t n, real *out)
         quant_ggml_decode(q->format, (const uint8_t *)q->codes + at / GGML_BLOCK * quant_ggml_bytes(q->format), end - at, out);
         return;
     }
+}
+
+void quant_decode_span(const struct qmat *q, size_t row, size_t col0, size_t n, real *out)
+{
+    size_t at = row * q->cols + col0;
+    if (q->panels)
+        quant_panel_decode_span(q, row, col0, n, out);
+    else if (q->format == FORMAT_INT8)
+        decode_int8(q, row, col0, n, out);
+    else
+        decode_flat(q, at, at + n, out);
+}
+
+void quant_decode_rows(const struct qmat *q, size_t row0, size_t n, real *out)
+{
+    if (!q->panels && q->format != FORMAT_INT8) {
+        decode_flat(q, row0 * q->cols, (row0 + n) * q->cols, out);
+        return;
+    }
+    for (size_t i = 0; i < n; i++)
+        quant_decode_span(q, row0 + i, 0, q->cols, out + i * q->cols);
 }
 
 double quant_error(const struct qmat *q, const real *W)

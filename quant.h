@@ -45,6 +45,7 @@ enum status format_parse(const char *name, enum format *format, struct err *err)
 struct qmat {
     enum format format;
     uint8_t double_quant; /* nf4, fp4: scales are 8-bit codes of the dynamic map */
+    uint8_t panels;       /* 1: rearranged for the kernels (quant_panel.h) */
     int32_t block;        /* 0 where the format has none */
     size_t rows, cols;
     void *codes;          /* floats: the values.  nf4, fp4: (n+1)/2 bytes, element 2k in the HIGH nibble.  int8: int8_t[n].
@@ -69,6 +70,10 @@ size_t quant_bytes(enum format format, int block, bool double_quant, size_t rows
 enum status quant_encode(struct qmat *q, const real *W, bool f16_first, struct err *err);
 /* Rows row0 .. row0+n-1 as reals: out[n, cols]. */
 void quant_decode_rows(const struct qmat *q, size_t row0, size_t n, real *out);
+/* Elements col0 .. col0+n-1 of one row: out[n].  ggml's blocks: col0 a multiple of 32. */
+void quant_decode_span(const struct qmat *q, size_t row, size_t col0, size_t n, real *out);
+/* Scale of a block of nf4, fp4, int8_64, nf8 in the layout of files, restored where it is itself quantized; never below 0. */
+float quant_block_scale(const struct qmat *q, size_t block);
 /* ||W - decode(q)||_F^2 / ||W||_F^2 */
 double quant_error(const struct qmat *q, const real *W);
 

@@ -78,6 +78,10 @@ static void decode_blocks(const struct qmat *q, size_t e0, size_t e1, float *out
 static void decode_avx2(const struct qmat *q, size_t row0, size_t n, real *out)
 {
     size_t cols = q->cols;
+    if (q->panels) {
+        quant_decode_rows(q, row0, n, out);
+        return;
+    }
     switch (q->format) {
     case FORMAT_NF4:
     case FORMAT_FP4:

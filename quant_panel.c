@@ -1,0 +1,256 @@
+/* quant_panel.c: the layout of quant_panel.h: there, back, and reading it. */
+#include "quant_panel.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "quant_ggml.h"
+
+enum width { NIBBLES, BYTES };
+
+static bool is_ggml(enum format format)
+{
+    return format == FORMAT_Q4_0 || format == FORMAT_Q4_1 || format == FORMAT_Q8_0;
+}
+
+static enum width width_of(enum format format)
+{
+    return format == FORMAT_NF4 || format == FORMAT_FP4 || format == FORMAT_Q4_0 || format == FORMAT_Q4_1 ? NIBBLES : BYTES;
+}
+
+bool quant_has_panels(enum format format, int block, size_t rows, size_t cols)
+{
+    switch (format) {
+    case FORMAT_NF4:
+    case FORMAT_FP4:
+    case FORMAT_INT8:
+    case FORMAT_INT8_64:
+    case FORMAT_NF8:
+    case FORMAT_Q4_0:
+    case FORMAT_Q4_1:
+    case FORMAT_Q8_0:
+        return rows % PANEL_ROWS == 0 && cols % 8 == 0 && block % 8 == 0;
+    default:
+        return false;
+    }
+}
+
+/* ---- where an element lies ---- */
+
+/* Codes of the layout of files: bitsandbytes' nibbles (even element high), ggml's blocks, plain bytes. */
+static uint8_t file_code(const struct qmat *q, const uint8_t *codes, size_t i)
+{
+    if (is_ggml(q->format)) {
+        size_t bytes = quant_ggml_bytes(q->format), e = i % GGML_BLOCK, inside = bytes == 20 ? 4 : 2;
+        const uint8_t *block = codes + i / GGML_BLOCK * bytes + inside;
+        return q->format == FORMAT_Q8_0 ? block[e] : (uint8_t)(e < 16 ? block[e] & 15 : block[e - 16] >> 4);
+    }
+    if (width_of(q->format) == BYTES)
+        return codes[i];
+    return i % 2 == 0 ? codes[i / 2] >> 4 : codes[i / 2] & 15;
+}
+
+static void put_file_code(const struct qmat *q, uint8_t *codes, size_t i, uint8_t code)
+{
+    if (is_ggml(q->format)) {
+        size_t bytes = quant_ggml_bytes(q->format), e = i % GGML_BLOCK, inside = bytes == 20 ? 4 : 2;
+        uint8_t *at = codes + i / GGML_BLOCK * bytes + inside + (q->format == FORMAT_Q8_0 ? e : e % 16);
+        *at = (uint8_t)(q->format == FORMAT_Q8_0 ? code : e < 16 ? *at | code : *at | code << 4);
+    } else if (width_of(q->format) == BYTES)
+        codes[i] = code;
+    else
+        codes[i / 2] = (uint8_t)(codes[i / 2] | (i % 2 == 0 ? code << 4 : code));
+}
+
+/* Byte and shift of element (row, col) in panels. */
+static size_t panel_byte(const struct qmat *q, size_t row, size_t col, int *shift)
+{
+    size_t p = row / PANEL_ROWS, r = row % PANEL_ROWS;
+    if (width_of(q->format) == BYTES) {
+        *shift = 0;
+        return ((p * (q->cols / 4) + col / 4) * PANEL_ROWS + r) * 4 + col % 4;
+    }
+    size_t pair = col % 8 / 2; /* nibble `pair` of the low word, or of the high one */
+    *shift = pair % 2 ? 4 : 0;
+    return ((p * (q->cols / 8) + col / 8) * PANEL_ROWS + r) * 4 + (col % 2) * 2 + pair / 2;
+}
+
+static uint8_t panel_code(const struct qmat *q, size_t row, size_t col)
+{
+    int shift;
+    size_t at = panel_byte(q, row, col, &shift);
+    uint8_t byte = ((const uint8_t *)q->codes)[at];
+    return width_of(q->format) == BYTES ? byte : byte >> shift & 15;
+}
+
+/* Bytes of all codes, behind which ggml's scales lie. */
+static size_t code_bytes(const struct qmat *q)
+{
+    return width_of(q->format) == BYTES ? q->rows * q->cols : q->rows * q->cols / 2;
+}
+
+static bool scales_move(const struct qmat *q)
+{
+    return q->block > 0 && !q->double_quant && !is_ggml(q->format) && q->cols % (size_t)q->block == 0;
+}
+
+/* ---- there and back ---- */
+
+static size_t stored_bytes(const struct qmat *q)
+{
+    return is_ggml(q->format) ? q->rows * q->cols / GGML_BLOCK * quant_ggml_bytes(q->format) : code_bytes(q);
+}
+
+/* Scale of row, block b of the row: from[row, b] <-> to[p, b, r].  ggml: the f16 at `inside` bytes of each block. */
+static size_t scale_place(const struct qmat *q, size_t row, size_t b, size_t blocks)
+{
+    (void)q;
+    return (row / PANEL_ROWS * blocks + b) * PANEL_ROWS + row % PANEL_ROWS;
+}
+
+static void move_ggml_scales(const struct qmat *q, const uint8_t *from, uint8_t *to, bool into)
+{
+    size_t blocks = q->cols / GGML_BLOCK, bytes = quant_ggml_bytes(q->format), kinds = bytes == 20 ? 2 : 1;
+    for (size_t kind = 0; kind < kinds; kind++)
+        for (size_t row = 0; row < q->rows; row++)
+            for (size_t b = 0; b < blocks; b++) {
+                size_t file = (row * blocks + b) * bytes + kind * 2;
+                size_t panel = code_bytes(q) + (kind * q->rows * blocks + scale_place(q, row, b, blocks)) * 2;
+                memcpy(to + (into ? panel : file), from + (into ? file : panel), 2);
+            }
+}
+
+static void move_scales(const struct qmat *q, const float *from, float *to, bool into)
+{
+    size_t blocks = q->cols / (size_t)q->block;
+    for (size_t row = 0; row < q->rows; row++)
+        for (size_t b = 0; b < blocks; b++) {
+            size_t file = row * blocks + b, panel = scale_place(q, row, b, blocks);
+            to[into ? panel : file] = from[into ? file : panel];
+        }
+}
+
+/* Both ways.  `from` are the old bytes; q->codes is cleared, for nibbles are or-ed in. */
+static void move_codes(struct qmat *q, const uint8_t *from, bool into)
+{
+    uint8_t *to = q->codes;
+    struct qmat old = *q;
+    old.codes = (void *)(uintptr_t)from; /* only read */
+    memset(to, 0, stored_bytes(q));
+    for (size_t row = 0; row < q->rows; row++)
+        for (size_t col = 0; col < q->cols; col++) {
+            int shift;
+            size_t i = row * q->cols + col, at = panel_byte(q, row, col, &shift);
+            if (into)
+                to[at] = (uint8_t)(to[at] | file_code(q, from, i) << shift);
+            else
+                put_file_code(q, to, i, panel_code(&old, row, col));
+        }
+    if (is_ggml(q->format))
+        move_ggml_scales(q, from, to, into);
+}
+
+static enum status rearrange(struct qmat *q, bool into, struct err *err)
+{
+    if (!quant_has_panels(q->format, q->block, q->rows, q->cols) || q->panels == into)
+        return OK;
+    size_t bytes = stored_bytes(q), floats = scales_move(q) ? q->rows * (q->cols / (size_t)q->block) : 0;
+    uint8_t *copy = malloc(bytes + floats * sizeof(float) + 1);
+    if (!copy)
+        return err_set(err, ERR_MEMORY, "out of memory for a copy of a matrix of %zu bytes", bytes);
+    memcpy(copy, q->codes, bytes);
+    move_codes(q, copy, into);
+    if (floats > 0) {
+        memcpy(copy, q->scales, floats * sizeof(float));
+        move_scales(q, (const float *)(const void *)copy, q->scales, into);
+    }
+    free(copy);
+    q->panels = into;
+    return OK;
+}
+
+enum status quant_to_panels(struct qmat *q, struct err *err)
+{
+    return rearrange(q, true, err);
+}
+
+enum status quant_from_panels(struct qmat *q, struct err *err)
+{
+    return rearrange(q, false, err);
+}
+
+/* ---- reading ---- */
+
+static size_t common_divisor(size_t a, size_t b)
+{
+    return b == 0 ? a : common_divisor(b, a % b);
+}
+
+size_t quant_panel_run(const struct qmat *q)
+{
+    if (is_ggml(q->format))
+        return GGML_BLOCK;
+    return q->block == 0 ? q->cols : common_divisor(q->cols, (size_t)q->block);
+}
+
+static float half_at(const struct qmat *q, size_t i)
+{
+    uint16_t h;
+    memcpy(&h, (const uint8_t *)q->codes + code_bytes(q) + 2 * i, 2);
+    return f32_from_f16(h);
+}
+
+void quant_panel_scales(const struct qmat *q, size_t p, size_t k, float *scale, float *minimum)
+{
+    for (size_t r = 0; r < PANEL_ROWS; r++) {
+        size_t row = p * PANEL_ROWS + r;
+        if (minimum)
+            minimum[r] = 0;
+        if (is_ggml(q->format)) {
+            size_t at = scale_place(q, row, k / GGML_BLOCK, q->cols / GGML_BLOCK);
+            scale[r] = half_at(q, at);
+            if (minimum && q->format == FORMAT_Q4_1)
+                minimum[r] = half_at(q, q->rows * (q->cols / GGML_BLOCK) + at);
+        } else if (q->format == FORMAT_INT8)
+            scale[r] = q->scales[row] * 0.007874015718698502f;
+        else {
+            float s = scales_move(q) ? q->scales[scale_place(q, row, k / (size_t)q->block, q->cols / (size_t)q->block)]
+                                     : quant_block_scale(q, (row * q->cols + k) / (size_t)q->block);
+            scale[r] = q->format == FORMAT_INT8_64 ? s / 127 : s;
+        }
+    }
+}
+
+/* One element in the same operations as the layout of files: the same bits. */
+static float value_of(const struct qmat *q, uint8_t code, float scale, float minimum)
+{
+    switch (q->format) {
+    case FORMAT_NF4:
+        return quant_nf4_table[code] * scale;
+    case FORMAT_FP4:
+        return quant_fp4_table[code] * scale;
+    case FORMAT_NF8:
+        return quant_nf8_table()[code] * scale;
+    case FORMAT_Q4_0:
+        return (float)(code - 8) * scale + minimum; /* + 0: no negative zeros, as in quant_ggml.c */
+    case FORMAT_Q4_1:
+        return (float)code * scale + minimum;
+    default:
+        return (float)(int8_t)code * scale;
+    }
+}
+
+void quant_panel_decode_span(const struct qmat *q, size_t row, size_t col0, size_t n, real *out)
+{
+    size_t run = quant_panel_run(q), p = row / PANEL_ROWS, r = row % PANEL_ROWS;
+    for (size_t k = col0; k < col0 + n;) {
+        size_t end = (k / run + 1) * run < col0 + n ? (k / run + 1) * run : col0 + n;
+        float scale[PANEL_ROWS], minimum[PANEL_ROWS];
+        quant_panel_scales(q, p, k, scale, minimum);
+        for (; k < end; k++) {
+            uint8_t code = panel_code(q, row, k);
+            *out++ = q->format == FORMAT_INT8 ? (real)((float)(int8_t)code * q->scales[row] * 0.007874015718698502f)
+                                              : (real)value_of(q, code, scale[r], minimum[r]);
+        }
+    }
+}
