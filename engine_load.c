@@ -185,7 +185,7 @@ static size_t most(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-static size_t scratch_reals(const struct engine *engine)
+static size_t scratch_reals(struct engine *engine)
 {
     const struct model_config *c = &engine->base_shape;
     size_t widest = (size_t)c->hidden_size;
@@ -193,7 +193,7 @@ static size_t scratch_reals(const struct engine *engine)
         widest = most(widest, (size_t)c->intermediate_size[l]);
         widest = most(widest, (size_t)c->num_attention_heads[l] * (size_t)c->head_dim);
     }
-    return engine->ops.ops->scratch_size(widest, widest, (size_t)c->head_dim, most_rows(engine), (size_t)c->vocab_size);
+    return engine->ops.ops->scratch_size(&engine->ops, widest, widest, (size_t)c->head_dim, most_rows(engine), (size_t)c->vocab_size);
 }
 
 /* The activations of the larger of the two models, for training with adapters of the plan. */
@@ -302,7 +302,7 @@ enum status engine_plan_memory(struct engine *engine)
         m->variants = variants.used;
         m->optimizer = optimizer.used;
         m->importance = importance.used * (needs_gradients(engine) && needs_fisher(engine) ? 2 : 1);
-        m->scratch = scratch_reals(engine) * sizeof(real) * (size_t)engine->ops.threads;
+        m->scratch = scratch_reals(engine) * sizeof(real);
         m->start = start_workspace(engine);
         status = choose_activations(engine, &base);
     }
@@ -423,10 +423,9 @@ static enum status place_model(struct engine *engine, struct model *model, const
 enum status engine_place_run(struct engine *engine, const struct model *model)
 {
     size_t n = scratch_reals(engine);
-    engine->ops.scratch_n = n;
-    arena_take(&engine->scratch, n * (size_t)engine->ops.threads, sizeof(real));
+    arena_take(&engine->scratch, n, sizeof(real));
     TRY(arena_commit(&engine->scratch, "kernel scratch", engine->err));
-    engine->ops.scratch = arena_take(&engine->scratch, n * (size_t)engine->ops.threads, sizeof(real));
+    engine->ops.scratch = arena_take(&engine->scratch, n, sizeof(real));
     struct model_run *run = &engine->run;
     *run = (struct model_run){.ops = &engine->ops, .max_n = most_rows(engine), .max_rank = (size_t)engine->config->lora_r,
                               .training = true, .keep = engine->memory.keep_activations};

@@ -71,8 +71,7 @@ static enum status place(struct generator *g, size_t context, struct err *err)
 {
     size_t V = (size_t)g->model->config.vocab_size;
     g->run.max_n = context < PROMPT_ROWS ? context : PROMPT_ROWS;
-    g->ops.scratch_n = model_scratch_size(g->model, g->ops.ops, context);
-    g->ops.scratch = arena_take(&g->memory, g->ops.scratch_n * (size_t)g->ops.threads, sizeof(real));
+    g->ops.scratch = arena_take(&g->memory, model_scratch_size(g->model, &g->ops, context), sizeof(real));
     g->logits = arena_take(&g->memory, V, sizeof(real));
     g->sampler.candidate = arena_take(&g->memory, V, sizeof *g->sampler.candidate);
     kv_cache_place(&g->cache, g->model, context, &g->memory);

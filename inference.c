@@ -66,11 +66,10 @@ static size_t largest_rank(const struct plan *plan)
 
 enum status inference_place(struct inference *in, size_t max_rows, struct err *err)
 {
-    size_t threads = (size_t)in->ops.threads;
-    in->ops.scratch_n = model_scratch_size(&in->model, in->ops.ops, max_rows);
-    arena_take(&in->scratch, in->ops.scratch_n * threads, sizeof(real));
+    size_t scratch = model_scratch_size(&in->model, &in->ops, max_rows);
+    arena_take(&in->scratch, scratch, sizeof(real));
     TRY(arena_commit(&in->scratch, "kernel scratch", err));
-    in->ops.scratch = arena_take(&in->scratch, in->ops.scratch_n * threads, sizeof(real));
+    in->ops.scratch = arena_take(&in->scratch, scratch, sizeof(real));
     in->run = (struct model_run){.ops = &in->ops, .max_n = max_rows, .max_rank = largest_rank(&in->plan)};
     TRY(model_run_place(&in->run, &in->model, inference_lora(in), &in->activations, err));
     TRY(arena_commit(&in->activations, "activations", err));

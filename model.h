@@ -76,8 +76,8 @@ struct model_run {
     bool training, keep;
     struct model_acts *acts; /* private, carved from the arena */
 };
-/* Reals of scratch a thread that the kernels need for this model and sequences of up to T rows (ops_context.scratch_n). */
-size_t model_scratch_size(const struct model *model, const struct ops *ops, size_t T);
+/* Reals of scratch that the kernels need for this model and up to T rows; sets c's sizes (ops.h). */
+size_t model_scratch_size(const struct model *model, struct ops_context *c, size_t T);
 enum status model_run_place(struct model_run *run, const struct model *model, const struct lora *lora, struct arena *arena,
                             struct err *err);
 

@@ -65,7 +65,7 @@ static void place_gradients(struct model_acts *acts, size_t n, size_t C, const s
     acts->dact = arena_take(arena, n * w->F, sizeof(real));
 }
 
-size_t model_scratch_size(const struct model *model, const struct ops *ops, size_t T)
+size_t model_scratch_size(const struct model *model, struct ops_context *c, size_t T)
 {
     size_t out = model->head.rows, in = model->head.cols, D = (size_t)model->config.head_dim;
     for (int l = 0; l < model->plan.n_layers; l++)
@@ -74,7 +74,7 @@ size_t model_scratch_size(const struct model *model, const struct ops *ops, size
             out = W->rows > out ? W->rows : out;
             in = W->cols > in ? W->cols : in;
         }
-    return ops->scratch_size(out, in, D, T, model->head.rows);
+    return c->ops->scratch_size(c, out, in, D, T, model->head.rows);
 }
 
 enum status model_run_place(struct model_run *run, const struct model *model, const struct lora *lora, struct arena *arena,

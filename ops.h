@@ -86,20 +86,26 @@ struct adamw_args {
     int64_t t; /* step from 1 */
 };
 
-/* What a table's kernels share: threads and scratch memory (placed by the table, counted like all memory). */
+/* What activations are multiplied in.  bf16: products with frozen quantized weights, attention and adapters as pairs of bf16 with sums in fp32 (relative
+ * error of a product about 2.4e-3), where the CPU has such instructions; else, and always for matrices stored as reals, fp32. */
+enum compute { COMPUTE_F32, COMPUTE_BF16 };
+
+/* What a table's kernels share: threads and scratch memory (its sizes set by the table, counted like all memory). */
 struct ops;
 struct ops_context {
     const struct ops *ops;
     int threads;
-    real *scratch;       /* threads * scratch_n */
-    size_t scratch_n;    /* reals a thread */
+    enum compute compute;
+    real *scratch;    /* shared_n reals of all threads, then scratch_n of each */
+    size_t shared_n, scratch_n;
 };
 
 /* Table of kernels.  First argument: the context. */
 struct ops {
     const char *name;
-    /* Reals of scratch a thread needs for matrices up to max_out x max_in, heads of size D, sequences up to T, vocabulary V. */
-    size_t (*scratch_size)(size_t max_out, size_t max_in, size_t D, size_t T, size_t V);
+    /* Reals of scratch in all for c->threads threads, matrices up to max_out x max_in, heads of size D, up to T rows, vocabulary V; sets c->shared_n and
+     * c->scratch_n. */
+    size_t (*scratch_size)(struct ops_context *c, size_t max_out, size_t max_in, size_t D, size_t T, size_t V);
 
     /* y[i] = W[tokens[i]] */
     void (*embed_forward)(const struct ops_context *c, const struct qmat *W, const int32_t *tokens, size_t n, real *y);

@@ -9,10 +9,10 @@
 #include "base/rng.h"
 #include "ops.h"
 
-/* This thread's own scratch: scratch_n reals, aligned to 64 bytes as long as scratch_n is a multiple of 16. */
+/* This thread's own scratch: scratch_n reals, aligned to 64 bytes as long as shared_n and scratch_n are multiples of 16. */
 static inline real *cpu_scratch(const struct ops_context *c)
 {
-    return c->scratch + (size_t)omp_get_thread_num() * c->scratch_n;
+    return c->scratch + c->shared_n + (size_t)omp_get_thread_num() * c->scratch_n;
 }
 
 /* Row i of W: in place when it is stored as reals, else decoded into row[cols]. */
@@ -50,7 +50,15 @@ static inline real dropout_factor(const struct lora_args *lora, size_t in, size_
 }
 
 /* The reference's slots (ref*.c). */
-size_t ref_scratch_size(size_t max_out, size_t max_in, size_t D, size_t T, size_t V);
+/* Sets the sizes (rounded up to 16) and returns all. */
+static inline size_t cpu_scratch_sizes(struct ops_context *c, size_t shared, size_t own)
+{
+    c->shared_n = (shared + 15) / 16 * 16;
+    c->scratch_n = (own + 15) / 16 * 16;
+    return c->shared_n + c->scratch_n * (size_t)c->threads;
+}
+
+size_t ref_scratch_size(struct ops_context *c, size_t max_out, size_t max_in, size_t D, size_t T, size_t V);
 void ref_embed_forward(const struct ops_context *c, const struct qmat *W, const int32_t *tokens, size_t n, real *y);
 void ref_embed_backward(const struct ops_context *c, real *dW, const int32_t *tokens, size_t n, size_t C, const real *dy);
 void ref_rmsnorm_forward(const struct ops_context *c, real *y, real *s, const real *x, const real *g, real eps, size_t n,

@@ -10,9 +10,8 @@
 enum { BLOCK = 64, FEW = 8 };
 
 /* Two of S[BLOCK, T]. */
-size_t fast_attention_scratch(size_t D, size_t T)
+size_t fast_attention_own(size_t T)
 {
-    (void)D;
     return 2 * BLOCK * (T + 16);
 }
 
@@ -26,24 +25,24 @@ struct block {
 };
 
 /* S = q k^T over both runs; returns its row length. */
-static size_t block_scores(const struct block *b, real *S)
+static size_t block_scores(const struct ops_context *c, const struct block *b, real *S)
 {
     size_t own = b->seen + b->m - 1, keys = b->prefix + own;
-    struct gemm g = {.m = b->m, .k = b->D, .alpha = 1, .A = b->q, .lda = b->q_stride, .ldb = b->k_stride, .ldc = keys};
+    struct gemm g = {.m = b->m, .k = b->D, .A = b->q, .lda = b->q_stride, .ldb = b->k_stride, .ldc = keys};
     if (b->prefix > 0) {
         g.n = b->prefix, g.B = b->k[0], g.C = S;
-        gemm_nt(g);
+        gemm_nt(c, g);
     }
     g.n = own, g.B = b->k[1], g.C = S + b->prefix;
-    gemm_nt(g);
+    gemm_nt(c, g);
     return keys;
 }
 
 /* out = softmax(S / sqrt(D)) v: P is left unnormalised, the sum of each row divides its output. */
-static void block_forward(const struct block *b, real *S)
+static void block_forward(const struct ops_context *c, const struct block *b, real *S)
 {
     const struct vector *v = vector();
-    size_t keys = block_scores(b, S);
+    size_t keys = block_scores(c, b, S);
     real scale = (real)(1 / sqrt((double)b->D)), inverse[BLOCK];
     for (size_t i = 0; i < b->m; i++) {
         size_t seen = b->prefix + b->seen + i;
@@ -55,19 +54,19 @@ static void block_forward(const struct block *b, real *S)
         if (b->lse)
             b->lse[i * b->lse_stride] = (real)((double)largest + log(sum));
     }
-    struct gemm g = {.m = b->m, .n = b->D, .alpha = 1, .lda = keys, .ldb = b->k_stride, .C = b->out, .ldc = b->q_stride};
+    struct gemm g = {.m = b->m, .n = b->D, .lda = keys, .ldb = b->k_stride, .C = b->out, .ldc = b->q_stride};
     g.k = keys - b->prefix, g.A = S + b->prefix, g.B = b->v[1];
-    gemm_nn(g);
+    gemm_nn(c, g);
     if (b->prefix > 0) {
-        g.k = b->prefix, g.A = S, g.B = b->v[0], g.beta = 1;
-        gemm_nn(g);
+        g.k = b->prefix, g.A = S, g.B = b->v[0], g.add = true;
+        gemm_nn(c, g);
     }
     for (size_t i = 0; i < b->m; i++)
         v->scale(b->out + i * b->q_stride, inverse[i], b->D);
 }
 
 /* All blocks of one query head in one segment. */
-static void segment_forward(const struct attention_args *a, const struct segment *s, size_t h, real *S)
+static void segment_forward(const struct ops_context *c, const struct attention_args *a, const struct segment *s, size_t h, real *S)
 {
     size_t H = (size_t)a->H, KV = (size_t)a->KV, D = (size_t)a->D, stride = KV * D;
     size_t kv = h / (H / KV) * D, start = (size_t)s->start, len = (size_t)s->len;
@@ -78,7 +77,7 @@ static void segment_forward(const struct attention_args *a, const struct segment
                           .k = {a->k + prefix, a->k + own}, .v = {a->v + prefix, a->v + own}, .m = cpu_min(BLOCK, len - i0),
                           .prefix = (size_t)s->prefix_len, .seen = i0 + 1, .q_stride = H * D, .k_stride = stride,
                           .lse_stride = H, .D = D};
-        block_forward(&b, S);
+        block_forward(c, &b, S);
     }
 }
 
@@ -95,7 +94,7 @@ void fast_attention_forward(const struct ops_context *c, const struct attention_
     size_t H = (size_t)a->H;
 #pragma omp parallel for num_threads(team(c, attention_work(a))) schedule(dynamic)
     for (size_t t = 0; t < a->n_segments * H; t++)
-        segment_forward(a, &a->segments[t / H], t % H, cpu_scratch(c));
+        segment_forward(c, a, &a->segments[t / H], t % H, cpu_scratch(c));
 }
 
 /* ---- decoding: few queries against a cache ---- */
@@ -130,7 +129,7 @@ void fast_attention_decode(const struct ops_context *c, real *out, const real *q
         struct block b = {.q = q + at, .out = out + at, .k = {NULL, k_cache + kv}, .v = {NULL, v_cache + kv},
                           .m = cpu_min(BLOCK, n - i0), .seen = past + i0 + 1, .q_stride = heads * width, .k_stride = stride,
                           .D = width};
-        block_forward(&b, cpu_scratch(c));
+        block_forward(c, &b, cpu_scratch(c));
     }
 }
 
@@ -153,25 +152,25 @@ static void block_ds(const struct attention_args *a, size_t row, size_t h, size_
 }
 
 /* One block of queries of head h: writes dq, adds to dk and dv. */
-static void block_backward(const struct attention_args *a, size_t start, size_t h, size_t i0, size_t m, real *P, real *dP)
+static void block_backward(const struct ops_context *c, const struct attention_args *a, size_t start, size_t h, size_t i0, size_t m, real *P, real *dP)
 {
     size_t H = (size_t)a->H, KV = (size_t)a->KV, D = (size_t)a->D, keys = i0 + m, lq = H * D, lk = KV * D;
     size_t at = ((start + i0) * H + h) * D, kv = (start * KV + h / (H / KV)) * D;
-    gemm_nt((struct gemm){.m = m, .n = keys, .k = D, .alpha = 1, .A = a->q + at, .lda = lq, .B = a->k + kv, .ldb = lk, .C = P,
+    gemm_nt(c, (struct gemm){.m = m, .n = keys, .k = D, .A = a->q + at, .lda = lq, .B = a->k + kv, .ldb = lk, .C = P,
                           .ldc = keys});
-    gemm_nt((struct gemm){.m = m, .n = keys, .k = D, .alpha = 1, .A = a->dout + at, .lda = lq, .B = a->v + kv, .ldb = lk,
+    gemm_nt(c, (struct gemm){.m = m, .n = keys, .k = D, .A = a->dout + at, .lda = lq, .B = a->v + kv, .ldb = lk,
                           .C = dP, .ldc = keys});
     block_ds(a, start + i0, h, i0, m, P, dP);
-    gemm_nn((struct gemm){.m = m, .n = D, .k = keys, .alpha = 1, .A = dP, .lda = keys, .B = a->k + kv, .ldb = lk,
+    gemm_nn(c, (struct gemm){.m = m, .n = D, .k = keys, .A = dP, .lda = keys, .B = a->k + kv, .ldb = lk,
                           .C = a->dq + at, .ldc = lq});
-    gemm_tn((struct gemm){.m = keys, .n = D, .k = m, .alpha = 1, .beta = 1, .A = dP, .lda = keys, .B = a->q + at, .ldb = lq,
+    gemm_tn(c, (struct gemm){.m = keys, .n = D, .k = m, .add = true, .A = dP, .lda = keys, .B = a->q + at, .ldb = lq,
                           .C = a->dk + kv, .ldc = lk});
-    gemm_tn((struct gemm){.m = keys, .n = D, .k = m, .alpha = 1, .beta = 1, .A = P, .lda = keys, .B = a->dout + at, .ldb = lq,
+    gemm_tn(c, (struct gemm){.m = keys, .n = D, .k = m, .add = true, .A = P, .lda = keys, .B = a->dout + at, .ldb = lq,
                           .C = a->dv + kv, .ldc = lk});
 }
 
 /* dk and dv of one KV head in one segment, and dq of the query heads that read it. */
-static void segment_backward(const struct attention_args *a, const struct segment *s, size_t g, real *scratch)
+static void segment_backward(const struct ops_context *c, const struct attention_args *a, const struct segment *s, size_t g, real *scratch)
 {
     size_t KV = (size_t)a->KV, D = (size_t)a->D, group = (size_t)(a->H / a->KV), start = (size_t)s->start, len = (size_t)s->len;
     for (size_t j = start; j < start + len; j++)
@@ -180,7 +179,7 @@ static void segment_backward(const struct attention_args *a, const struct segmen
     for (size_t h = g * group; h < (g + 1) * group; h++)
         for (size_t i0 = 0; i0 < len; i0 += BLOCK) {
             size_t m = cpu_min(BLOCK, len - i0);
-            block_backward(a, start, h, i0, m, scratch, scratch + (i0 + m) * m);
+            block_backward(c, a, start, h, i0, m, scratch, scratch + (i0 + m) * m);
         }
 }
 
@@ -189,5 +188,5 @@ void fast_attention_backward(const struct ops_context *c, const struct attention
     size_t KV = (size_t)a->KV;
 #pragma omp parallel for num_threads(team(c, attention_work(a))) schedule(dynamic)
     for (size_t t = 0; t < a->n_segments * KV; t++)
-        segment_backward(a, &a->segments[t / KV], t % KV, cpu_scratch(c));
+        segment_backward(c, a, &a->segments[t / KV], t % KV, cpu_scratch(c));
 }

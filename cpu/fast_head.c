@@ -1,13 +1,13 @@
 /* fast_head.c: cross-entropy through the head for a chunk of labelled rows at a time: gather, logits, softmax in place, dx, dW.
  *
- * Rows without a label are never multiplied.  What it is not: a place where all logits exist; z[chunk, V] is at most about 2^21. */
+ * Rows without a label are never multiplied.  What it is not: a place where all logits exist; z[chunk, V] is about 25 MB at most (32 rows of a large vocabulary more). */
 #include <string.h>
 
 #include "cpu/cpu.h"
 #include "cpu/fast.h"
 #include "cpu/vector.h"
 
-enum { CHUNK_MOST = 256, CHUNK_LEAST = 32, LOGITS = 1 << 21, TILE_M = 64, TILE_V = 256, TILE_C = 128 };
+enum { CHUNK_MOST = 256, CHUNK_LEAST = 32, LOGITS = 3 << 21, SLICE = 4096, TILE_V = 256 };
 
 /* Labelled rows taken together. */
 static size_t chunk_rows(size_t V)
@@ -15,32 +15,23 @@ static size_t chunk_rows(size_t V)
     return cpu_max(CHUNK_LEAST, cpu_min(CHUNK_MOST, LOGITS / V / 8 * 8));
 }
 
-size_t fast_head_scratch(size_t C, size_t V)
+/* The packed left operand: x, or a slice of dz. */
+size_t fast_head_shared(size_t C, size_t V)
 {
-    return chunk_rows(V) * (V + 2 * C) + cpu_min(V * C, cpu_max(DECODED, 64 * C)) + 64;
+    return chunk_rows(V) * (V + 2 * C + cpu_max(C, cpu_min(V, SLICE)) + 1) + 64;
 }
 
 struct chunk {
     size_t row[CHUNK_MOST], n;
-    real *x, *dx, *z, *decoded; /* [n, C], [n, C], [n, V] logits, then their gradient; a block of W */
+    real *x, *dx, *z, *packed; /* [n, C], [n, C], [n, V] logits, then their gradient */
 };
 
 /* z = x W^T */
-static void logits(const struct head_args *a, const struct chunk *k)
+static void logits(const struct ops_context *c, const struct head_args *a, const struct chunk *k)
 {
-    size_t V = a->W->rows, C = a->W->cols, block = decode_block(a->W);
-    for (size_t v0 = 0; v0 < V; v0 += block) {
-        size_t nv = cpu_min(block, V - v0);
-        const real *w = decode_together(a->W, v0, nv, k->decoded);
-        struct tiles rows = tiles_of(k->n, TILE_M), cols = tiles_of(nv, TILE_V);
-#pragma omp for schedule(dynamic)
-        for (size_t t = 0; t < rows.count * cols.count; t++) {
-            size_t i = t % rows.count, j = t / rows.count;
-            gemm_nt((struct gemm){.m = tile_length(&rows, i), .n = tile_length(&cols, j), .k = C, .alpha = 1,
-                                  .A = k->x + i * rows.size * C, .lda = C, .B = w + j * cols.size * C, .ldb = C,
-                                  .C = k->z + i * rows.size * V + v0 + j * cols.size, .ldc = V});
-        }
-    }
+    struct product p = {.micro = micro_for(c, a->W), .W = a->W, .n = k->n, .packed = k->packed};
+    product_pack(&p, k->x, a->W->cols);
+    product_multiply(c, &p, k->z, a->W->rows, false);
 }
 
 static uint8_t is_first_largest(const real *z, size_t V, size_t label)
@@ -72,21 +63,15 @@ static void loss_row(const struct head_args *a, size_t i, real *z)
     z[label] -= a->scale;
 }
 
-/* dx = dz W, summed over blocks of W in order, then put back where the rows came from. */
-static void head_dx(const struct head_args *a, const struct chunk *k)
+/* dx = dz W, summed over slices of the vocabulary in order, then put back where the rows came from. */
+static void head_dx(const struct ops_context *c, const struct head_args *a, const struct chunk *k)
 {
-    size_t V = a->W->rows, C = a->W->cols, block = decode_block(a->W);
-    struct tiles rows = tiles_of(k->n, TILE_M), cols = tiles_of(C, TILE_C);
-    for (size_t v0 = 0; v0 < V; v0 += block) {
-        size_t nv = cpu_min(block, V - v0);
-        const real *w = decode_together(a->W, v0, nv, k->decoded);
-#pragma omp for schedule(dynamic)
-        for (size_t t = 0; t < rows.count * cols.count; t++) {
-            size_t i0 = t % rows.count * rows.size, j0 = t / rows.count * cols.size;
-            gemm_nn((struct gemm){.m = tile_length(&rows, t % rows.count), .n = tile_length(&cols, t / rows.count), .k = nv,
-                                  .alpha = 1, .beta = v0 > 0 ? 1 : 0, .A = k->z + i0 * V + v0, .lda = V, .B = w + j0, .ldb = C,
-                                  .C = k->dx + i0 * C + j0, .ldc = C});
-        }
+    size_t V = a->W->rows, C = a->W->cols;
+    for (size_t v0 = 0; v0 < V; v0 += SLICE) {
+        struct product p = {.micro = micro_for(c, a->W), .W = a->W, .transposed = true, .n = k->n, .first = v0,
+                            .count = cpu_min(SLICE, V - v0), .packed = k->packed};
+        product_pack(&p, k->z + v0, V);
+        product_multiply(c, &p, k->dx, C, v0 > 0);
     }
 #pragma omp for nowait
     for (size_t i = 0; i < k->n; i++)
@@ -94,15 +79,15 @@ static void head_dx(const struct head_args *a, const struct chunk *k)
 }
 
 /* dW += dz^T x */
-static void head_dW(const struct head_args *a, const struct chunk *k)
+static void head_dW(const struct ops_context *c, const struct head_args *a, const struct chunk *k)
 {
     size_t V = a->W->rows, C = a->W->cols;
     struct tiles rows = tiles_of(V, TILE_V), cols = tiles_of(C, TILE_V);
 #pragma omp for schedule(dynamic)
     for (size_t t = 0; t < rows.count * cols.count; t++) {
         size_t v0 = t % rows.count * rows.size, j0 = t / rows.count * cols.size;
-        gemm_tn((struct gemm){.m = tile_length(&rows, t % rows.count), .n = tile_length(&cols, t / rows.count), .k = k->n,
-                              .alpha = 1, .beta = 1, .A = k->z + v0, .lda = V, .B = k->x + j0, .ldb = C,
+        gemm_tn(c, (struct gemm){.m = tile_length(&rows, t % rows.count), .n = tile_length(&cols, t / rows.count), .k = k->n,
+                              .add = true, .A = k->z + v0, .lda = V, .B = k->x + j0, .ldb = C,
                               .C = a->dW + v0 * C + j0, .ldc = C});
     }
 }
@@ -115,14 +100,14 @@ static void head_chunk(const struct ops_context *c, const struct head_args *a, c
 #pragma omp for
         for (size_t i = 0; i < k->n; i++)
             memcpy(k->x + i * C, a->x + k->row[i] * C, C * sizeof(real));
-        logits(a, k);
+        logits(c, a, k);
 #pragma omp for schedule(dynamic)
         for (size_t i = 0; i < k->n; i++)
             loss_row(a, k->row[i], k->z + i * V);
         if (a->dW)
-            head_dW(a, k);
+            head_dW(c, a, k);
         if (a->dx)
-            head_dx(a, k);
+            head_dx(c, a, k);
     }
 }
 
@@ -143,7 +128,7 @@ void fast_head_loss(const struct ops_context *c, const struct head_args *a)
     struct chunk k = {.n = 0, .x = c->scratch};
     k.dx = k.x + most * C;
     k.z = k.dx + most * C;
-    k.decoded = k.z + most * V;
+    k.packed = k.z + most * V;
     for (size_t i = 0; i < a->n; i++) {
         if (a->labels[i] < 0) {
             unlabelled_row(a, i);

@@ -1,41 +1,35 @@
-/* fast_linear.c: ref_linear.c's equations on tiles of single-threaded BLAS.
+/* fast_linear.c: ref_linear.c's equations over gemm.h: many rows as a product with packed panels, a few rows straight from the weights.
  *
- * W is decoded once a pass, a block of rows at a time, by all threads together; then every thread takes output tiles (token rows
- * x columns).  The dropout mask is drawn again wherever it is needed, never stored.
- * A few rows (generation) go another way: no tile of W is kept, each row of it is decoded and multiplied at once. */
+ * The adapter is part of the same product (gemm.h), but for dropout, whose mask differs from element to element: it is drawn again wherever it is
+ * needed, never stored. */
 #include "cpu/cpu.h"
 #include "cpu/fast.h"
+#include "cpu/gemm.h"
 #include "cpu/vector.h"
 
 enum {
-    ROW_TILE = 128, /* token rows */
-    COL_TILE = 256, /* columns of y or dx */
-    FEW = 8,        /* rows up to which W is streamed */
-    FEW_ROWS = 16,  /* rows of W that one thread takes then */
-    HIDDEN = 1 << 17 /* reals of dh kept at once */
+    ROW_TILE = 128,   /* token rows of a tile of gradients */
+    COL_TILE = 256,   /* columns of one */
+    PACKED = 1 << 21, /* reals of the packed left operand, unless MR rows need more */
+    HIDDEN = 1 << 17  /* reals of dh kept at once, and of s h */
 };
 
-/* own: dropped-out inputs or FEW_ROWS rows of W, [64, in], or a tile; shared: the decoded block, and dh. */
-static size_t own_scratch(size_t in)
+/* Dropped-out rows [64, in], or a tile. */
+size_t fast_linear_own(size_t max_in)
 {
-    return cpu_max(64 * in, (size_t)ROW_TILE * COL_TILE);
+    return cpu_max(64 * max_in, (size_t)ROW_TILE * COL_TILE);
 }
 
-size_t fast_linear_scratch(size_t max_out, size_t max_in)
+/* dh, s h, and the packed operand: all rows when there is room for them. */
+size_t fast_linear_shared(size_t max_out, size_t max_in, size_t T)
 {
-    size_t block = cpu_min(max_out * max_in, cpu_max(DECODED, 64 * max_in));
-    return own_scratch(max_in) + block + HIDDEN + 64;
+    size_t row = cpu_max(max_out, max_in) + 1024;
+    return 2 * HIDDEN + cpu_max(cpu_min(PACKED, T * row), MICRO_MR_MOST * row);
 }
 
-const real *decode_together(const struct qmat *W, size_t o0, size_t n, real *shared)
+static size_t packed_room(const struct ops_context *c)
 {
-    if (W->format == FORMAT_F32)
-        return (const real *)W->codes + o0 * W->cols;
-    struct tiles t = tiles_of(n, 16);
-#pragma omp for schedule(dynamic)
-    for (size_t i = 0; i < t.count; i++)
-        vector()->decode(W, o0 + i * t.size, tile_length(&t, i), shared + i * t.size * W->cols);
-    return shared;
+    return c->shared_n - 2 * HIDDEN;
 }
 
 /* y[m, n] = or += dropout(x)[m, n] for the elements that start at (row, col) of the input [*, in]; strides in elements. */
@@ -66,44 +60,50 @@ static void hidden_tiles(const struct ops_context *c, const struct linear_args *
             masked_tile(&a->lora, in, row, 0, m, in, dropped, in, x, in, false);
             x = dropped;
         }
-        gemm_nt((struct gemm){.m = m, .n = r, .k = in, .alpha = 1, .A = x, .lda = in, .B = a->lora.A, .ldb = in,
-                              .C = a->lora.h + row * r, .ldc = r});
+        gemm_nt(c, (struct gemm){.m = m, .n = r, .k = in, .A = x, .lda = in, .B = a->lora.A, .ldb = in, .C = a->lora.h + row * r, .ldc = r});
     }
 }
 
-/* One tile of y: rows i0.., columns o0.. ; w is row o0 of W. */
-static void forward_tile(const struct linear_args *a, const real *w, size_t i0, size_t m, size_t o0, size_t n)
+/* y = bias in every row. */
+static void fill_bias(const struct linear_args *a)
 {
-    size_t in = a->W->cols, out = a->W->rows, r = (size_t)a->lora.r;
-    real *y = a->y + i0 * out + o0;
-    for (size_t i = 0; a->bias && i < m; i++)
-        for (size_t o = 0; o < n; o++)
-            y[i * out + o] = a->bias[o0 + o];
-    gemm_nt((struct gemm){.m = m, .n = n, .k = in, .alpha = 1, .beta = a->bias ? 1 : 0, .A = a->x + i0 * in, .lda = in, .B = w,
-                          .ldb = in, .C = y, .ldc = out});
-    if (r > 0)
-        gemm_nt((struct gemm){.m = m, .n = n, .k = r, .alpha = a->lora.s, .beta = 1, .A = a->lora.h + i0 * r, .lda = r,
-                              .B = a->lora.B + o0 * r, .ldb = r, .C = y, .ldc = out});
+    size_t out = a->W->rows;
+#pragma omp for schedule(static)
+    for (size_t i = 0; i < a->n; i++)
+        for (size_t o = 0; o < out; o++)
+            a->y[i * out + o] = a->bias[o];
 }
 
-/* Columns o0 .. o0+n-1 of y, all rows. */
-static void forward_block(const struct linear_args *a, const real *w, size_t o0, size_t n)
+static void forward_span(const struct ops_context *c, const struct linear_args *a)
 {
-    struct tiles rows = tiles_of(a->n, ROW_TILE), cols = tiles_of(n, COL_TILE);
-#pragma omp for schedule(dynamic)
-    for (size_t t = 0; t < rows.count * cols.count; t++) {
-        size_t i = t % rows.count, j = t / rows.count;
-        forward_tile(a, w + j * cols.size * a->W->cols, i * rows.size, tile_length(&rows, i), o0 + j * cols.size,
-                     tile_length(&cols, j));
+    size_t in = a->W->cols, out = a->W->rows, r = (size_t)a->lora.r;
+    struct product p = {.micro = micro_for(c, a->W), .W = a->W, .n = a->n, .packed = c->scratch + 2 * HIDDEN,
+                        .extra = {.r = r, .right = a->lora.B, .ld = r}};
+#pragma omp parallel num_threads(team(c, a->n * in * out))
+    {
+        product_pack(&p, a->x, in);
+        if (r > 0 && a->lora.dropout > 0)
+            hidden_tiles(c, a);
+        else if (r > 0)
+            product_narrow(c, &p, a->lora.A, r, a->lora.h);
+        if (r > 0)
+            product_pack_extra(&p, a->lora.h, a->lora.s);
+        if (a->bias)
+            fill_bias(a);
+        product_multiply(c, &p, a->y, out, a->bias != NULL);
     }
 }
 
-/* At most FEW rows: h by rows of A, then y by rows of W. */
-static void forward_few(const struct ops_context *c, const struct linear_args *a)
+/* At most FEW_MOST rows: one A panel, W as it lies in memory; every thread takes a run of its rows. */
+static bool forward_few(const struct ops_context *c, const struct linear_args *a)
 {
-    const struct vector *v = vector();
-    size_t in = a->W->cols, out = a->W->rows, r = (size_t)a->lora.r;
-    struct tiles t = tiles_of(out, FEW_ROWS);
+    const struct micro *m = micro_for(c, a->W);
+    size_t in = a->W->cols, out = a->W->rows, r = (size_t)a->lora.r, chunk = (out / (size_t)c->threads + 31) / 32 * 32;
+    bool done = true;
+    real *packed = c->scratch + 2 * HIDDEN;
+    if (!m->few || a->n > FEW_MOST)
+        return false;
+    m->pack(packed, a->n, a->x, in, a->n, in);
 #pragma omp parallel num_threads(team(c, a->n * in * out))
     {
         if (r > 0 && a->lora.dropout > 0)
@@ -112,66 +112,59 @@ static void forward_few(const struct ops_context *c, const struct linear_args *a
 #pragma omp for
             for (size_t j = 0; j < r; j++)
                 for (size_t i = 0; i < a->n; i++)
-                    a->lora.h[i * r + j] = v->dot(a->x + i * in, a->lora.A + j * in, in);
+                    a->lora.h[i * r + j] = vector()->dot(a->x + i * in, a->lora.A + j * in, in);
         }
-#pragma omp for schedule(dynamic)
-        for (size_t b = 0; b < t.count; b++) {
-            size_t o0 = b * t.size, m = tile_length(&t, b);
-            const real *w = (const real *)a->W->codes + o0 * in;
-            if (a->W->format != FORMAT_F32) {
-                v->decode(a->W, o0, m, cpu_scratch(c));
-                w = cpu_scratch(c);
-            }
-            for (size_t o = o0; o < o0 + m; o++, w += in)
-                for (size_t i = 0; i < a->n; i++) {
-                    real y = v->dot(a->x + i * in, w, in) + (a->bias ? a->bias[o] : 0);
-                    a->y[i * out + o] = r > 0 ? y + a->lora.s * v->dot(a->lora.h + i * r, a->lora.B + o * r, r) : y;
+#pragma omp for schedule(static) reduction(&& : done)
+        for (size_t o0 = 0; o0 < out; o0 += chunk) {
+            size_t n = cpu_min(chunk, out - o0);
+            done = done && m->few(a->W, o0, n, packed, a->n, a->y + o0, out);
+            for (size_t i = 0; done && (r > 0 || a->bias) && i < a->n; i++)
+                for (size_t o = o0; o < o0 + n; o++) {
+                    real y = a->y[i * out + o] + (a->bias ? a->bias[o] : 0);
+                    a->y[i * out + o] = r > 0 ? y + a->lora.s * vector()->dot(a->lora.h + i * r, a->lora.B + o * r, r) : y;
                 }
         }
     }
+    return done;
 }
 
 void fast_linear_forward(const struct ops_context *c, const struct linear_args *a)
 {
-    if (a->n <= FEW) {
-        forward_few(c, a);
+    size_t in = a->W->cols, out = a->W->rows, r = (size_t)a->lora.r;
+    if (forward_few(c, a))
         return;
-    }
-    size_t in = a->W->cols, out = a->W->rows, block = decode_block(a->W);
-    real *shared = c->scratch + own_scratch(in);
-#pragma omp parallel num_threads(team(c, a->n * in * out))
-    {
-        if (a->lora.r > 0)
-            hidden_tiles(c, a);
-        for (size_t o0 = 0; o0 < out; o0 += block) {
-            size_t n = cpu_min(block, out - o0);
-            forward_block(a, decode_together(a->W, o0, n, shared), o0, n);
-        }
+    size_t span = product_rows(micro_for(c, a->W), packed_room(c), in, r);
+    for (size_t i0 = 0; i0 < a->n; i0 += span) {
+        struct linear_args part = *a;
+        part.n = cpu_min(span, a->n - i0);
+        part.x = a->x + i0 * in;
+        part.y = a->y + i0 * out;
+        part.lora.h = r > 0 ? a->lora.h + i0 * r : NULL;
+        part.lora.index0 += (uint64_t)i0 * in;
+        forward_span(c, &part);
     }
 }
 
 /* ---- backward ---- */
 
-/* dh = s dy B */
-static void dh_tiles(const struct linear_args *a, real *dh)
+/* scaled = s h */
+static void scaled_hidden(const struct linear_args *a, real *scaled)
 {
-    size_t out = a->W->rows, r = (size_t)a->lora.r;
-    struct tiles t = tiles_of(a->n, 64);
-#pragma omp for schedule(dynamic)
-    for (size_t i = 0; i < t.count; i++)
-        gemm_nn((struct gemm){.m = tile_length(&t, i), .n = r, .k = out, .alpha = a->lora.s, .A = a->dy + i * t.size * out,
-                              .lda = out, .B = a->lora.B, .ldb = r, .C = dh + i * t.size * r, .ldc = r});
+    size_t n = a->n * (size_t)a->lora.r;
+#pragma omp for schedule(static)
+    for (size_t i = 0; i < n; i++)
+        scaled[i] = a->lora.s * a->lora.h[i];
 }
 
-/* dB += s dy^T h.  nowait, here and below: nothing in the same region reads it. */
-static void dB_tiles(const struct linear_args *a)
+/* dB += dy^T (s h).  nowait, here and below: nothing in the same region reads it. */
+static void dB_tiles(const struct ops_context *c, const struct linear_args *a, const real *scaled)
 {
     size_t out = a->W->rows, r = (size_t)a->lora.r;
     struct tiles t = tiles_of(out, 64);
 #pragma omp for schedule(dynamic) nowait
     for (size_t i = 0; i < t.count; i++)
-        gemm_tn((struct gemm){.m = tile_length(&t, i), .n = r, .k = a->n, .alpha = a->lora.s, .beta = 1, .A = a->dy + i * t.size,
-                              .lda = out, .B = a->lora.h, .ldb = r, .C = a->lora.dB + i * t.size * r, .ldc = r});
+        gemm_tn(c, (struct gemm){.m = tile_length(&t, i), .n = r, .k = a->n, .add = true, .A = a->dy + i * t.size, .lda = out, .B = scaled,
+                                 .ldb = r, .C = a->lora.dB + i * t.size * r, .ldc = r});
 }
 
 /* dA += dh^T dropout(x), a tile of columns over all rows, ROW_TILE of them at a time where a mask has to be drawn. */
@@ -190,21 +183,20 @@ static void dA_tiles(const struct ops_context *c, const struct linear_args *a, c
                 x = dropped;
                 ldx = n;
             }
-            gemm_tn((struct gemm){.m = r, .n = n, .k = m, .alpha = 1, .beta = 1, .A = dh + i0 * r, .lda = r, .B = x, .ldb = ldx,
-                                  .C = a->lora.dA + j * t.size, .ldc = in});
+            gemm_tn(c, (struct gemm){.m = r, .n = n, .k = m, .add = true, .A = dh + i0 * r, .lda = r, .B = x, .ldb = ldx,
+                                     .C = a->lora.dA + j * t.size, .ldc = in});
         }
 }
 
-static void dW_tiles(const struct linear_args *a)
+static void dW_tiles(const struct ops_context *c, const struct linear_args *a)
 {
     size_t in = a->W->cols, out = a->W->rows;
     struct tiles rows = tiles_of(out, ROW_TILE), cols = tiles_of(in, COL_TILE);
 #pragma omp for schedule(dynamic) nowait
     for (size_t t = 0; t < rows.count * cols.count; t++) {
         size_t o0 = t % rows.count * rows.size, j0 = t / rows.count * cols.size;
-        gemm_tn((struct gemm){.m = tile_length(&rows, t % rows.count), .n = tile_length(&cols, t / rows.count), .k = a->n,
-                              .alpha = 1, .beta = 1, .A = a->dy + o0, .lda = out, .B = a->x + j0, .ldb = in,
-                              .C = a->dW + o0 * in + j0, .ldc = in});
+        gemm_tn(c, (struct gemm){.m = tile_length(&rows, t % rows.count), .n = tile_length(&cols, t / rows.count), .k = a->n, .add = true,
+                                 .A = a->dy + o0, .lda = out, .B = a->x + j0, .ldb = in, .C = a->dW + o0 * in + j0, .ldc = in});
     }
 }
 
@@ -224,56 +216,55 @@ static void dbias_tiles(const struct linear_args *a)
     }
 }
 
-/* The adapter's share of one tile of dx: dropout'(dh A). */
-static void adapter_tile(const struct ops_context *c, const struct linear_args *a, const real *dh, size_t i0, size_t m, size_t j0,
-                         size_t n)
+/* dx += dropout'(dh A): the adapter's share where a mask lies between. */
+static void masked_share(const struct ops_context *c, const struct linear_args *a, const real *dh)
 {
     size_t in = a->W->cols, r = (size_t)a->lora.r;
-    bool drop = a->lora.dropout > 0;
-    real *dx = a->dx + i0 * in + j0, *tile = cpu_scratch(c);
-    gemm_nn((struct gemm){.m = m, .n = n, .k = r, .alpha = 1, .beta = drop ? 0 : 1, .A = dh + i0 * r, .lda = r,
-                          .B = a->lora.A + j0, .ldb = in, .C = drop ? tile : dx, .ldc = drop ? n : in});
-    if (drop)
-        masked_tile(&a->lora, in, i0, j0, m, n, dx, in, tile, n, true);
-}
-
-/* dx = or += dy[:, o0 .. o0+k-1] W[o0 .. o0+k-1, :]; the last block brings the adapter's share. */
-static void dx_block(const struct ops_context *c, const struct linear_args *a, const real *w, size_t o0, size_t k, const real *dh)
-{
-    size_t in = a->W->cols, out = a->W->rows;
     struct tiles rows = tiles_of(a->n, ROW_TILE), cols = tiles_of(in, COL_TILE);
 #pragma omp for schedule(dynamic)
     for (size_t t = 0; t < rows.count * cols.count; t++) {
         size_t i0 = t % rows.count * rows.size, m = tile_length(&rows, t % rows.count);
         size_t j0 = t / rows.count * cols.size, n = tile_length(&cols, t / rows.count);
-        gemm_nn((struct gemm){.m = m, .n = n, .k = k, .alpha = 1, .beta = o0 > 0 || a->dx_add ? 1 : 0,
-                              .A = a->dy + i0 * out + o0, .lda = out, .B = w + j0, .ldb = in, .C = a->dx + i0 * in + j0,
-                              .ldc = in});
-        if (a->lora.r > 0 && o0 + k == out)
-            adapter_tile(c, a, dh, i0, m, j0, n);
+        real *tile = cpu_scratch(c);
+        gemm_nn(c, (struct gemm){.m = m, .n = n, .k = r, .A = dh + i0 * r, .lda = r, .B = a->lora.A + j0, .ldb = in, .C = tile, .ldc = n});
+        masked_tile(&a->lora, in, i0, j0, m, n, a->dx + i0 * in + j0, in, tile, n, true);
     }
 }
 
-/* At most so many rows that dh fits its place. */
+/* At most so many rows that the packed dy and dh fit their places. */
 static void backward_span(const struct ops_context *c, const struct linear_args *a)
 {
-    size_t in = a->W->cols, out = a->W->rows, block = decode_block(a->W);
-    real *dh = c->scratch + own_scratch(in), *shared = dh + HIDDEN;
+    size_t in = a->W->cols, out = a->W->rows, r = (size_t)a->lora.r;
+    bool masked = r > 0 && a->lora.dropout > 0, needs_dh = r > 0 && (a->dx || a->lora.dA);
+    real *dh = c->scratch, *scaled = dh + HIDDEN;
+    struct product p = {.micro = micro_for(c, a->W), .W = a->W, .transposed = true, .n = a->n, .packed = scaled + HIDDEN,
+                        .extra = {.r = masked ? 0 : r, .right = a->lora.A, .ld = in}};
 #pragma omp parallel num_threads(team(c, a->n * in * out))
     {
-        if (a->lora.r > 0)
-            dh_tiles(a, dh);
-        if (a->lora.r > 0 && a->lora.dB)
-            dB_tiles(a);
-        if (a->lora.r > 0 && a->lora.dA)
+        if (a->dx || needs_dh)
+            product_pack(&p, a->dy, out);
+        if (needs_dh) {
+            product_narrow(c, &p, a->lora.B, r, dh);
+#pragma omp for schedule(static)
+            for (size_t i = 0; i < a->n * r; i++)
+                dh[i] *= a->lora.s;
+        }
+        if (r > 0 && a->lora.dB) {
+            scaled_hidden(a, scaled);
+            dB_tiles(c, a, scaled);
+        }
+        if (r > 0 && a->lora.dA)
             dA_tiles(c, a, dh);
         if (a->dW)
-            dW_tiles(a);
+            dW_tiles(c, a);
         if (a->dbias)
             dbias_tiles(a);
-        for (size_t o0 = 0; a->dx && o0 < out; o0 += block) {
-            size_t k = cpu_min(block, out - o0);
-            dx_block(c, a, decode_together(a->W, o0, k, shared), o0, k, dh);
+        if (a->dx) {
+            if (p.extra.r > 0)
+                product_pack_extra(&p, dh, 1);
+            product_multiply(c, &p, a->dx, in, a->dx_add);
+            if (masked)
+                masked_share(c, a, dh);
         }
     }
 }
@@ -281,7 +272,8 @@ static void backward_span(const struct ops_context *c, const struct linear_args 
 void fast_linear_backward(const struct ops_context *c, const struct linear_args *a)
 {
     size_t in = a->W->cols, out = a->W->rows, r = (size_t)a->lora.r;
-    size_t span = r > 0 ? cpu_max(1, HIDDEN / r) : cpu_max(1, a->n);
+    size_t span = product_rows(micro_for(c, a->W), packed_room(c), out, r);
+    span = r > 0 ? cpu_max(1, cpu_min(span, HIDDEN / r)) : span;
     for (size_t i0 = 0; i0 < a->n; i0 += span) {
         struct linear_args part = *a;
         part.n = cpu_min(span, a->n - i0);

@@ -20,6 +20,11 @@ static const struct level *named(const char *name)
     return NULL;
 }
 
+const struct level *level_at(int i)
+{
+    return i < LEVELS ? levels[i] : NULL;
+}
+
 static const struct level *choose(void)
 {
     const char *name = getenv("VENEER_CPU");

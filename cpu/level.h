@@ -67,5 +67,7 @@ extern const struct level level_neon;
 
 /* The level of this process: the one that VENEER_CPU names, else the best that the machine supports.  Fixed at the first call. */
 const struct level *level(void);
+/* Levels of this build, best first, also those that the machine lacks; NULL behind the last. */
+const struct level *level_at(int i);
 
 #endif

@@ -5,11 +5,11 @@
 #include "cpu/cpu.h"
 
 /* Enough for the largest user: the linear's backward keeps 16 rows of sums in double and one row of W. */
-size_t ref_scratch_size(size_t max_out, size_t max_in, size_t D, size_t T, size_t V)
+size_t ref_scratch_size(struct ops_context *c, size_t max_out, size_t max_in, size_t D, size_t T, size_t V)
 {
     (void)max_out;
     size_t linear = 33 * (max_in + 16), attention = T + 16 + 4 * D, head = V + 3 * max_in + 32;
-    return (cpu_max(linear, cpu_max(attention, head)) + 15) / 16 * 16;
+    return cpu_scratch_sizes(c, 0, cpu_max(linear, cpu_max(attention, head)));
 }
 
 /* ---- embedding ---- */

@@ -55,8 +55,8 @@ static inline size_t fixture_widest(const struct model *m)
 static inline void fixture_place(struct fixture *f, const struct fixture_options *o)
 {
     size_t widest = fixture_widest(&f->model), V = (size_t)f->model.config.vocab_size;
-    f->ops.scratch_n = f->ops.ops->scratch_size(widest > V ? widest : V, widest, (size_t)f->model.config.head_dim, o->max_n, V);
-    f->ops.scratch = arena_take(&f->scratch, f->ops.scratch_n * (size_t)o->threads, sizeof(real));
+    size_t reals = f->ops.ops->scratch_size(&f->ops, widest > V ? widest : V, widest, (size_t)f->model.config.head_dim, o->max_n, V);
+    f->ops.scratch = arena_take(&f->scratch, reals, sizeof(real));
     lora_place(&f->lora, &f->model.plan, &f->model.config, true, &f->training);
     model_grads_place(&f->grads, &f->model, false, &f->training);
     CHECK(model_run_place(&f->run, &f->model, &f->lora, &f->acts, &err));

@@ -18,8 +18,9 @@ static const struct ops *tables[2];
 
 static struct ops_context context_new(const struct ops *ops)
 {
-    struct ops_context c = {.ops = ops, .threads = 2, .scratch_n = ops->scratch_size(200, 200, 64, 200, 200)};
-    c.scratch = aligned_alloc(64, c.scratch_n * 2 * sizeof(real));
+    struct ops_context c = {.ops = ops, .threads = 2};
+    size_t reals = ops->scratch_size(&c, 200, 200, 64, 200, 200);
+    c.scratch = aligned_alloc(64, reals * sizeof(real));
     assert_non_null(c.scratch);
     return c;
 }

@@ -80,9 +80,10 @@ static real *copied(const real *x, size_t n, bool absolute)
 
 static struct ops_context context_new(const struct ops *ops, int threads)
 {
-    struct ops_context c = {.ops = ops, .threads = threads, .scratch_n = ops->scratch_size(700, 800, 64, 2 * MOST, 9000)};
+    struct ops_context c = {.ops = ops, .threads = threads};
+    size_t reals = ops->scratch_size(&c, 700, 800, 64, 2 * MOST, 9000);
     assert_int_equal(c.scratch_n % 16, 0);
-    c.scratch = zeros(c.scratch_n * (size_t)threads);
+    c.scratch = zeros(reals);
     return c;
 }
 

@@ -62,10 +62,10 @@ static void open_bench(struct bench *b, const char *folder, const struct safeten
                                      .segments = &b->segment[i], .n_segments = 1};
     }
     b->ops = (struct ops_context){.ops = cpu_ops(false), .threads = 1};
-    b->ops.scratch_n = b->ops.ops->scratch_size(512, 512, (size_t)b->model.config.head_dim, b->T, (size_t)b->model.config.vocab_size);
-    arena_take(&b->scratch, b->ops.scratch_n, sizeof(real));
+    size_t reals = b->ops.ops->scratch_size(&b->ops, 512, 512, (size_t)b->model.config.head_dim, b->T, (size_t)b->model.config.vocab_size);
+    arena_take(&b->scratch, reals, sizeof(real));
     must(arena_commit(&b->scratch, "scratch", &err), &err);
-    b->ops.scratch = arena_take(&b->scratch, b->ops.scratch_n, sizeof(real));
+    b->ops.scratch = arena_take(&b->scratch, reals, sizeof(real));
     b->run = (struct model_run){.ops = &b->ops, .max_n = b->T, .training = true, .keep = true};
     for (int pass = 0; pass < 2; pass++) {
         must(model_run_place(&b->run, &b->model, NULL, &b->acts, &err), &err);

@@ -69,11 +69,10 @@ static inline void toy_place(struct toy *toy, size_t max_n, size_t max_rank, int
     }
     toy->table = *cpu_ops(false);
     toy->ops = (struct ops_context){.ops = &toy->table, .threads = threads};
-    size_t n = toy->table.scratch_size(widest, widest, (size_t)c->head_dim, max_n, (size_t)c->vocab_size);
-    toy->ops.scratch_n = n;
-    arena_take(&toy->scratch, n * (size_t)threads, sizeof(real));
+    size_t n = toy->table.scratch_size(&toy->ops, widest, widest, (size_t)c->head_dim, max_n, (size_t)c->vocab_size);
+    arena_take(&toy->scratch, n, sizeof(real));
     ASSERT_OK(arena_commit(&toy->scratch, "scratch", &err));
-    toy->ops.scratch = arena_take(&toy->scratch, n * (size_t)threads, sizeof(real));
+    toy->ops.scratch = arena_take(&toy->scratch, n, sizeof(real));
     toy->run = (struct model_run){.ops = &toy->ops, .max_n = max_n, .max_rank = max_rank, .training = training, .keep = training};
     ASSERT_OK(model_run_place(&toy->run, &toy->model, &toy->lora, &toy->activations, &err));
     ASSERT_OK(arena_commit(&toy->activations, "activations", &err));
