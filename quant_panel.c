@@ -80,7 +80,7 @@ static uint8_t panel_code(const struct qmat *q, size_t row, size_t col)
     int shift;
     size_t at = panel_byte(q, row, col, &shift);
     uint8_t byte = ((const uint8_t *)q->codes)[at];
-    return width_of(q->format) == BYTES ? byte : byte >> shift & 15;
+    return (uint8_t)(width_of(q->format) == BYTES ? byte : byte >> shift & 15);
 }
 
 /* Bytes of all codes, behind which ggml's scales lie. */
