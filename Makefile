@@ -46,7 +46,8 @@ flags_cpu/vector      := -fno-trapping-math
 flags_cpu/vector_avx2 := -fno-trapping-math $(if $(filter x86_64,$(shell uname -m)),-mavx2 -mfma -mbmi2)
 # One file an instruction set (cpu/level.h).  Contraction is spelled out in intrinsics.
 x86                        := $(filter x86_64,$(shell uname -m))
-flags_cpu/level_avx2       := $(if $(x86),-mavx2 -mfma -mbmi2)
+flags_cpu/level_avx2       := $(if $(x86),-mavx2 -mfma -mbmi2 -mf16c)
+flags_cpu/level_avx2_few   := $(flags_cpu/level_avx2)
 flags_cpu/level_avx512     := $(if $(x86),-mavx2 -mfma -mbmi2 -mavx512f -mavx512bw -mavx512vl -mavx512dq)
 flags_cpu/level_avx512_bf16 := $(flags_cpu/level_avx512) $(if $(x86),-mavx512bf16 -mavx512vnni -mavx512vbmi)
 
@@ -81,7 +82,11 @@ $(B)/test/%_double_test: $(B)/double/test/%_double_test.o $(B)/libveneer_double.
 	$(CC) -o $@ $^ $(LDFLAGS_) -lcmocka $(LIBS)
 $(B)/test/%_test: $(B)/test/%_test.o $(B)/libveneer.a
 	$(CC) -o $@ $^ $(LDFLAGS_) -lcmocka $(LIBS)
-$(B)/bench/%: $(B)/bench/%.o $(B)/libveneer.a
+# Benchmarks are build/bench/NAME, beside the tables that they write.
+BENCHES   := kernels program llama7b
+BENCH_OBJ := $(patsubst %.c,$(B)/%.o,$(filter-out $(BENCHES:%=bench/%.c),$(wildcard bench/*.c)))
+$(BENCHES:%=build/bench/%): build/bench/%: $(B)/bench/%.o $(BENCH_OBJ) $(B)/libveneer.a
+	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(LDFLAGS_) $(LIBS)
 # Fuzz targets: with config=fuzz under libFuzzer, else with a driver that replays files.
 $(B)/fuzz/%: $(B)/test/fuzz/%.o $(if $(filter fuzz,$(config)),,$(B)/test/fuzz/replay.o) $(B)/libveneer.a
@@ -97,7 +102,11 @@ fuzz:
 .PHONY: fuzzers
 fuzzers: $(FUZZERS)
 
-bench: $(patsubst %.c,$(B)/%,$(wildcard bench/*.c))
+# Writes build/bench/*.{md,csv,json}.  The AVX2 table is left out where the CPU has none.
+bench: $(BENCHES:%=build/bench/%)
+	build/bench/kernels
+	-VENEER_CPU=avx2 build/bench/kernels --brief
+	build/bench/program
 
 deps:
 	sh tools/deps.sh

@@ -63,7 +63,7 @@ struct config {
     char *export_formats; /* key: export */
     char *export_dtype;
     int64_t threads;
-    char *device;
+    char *compute_dtype, *device;
     bool strict;
 
     struct config_origin *origin; /* private: [keys] */

@@ -278,8 +278,10 @@ enum status engine_plan_memory(struct engine *engine)
 {
     struct memory_plan *m = &engine->memory;
     struct model base = {0}, pruned = {0};
+    TRY(cpu_check(engine->err));
     engine->ops.ops = cpu_ops(false);
     engine->ops.threads = engine_threads(engine->config);
+    TRY(compute_parse(engine->config->compute_dtype, &engine->ops.compute, engine->err));
     m->program = (size_t)process_now_bytes();
     TRY(shape_after_pruning(engine));
     TRY(trials_init(&engine->trials, engine->config, &engine->shape, engine->err));
@@ -449,9 +451,12 @@ static enum status score_units(struct engine *engine, const struct model *model,
                 status = arena_commit(&engine->importance, "importance", engine->err);
         }
     }
+    enum compute compute = engine->ops.compute;
+    engine->ops.compute = COMPUTE_F32; /* which units go should not depend on the machine's instructions */
     if (status == OK)
         status = prune_scores_compute(scores, model, &engine->run, &grads, fisher, calibration.batch, calibration.n,
                                       &engine->prune_options, engine->err);
+    engine->ops.compute = compute;
     arena_free(&engine->importance);
     free_calibration(&calibration);
     return status;

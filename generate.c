@@ -88,12 +88,12 @@ static int32_t largest_rank(const struct lora *lora)
 }
 
 enum status generator_open(struct generator *g, const struct model *model, const struct lora *lora, size_t context, int threads,
-                           struct err *err)
+                           enum compute compute, struct err *err)
 {
     memset(g, 0, sizeof *g);
     g->model = model;
     g->lora = lora;
-    g->ops = (struct ops_context){.ops = cpu_ops(false), .threads = threads};
+    g->ops = (struct ops_context){.ops = cpu_ops(false), .threads = threads, .compute = compute};
     g->run = (struct model_run){.ops = &g->ops, .max_rank = (size_t)largest_rank(lora)};
     g->sampler = (struct sampler){.top_p = 1, .rng = {.stream = RNG_SAMPLE}};
     TRY(place(g, context, err));

@@ -49,7 +49,7 @@ struct generator {
 
 /* Takes the memory for a context of `context` tokens.  model and lora are borrowed. */
 enum status generator_open(struct generator *generator, const struct model *model, const struct lora *lora, size_t context, int threads,
-                           struct err *err);
+                           enum compute compute, struct err *err);
 void generator_close(struct generator *generator); /* a zeroed one is fine */
 /* The context grows by n tokens; logits are those of the last one.  ERR_INPUT when it is full. */
 enum status generator_feed(struct generator *generator, const int32_t *tokens, size_t n, struct err *err);

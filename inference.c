@@ -1,12 +1,31 @@
 /* inference.c: opening a model for use. */
 #include "inference.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/linalg.h"
 
-static enum status make_plan(struct inference *in, const char *adapter, struct err *err)
+/* The formats that a checkpoint without a plan stores its linears in. */
+static enum status stored_formats(struct inference *in, struct err *err)
+{
+    for (int l = 0; l < in->plan.n_layers; l++)
+        for (int j = 0; j < LINEAR_COUNT; j++) {
+            char module[64], name[80];
+            struct qmat stored;
+            plan_name(l, (enum linear)j, module);
+            snprintf(name, sizeof name, "%s.weight", module);
+            TRY(checkpoint_format(in->checkpoint, name, &stored, err));
+            struct plan_linear *p = &in->plan.layer[l].linear[j];
+            p->format = stored.format;
+            p->block = stored.block;
+            p->double_quant = stored.double_quant;
+        }
+    return OK;
+}
+
+static enum status make_plan(struct inference *in, const struct inference_options *o, struct err *err)
 {
     const struct model_config *config = checkpoint_config(in->checkpoint);
     const char *text = checkpoint_plan_text(in->checkpoint);
@@ -14,19 +33,25 @@ static enum status make_plan(struct inference *in, const char *adapter, struct e
         TRY(plan_parse(&in->plan, config, text, "plan.txt", err));
     else
         TRY(plan_new(&in->plan, config, FORMAT_F32, err));
+    if (!text && !o->decode)
+        TRY(stored_formats(in, err));
     for (int l = 0; l < in->plan.n_layers; l++) /* ranks are the adapter's, whatever the plan was made with */
         for (int j = 0; j < LINEAR_COUNT; j++)
             in->plan.layer[l].linear[j].rank = 0;
-    return adapter ? adapter_read_plan(&in->plan, config, adapter, err) : OK;
+    return o->adapter ? adapter_read_plan(&in->plan, config, o->adapter, err) : OK;
 }
 
-static enum status load_weights(struct inference *in, struct err *err)
+static enum status load_weights(struct inference *in, bool decode, struct err *err)
 {
+    struct qmat embed = {.format = FORMAT_F32};
+    if (!decode)
+        TRY(checkpoint_format(in->checkpoint, "model.embed_tokens.weight", &embed, err));
     TRY(model_shape(&in->model, checkpoint_config(in->checkpoint), &in->plan, err));
-    model_place(&in->model, FORMAT_F32, &in->weights);
+    model_place(&in->model, embed.format, &in->weights);
     TRY(arena_commit(&in->weights, "weights", err));
-    model_place(&in->model, FORMAT_F32, &in->weights);
-    return model_load(&in->model, in->checkpoint, err);
+    model_place(&in->model, embed.format, &in->weights);
+    TRY(model_load(&in->model, in->checkpoint, err));
+    return model_to_panels(&in->model, err);
 }
 
 static enum status load_adapter(struct inference *in, const char *adapter, struct err *err)
@@ -41,18 +66,20 @@ static enum status load_adapter(struct inference *in, const char *adapter, struc
     return OK;
 }
 
-enum status inference_open(struct inference *in, const char *path, const char *adapter, int threads, struct err *err)
+enum status inference_open(struct inference *in, const char *path, const struct inference_options *options, struct err *err)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     memset(in, 0, sizeof *in);
     linalg_init();
+    TRY(cpu_check(err));
     in->ops.ops = cpu_ops(false);
-    in->ops.threads = threads > 0 ? threads : cores > 0 ? (int)cores : 1;
+    in->ops.threads = options->threads > 0 ? options->threads : cores > 0 ? (int)cores : 1;
+    in->ops.compute = options->compute;
     TRY(checkpoint_open(&in->checkpoint, path, err));
     TRY(checkpoint_tokenizer(in->checkpoint, &in->tokenizer, err));
-    TRY(make_plan(in, adapter, err));
-    TRY(load_weights(in, err));
-    return load_adapter(in, adapter, err);
+    TRY(make_plan(in, options, err));
+    TRY(load_weights(in, options->decode, err));
+    return load_adapter(in, options->adapter, err);
 }
 
 static size_t largest_rank(const struct plan *plan)

@@ -23,9 +23,15 @@ struct inference {
     struct arena weights, adapters, activations, scratch;
 };
 
-/* Opens `path` (checkpoint.h) with threads (0: one a core).  A model/ folder keeps the formats of its plan; anything else is decoded to F32. adapter: a PEFT
- * folder, or NULL.  ERR_INPUT, ERR_MEMORY; close in any case. */
-enum status inference_open(struct inference *in, const char *path, const char *adapter, int threads, struct err *err);
+struct inference_options {
+    const char *adapter;  /* a PEFT folder, or NULL */
+    int threads;          /* 0: one a core */
+    enum compute compute;
+    bool decode;          /* every matrix as F32 that has no format in a plan.txt; else weights stay in the format they are stored in */
+};
+
+/* Opens `path` (checkpoint.h).  ERR_INPUT, ERR_MEMORY; close in any case. */
+enum status inference_open(struct inference *in, const char *path, const struct inference_options *options, struct err *err);
 /* Takes activations for batches of up to max_rows. */
 enum status inference_place(struct inference *in, size_t max_rows, struct err *err);
 const struct lora *inference_lora(const struct inference *in); /* NULL without an adapter */

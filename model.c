@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/rng.h"
+#include "quant_panel.h"
 
 enum status model_shape(struct model *model, const struct model_config *config, const struct plan *plan, struct err *err)
 {
@@ -130,6 +131,19 @@ real *model_parameter_block(const struct model *model, size_t *n)
     size_t bytes = ((size_t)(end - start) + 63) / 64 * 64; /* pieces are rounded up to 64 bytes, the last one too */
     *n = bytes / sizeof(real);
     return model->embed.codes;
+}
+
+enum status model_to_panels(struct model *model, struct err *err)
+{
+    TRY(quant_to_panels(&model->embed, err));
+    if (model->config.tie_word_embeddings)
+        model->head = model->embed;
+    else
+        TRY(quant_to_panels(&model->head, err));
+    for (int l = 0; l < model->plan.n_layers; l++)
+        for (int j = 0; j < LINEAR_COUNT; j++)
+            TRY(quant_to_panels(&model->layer[l].linear[j], err));
+    return OK;
 }
 
 /* ---- random weights ---- */

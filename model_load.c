@@ -24,8 +24,11 @@ static enum status load_matrix(const struct loading *load, const char *name, str
         return checkpoint_read(load->checkpoint, name, q->codes, q->rows, q->cols, load->err);
     struct qmat stored;
     TRY(checkpoint_format(load->checkpoint, name, &stored, load->err));
-    if (same_storage(&stored, q))
-        return checkpoint_read_codes(load->checkpoint, name, q, load->err);
+    if (same_storage(&stored, q)) {
+        TRY(checkpoint_read_codes(load->checkpoint, name, q, load->err));
+        if (quant_is_finite(q))
+            return OK; /* else the reader of values finds the element and names it */
+    }
     TRY(checkpoint_read(load->checkpoint, name, load->temp, q->rows, q->cols, load->err));
     enum status status = quant_encode(q, load->temp, false, load->err);
     return status == OK ? OK : err_prefix(load->err, status, "%s", name);

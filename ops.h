@@ -86,8 +86,8 @@ struct adamw_args {
     int64_t t; /* step from 1 */
 };
 
-/* What activations are multiplied in.  bf16: products with frozen quantized weights, attention and adapters as pairs of bf16 with sums in fp32 (relative
- * error of a product about 2.4e-3), where the CPU has such instructions; else, and always for matrices stored as reals, fp32. */
+/* What products are computed in.  bf16: both factors rounded to bf16, sums in fp32 (relative error of a product about 2.4e-3), where the CPU has such
+ * instructions; else fp32. */
 enum compute { COMPUTE_F32, COMPUTE_BF16 };
 
 /* What a table's kernels share: threads and scratch memory (its sizes set by the table, counted like all memory). */
@@ -160,5 +160,7 @@ const struct ops *cpu_ops(bool reference);
 enum status cpu_check(struct err *err);
 /* The name of the level that runs. */
 const char *cpu_level_name(void);
+/* "f32", "bf16", or "auto": bf16 where this CPU multiplies it.  ERR_INPUT: another word. */
+enum status compute_parse(const char *name, enum compute *compute, struct err *err);
 
 #endif

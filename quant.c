@@ -442,6 +442,37 @@ void quant_decode_rows(const struct qmat *q, size_t row0, size_t n, real *out)
         quant_decode_span(q, row0 + i, 0, q->cols, out + i * q->cols);
 }
 
+static bool halves_finite(const uint8_t *at, size_t step, size_t n, uint16_t exponent)
+{
+    unsigned bad = 0;
+    for (size_t i = 0; i < n; i++, at += step) {
+        uint16_t h = (uint16_t)(at[0] | at[1] << 8);
+        bad |= (h & exponent) == exponent;
+    }
+    return !bad;
+}
+
+bool quant_is_finite(const struct qmat *q)
+{
+    size_t n = q->rows * q->cols, bytes = quant_ggml_bytes(q->format);
+    const uint8_t *codes = q->codes;
+    switch (q->format) {
+    case FORMAT_F16:
+        return halves_finite(codes, 2, n, 0x7c00);
+    case FORMAT_BF16:
+        return halves_finite(codes, 2, n, 0x7f80);
+    case FORMAT_Q4_1:
+    case FORMAT_Q5_1:
+        return halves_finite(codes, bytes, n / GGML_BLOCK, 0x7c00) && halves_finite(codes + 2, bytes, n / GGML_BLOCK, 0x7c00);
+    case FORMAT_Q4_0:
+    case FORMAT_Q5_0:
+    case FORMAT_Q8_0:
+        return halves_finite(codes, bytes, n / GGML_BLOCK, 0x7c00);
+    default:
+        return true; /* scales of bitsandbytes' formats are checked where they are read */
+    }
+}
+
 double quant_error(const struct qmat *q, const real *W)
 {
     struct arena temp = {0};

@@ -74,6 +74,8 @@ void quant_decode_rows(const struct qmat *q, size_t row0, size_t n, real *out);
 void quant_decode_span(const struct qmat *q, size_t row, size_t col0, size_t n, real *out);
 /* Scale of a block of nf4, fp4, int8_64, nf8 in the layout of files, restored where it is itself quantized; never below 0. */
 float quant_block_scale(const struct qmat *q, size_t block);
+/* False when a stored number or scale is NaN or infinite: the matrix decodes to such.  Layout of files; F32 is not looked at. */
+bool quant_is_finite(const struct qmat *q);
 /* ||W - decode(q)||_F^2 / ||W||_F^2 */
 double quant_error(const struct qmat *q, const real *W);
 

@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/stop.h"
+#include "quant_panel.h"
 
 enum { NOT_PINNED = 255, OTHER_BITS = 32 };
 
@@ -352,6 +353,8 @@ static enum status start_variant(struct trials *trials, size_t linear, size_t fo
     enum status status = lora_start(&v->q, v->A, v->B, W, p->rank, plan_scaling(&trials->plan, l, (enum linear)j), &options, err);
     char name[64];
     plan_name(l, (enum linear)j, name);
+    if (status == OK)
+        status = quant_to_panels(&v->q, err);
     if (status != OK)
         return err_prefix(err, status, "%s", name);
     v->ready = true;

@@ -2,6 +2,8 @@
 #include "cpu/cpu.h"
 #include "cpu/fast.h"
 
+#include <string.h>
+
 static const struct ops reference_table = {
     .name = "reference",
     .scratch_size = ref_scratch_size,
@@ -26,5 +28,5 @@ static const struct ops reference_table = {
 
 const struct ops *cpu_ops(bool reference)
 {
-    return reference ? &reference_table : &fast_table;
+    return reference || strcmp(cpu_level_name(), "ref") == 0 ? &reference_table : &fast_table;
 }

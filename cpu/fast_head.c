@@ -29,7 +29,7 @@ struct chunk {
 /* z = x W^T */
 static void logits(const struct ops_context *c, const struct head_args *a, const struct chunk *k)
 {
-    struct product p = {.micro = micro_for(c, a->W), .W = a->W, .n = k->n, .packed = k->packed};
+    struct product p = {.micro = micro_of(c), .W = a->W, .n = k->n, .packed = k->packed};
     product_pack(&p, k->x, a->W->cols);
     product_multiply(c, &p, k->z, a->W->rows, false);
 }
@@ -68,7 +68,7 @@ static void head_dx(const struct ops_context *c, const struct head_args *a, cons
 {
     size_t V = a->W->rows, C = a->W->cols;
     for (size_t v0 = 0; v0 < V; v0 += SLICE) {
-        struct product p = {.micro = micro_for(c, a->W), .W = a->W, .transposed = true, .n = k->n, .first = v0,
+        struct product p = {.micro = micro_of(c), .W = a->W, .transposed = true, .n = k->n, .first = v0,
                             .count = cpu_min(SLICE, V - v0), .packed = k->packed};
         product_pack(&p, k->z + v0, V);
         product_multiply(c, &p, k->dx, C, v0 > 0);

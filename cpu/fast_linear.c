@@ -77,7 +77,7 @@ static void fill_bias(const struct linear_args *a)
 static void forward_span(const struct ops_context *c, const struct linear_args *a)
 {
     size_t in = a->W->cols, out = a->W->rows, r = (size_t)a->lora.r;
-    struct product p = {.micro = micro_for(c, a->W), .W = a->W, .n = a->n, .packed = c->scratch + 2 * HIDDEN,
+    struct product p = {.micro = micro_of(c), .W = a->W, .n = a->n, .packed = c->scratch + 2 * HIDDEN,
                         .extra = {.r = r, .right = a->lora.B, .ld = r}};
 #pragma omp parallel num_threads(team(c, a->n * in * out))
     {
@@ -97,7 +97,7 @@ static void forward_span(const struct ops_context *c, const struct linear_args *
 /* At most FEW_MOST rows: one A panel, W as it lies in memory; every thread takes a run of its rows. */
 static bool forward_few(const struct ops_context *c, const struct linear_args *a)
 {
-    const struct micro *m = micro_for(c, a->W);
+    const struct micro *m = micro_of(c);
     size_t in = a->W->cols, out = a->W->rows, r = (size_t)a->lora.r, chunk = (out / (size_t)c->threads + 31) / 32 * 32;
     bool done = true;
     real *packed = c->scratch + 2 * HIDDEN;
@@ -133,7 +133,7 @@ void fast_linear_forward(const struct ops_context *c, const struct linear_args *
     size_t in = a->W->cols, out = a->W->rows, r = (size_t)a->lora.r;
     if (forward_few(c, a))
         return;
-    size_t span = product_rows(micro_for(c, a->W), packed_room(c), in, r);
+    size_t span = product_rows(micro_of(c), packed_room(c), in, r);
     for (size_t i0 = 0; i0 < a->n; i0 += span) {
         struct linear_args part = *a;
         part.n = cpu_min(span, a->n - i0);
@@ -237,7 +237,7 @@ static void backward_span(const struct ops_context *c, const struct linear_args 
     size_t in = a->W->cols, out = a->W->rows, r = (size_t)a->lora.r;
     bool masked = r > 0 && a->lora.dropout > 0, needs_dh = r > 0 && (a->dx || a->lora.dA);
     real *dh = c->scratch, *scaled = dh + HIDDEN;
-    struct product p = {.micro = micro_for(c, a->W), .W = a->W, .transposed = true, .n = a->n, .packed = scaled + HIDDEN,
+    struct product p = {.micro = micro_of(c), .W = a->W, .transposed = true, .n = a->n, .packed = scaled + HIDDEN,
                         .extra = {.r = masked ? 0 : r, .right = a->lora.A, .ld = in}};
 #pragma omp parallel num_threads(team(c, a->n * in * out))
     {
@@ -272,7 +272,7 @@ static void backward_span(const struct ops_context *c, const struct linear_args 
 void fast_linear_backward(const struct ops_context *c, const struct linear_args *a)
 {
     size_t in = a->W->cols, out = a->W->rows, r = (size_t)a->lora.r;
-    size_t span = product_rows(micro_for(c, a->W), packed_room(c), out, r);
+    size_t span = product_rows(micro_of(c), packed_room(c), out, r);
     span = r > 0 ? cpu_max(1, cpu_min(span, HIDDEN / r)) : span;
     for (size_t i0 = 0; i0 < a->n; i0 += span) {
         struct linear_args part = *a;

@@ -19,11 +19,6 @@ const struct micro *micro_of(const struct ops_context *c)
     return c->compute == COMPUTE_BF16 && l->bf16 ? l->bf16 : l->f32;
 }
 
-const struct micro *micro_for(const struct ops_context *c, const struct qmat *W)
-{
-    return W->format == FORMAT_F32 ? level()->f32 : micro_of(c);
-}
-
 static real *a_buffer(const struct ops_context *c)
 {
     return cpu_scratch(c) + c->scratch_n - GEMM_SCRATCH;

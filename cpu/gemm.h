@@ -26,10 +26,8 @@ void gemm_tn(const struct ops_context *c, struct gemm g); /* A[k,m]^T B[k,n] */
 /* Every thread's scratch ends with the packing buffers of gemm and product. */
 enum { GEMM_SCRATCH = (128 + 16) * 512 + 512 * (128 + 64) };
 
-/* The micro-kernels for activations under c->compute. */
+/* The micro-kernels for c->compute. */
 const struct micro *micro_of(const struct ops_context *c);
-/* ... and for products with W: matrices of reals are multiplied as reals. */
-const struct micro *micro_for(const struct ops_context *c, const struct qmat *W);
 
 /* Columns appended to the contraction: y += left right^T, right[columns, r] (forward) or right[r, columns] (transposed, dx). */
 struct product_extra {

@@ -44,7 +44,7 @@ static void continue_greedily(const struct model *model, const struct tokenizer 
     struct text_stream stream = {0};
     int32_t token = tokenizer_bos(tokenizer);
     CHECK(text_stream_start(&stream, tokenizer, &token, 1, &err));
-    CHECK(generator_open(&g, model, NULL, N + 1, threads, &err));
+    CHECK(generator_open(&g, model, NULL, N + 1, threads, COMPUTE_F32, &err));
     for (int i = 0; i < N; i++) {
         CHECK(generator_feed(&g, &token, 1, &err));
         token = generator_sample(&g);
@@ -64,7 +64,7 @@ static void test_continues_as_llama2c(void **state)
     size_t n;
     struct inference in;
     CHECK(file_read(stories(path, "expected_t0_n200.txt"), 1 << 20, &want, &n, &err));
-    CHECK(inference_open(&in, stories(path, "stories260K.bin"), NULL, 1, &err));
+    CHECK(inference_open(&in, stories(path, "stories260K.bin"), &(struct inference_options){.threads = 1}, &err));
     const struct tokenizer *tokenizer = in.tokenizer;
     for (int threads = 1; threads <= 2; threads++) {
         struct text got = {0};
@@ -87,12 +87,12 @@ static void test_prompt_in_pieces(void **state)
     struct generator g;
     static const char prompt[] = "Once upon a time, there was a dog who liked to run in the park and";
     int32_t all[24], single[24];
-    CHECK(inference_open(&in, stories(path, "stories260K.bin"), NULL, 1, &err));
+    CHECK(inference_open(&in, stories(path, "stories260K.bin"), &(struct inference_options){.threads = 1}, &err));
     const struct tokenizer *tokenizer = in.tokenizer;
     CHECK(tokens_push(&tokens, tokenizer_bos(tokenizer), &err));
     CHECK(tokenizer_encode(tokenizer, prompt, sizeof prompt - 1, false, &tokens, &err));
     for (int way = 0; way < 2; way++) {
-        CHECK(generator_open(&g, &in.model, NULL, 128, 1, &err));
+        CHECK(generator_open(&g, &in.model, NULL, 128, 1, COMPUTE_F32, &err));
         for (size_t i = 0; i < tokens.n; i += way ? 1 : tokens.n)
             CHECK(generator_feed(&g, tokens.id + i, way ? 1 : tokens.n, &err));
         for (int i = 0; i < 24; i++) {

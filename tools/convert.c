@@ -136,7 +136,7 @@ int main(int argc, char **argv)
     enum status status = parse(argc, argv, &o, &err);
     if (status != OK)
         return roof_fail("convert", status, &err);
-    status = inference_open(&in, o.in, o.adapter, (int)o.threads, &err);
+    status = inference_open(&in, o.in, &(struct inference_options){.adapter = o.adapter, .threads = (int)o.threads, .decode = true}, &err);
     if (status == OK)
         status = convert(&o, &in, &err);
     inference_close(&in);

@@ -23,6 +23,7 @@ static const char usage[] =
     "  --top-p P           only the likeliest that together hold P (0.95)\n"
     "  --seed S            of the draws: same seed, same text (0)\n"
     "  --threads N         0: one a core (0)\n"
+    "  --compute-dtype T   f32, bf16, or auto: bf16 where the CPU multiplies it (auto)\n"
     "  --device auto|cpu\n"
     "  --quiet             no speed on stderr at the end\n"
     "  --help, --version\n"
@@ -30,7 +31,8 @@ static const char usage[] =
     "exit: 0 done, 1 failed, 2 wrong usage or input, 3 not enough memory, 75 stopped\n";
 
 struct options {
-    const char *model, *adapter, *prompt, *prompt_file, *device;
+    const char *model, *adapter, *prompt, *prompt_file, *device, *compute_dtype;
+    enum compute compute;
     long long n, top_k, seed, threads;
     double temperature, top_p;
     bool chat, bench, quiet;
@@ -59,6 +61,7 @@ static enum status parse_valued(int argc, char **argv, int *i, struct options *o
                  {"--prompt", &o->prompt, NULL, NULL, 0, 0},
                  {"--prompt-file", &o->prompt_file, NULL, NULL, 0, 0},
                  {"--device", &o->device, NULL, NULL, 0, 0},
+                 {"--compute-dtype", &o->compute_dtype, NULL, NULL, 0, 0},
                  {"-n", NULL, &o->n, NULL, 0, 1 << 30},
                  {"--top-k", NULL, &o->top_k, NULL, 0, 1 << 30},
                  {"--seed", NULL, &o->seed, NULL, 0, 9e15},
@@ -108,7 +111,7 @@ static enum status parse(int argc, char **argv, struct options *o, struct err *e
         return err_set(err, ERR_INPUT, "want one of --prompt, --prompt-file, --chat and --bench");
     if (strcmp(o->device, "auto") != 0 && strcmp(o->device, "cpu") != 0)
         return err_set(err, ERR_INPUT, "--device %s, this build has auto and cpu", o->device);
-    return OK;
+    return compute_parse(o->compute_dtype, &o->compute, err);
 }
 
 /* ---- text out ---- */
@@ -171,7 +174,7 @@ static void report_speed(const struct options *o, const struct speed *s)
 static enum status open_generator(struct generator *g, const struct options *o, const struct inference *in, size_t context,
                                   struct err *err)
 {
-    TRY(generator_open(g, &in->model, inference_lora(in), context, in->ops.threads, err));
+    TRY(generator_open(g, &in->model, inference_lora(in), context, in->ops.threads, in->ops.compute, err));
     g->sampler.temperature = o->temperature;
     g->sampler.top_k = (int32_t)o->top_k;
     g->sampler.top_p = o->top_p;
@@ -410,7 +413,7 @@ static enum status run_bench(const struct options *o, const struct inference *in
 
 int main(int argc, char **argv)
 {
-    struct options o = {.device = "auto", .n = 128, .temperature = 0.8, .top_k = 40, .top_p = 0.95};
+    struct options o = {.device = "auto", .compute_dtype = "auto", .n = 128, .temperature = 0.8, .top_k = 40, .top_p = 0.95};
     struct inference in;
     struct err err = {{0}};
     roof_start(argv);
@@ -421,7 +424,8 @@ int main(int argc, char **argv)
     enum status status = parse(argc, argv, &o, &err);
     if (status != OK)
         return roof_fail("generate", status, &err);
-    status = inference_open(&in, o.model, o.adapter, (int)o.threads, &err);
+    const struct inference_options open = {.adapter = o.adapter, .threads = (int)o.threads, .compute = o.compute};
+    status = inference_open(&in, o.model, &open, &err);
     if (status == OK)
         status = (o.chat ? run_chat : o.bench ? run_bench : run_prompt)(&o, &in, &err);
     inference_close(&in);

@@ -1,0 +1,134 @@
+/* level_avx2.h: what the two files of the AVX2 level share: reading panels (quant_panel.h) into registers of eight floats.  Only included where
+ * the compiler has AVX2, FMA and F16C. */
+#ifndef VENEER_CPU_LEVEL_AVX2_H
+#define VENEER_CPU_LEVEL_AVX2_H
+#include <immintrin.h>
+
+#include "cpu/level.h"
+#include "quant_ggml.h"
+#include "quant_panel.h"
+
+#define AVX2_INLINE static inline __attribute__((always_inline))
+
+/* How a code becomes a value; every use has it as a constant, so that each kind gets its own loop. */
+enum avx2_kind {
+    AVX2_BOOK4,    /* nf4, fp4: 16 levels */
+    AVX2_CODE4,    /* q4_1: 0 .. 15 */
+    AVX2_CENTRED4, /* q4_0: code - 8 */
+    AVX2_CODE8,    /* int8, int8_64, q8_0: signed bytes */
+    AVX2_BOOK8     /* nf8: 256 levels */
+};
+
+AVX2_INLINE enum avx2_kind avx2_kind_of(const struct qmat *W)
+{
+    switch (W->format) {
+    case FORMAT_NF4:
+    case FORMAT_FP4: return AVX2_BOOK4;
+    case FORMAT_Q4_1: return AVX2_CODE4;
+    case FORMAT_Q4_0: return AVX2_CENTRED4;
+    case FORMAT_NF8: return AVX2_BOOK8;
+    default: return AVX2_CODE8;
+    }
+}
+
+AVX2_INLINE bool avx2_is_nibbles(enum avx2_kind kind)
+{
+    return kind <= AVX2_CENTRED4;
+}
+
+/* Columns of a group: the codes of one dword. */
+AVX2_INLINE size_t avx2_group(enum avx2_kind kind)
+{
+    return avx2_is_nibbles(kind) ? 8 : 4;
+}
+
+AVX2_INLINE __m256i avx2_words(const uint32_t *from)
+{
+    return _mm256_loadu_si256((const __m256i *)(const void *)from);
+}
+
+/* Dwords of column k's group: 16 rows of panel p. */
+AVX2_INLINE const uint32_t *avx2_codes(enum avx2_kind kind, const struct qmat *W, size_t p, size_t k)
+{
+    size_t group = avx2_group(kind);
+    return (const uint32_t *)W->codes + (p * (W->cols / group) + k / group) * PANEL_ROWS;
+}
+
+struct avx2_book {
+    __m256 low, high;   /* 16 levels */
+    const float *wide;  /* 256 levels */
+};
+
+AVX2_INLINE struct avx2_book avx2_open_book(const struct qmat *W)
+{
+    const float *table = W->format == FORMAT_FP4 ? quant_fp4_table : quant_nf4_table;
+    return (struct avx2_book){_mm256_loadu_ps(table), _mm256_loadu_ps(table + 8), W->format == FORMAT_NF8 ? quant_nf8_table() : NULL};
+}
+
+/* The levels of 4-bit codes: `index` has the code in its low bits, `top` its highest bit in bit 31; other bits do not matter. */
+AVX2_INLINE __m256 avx2_level(const struct avx2_book *book, __m256i index, __m256i top)
+{
+    __m256 low = _mm256_permutevar8x32_ps(book->low, index), high = _mm256_permutevar8x32_ps(book->high, index);
+    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(top));
+}
+
+/* Values (before their scale) of codes that stand in the low bits of dwords, with other codes above them. */
+AVX2_INLINE __m256 avx2_low_values(enum avx2_kind kind, const struct avx2_book *book, __m256i codes)
+{
+    switch (kind) {
+    case AVX2_BOOK4: return avx2_level(book, codes, _mm256_slli_epi32(codes, 28));
+    case AVX2_CODE4: return _mm256_cvtepi32_ps(_mm256_and_si256(codes, _mm256_set1_epi32(15)));
+    case AVX2_CENTRED4:
+        return _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_and_si256(codes, _mm256_set1_epi32(15)), _mm256_set1_epi32(8)));
+    case AVX2_CODE8: return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(codes, 24), 24));
+    default: return _mm256_i32gather_ps(book->wide, _mm256_and_si256(codes, _mm256_set1_epi32(255)), 4);
+    }
+}
+
+/* Values of column j of the group in `words`, one row a lane.  Nibbles: column 2i is nibble i, column 2i+1 nibble 4+i. */
+AVX2_INLINE __m256 avx2_values(enum avx2_kind kind, const struct avx2_book *book, __m256i words, int j)
+{
+    int shift = avx2_is_nibbles(kind) ? j % 2 * 16 + j / 2 * 4 : 8 * j;
+    return avx2_low_values(kind, book, _mm256_srli_epi32(words, shift));
+}
+
+/* Scales and minima of 16 rows, as two registers each. */
+struct avx2_scales {
+    __m256 scale[2], minimum[2];
+};
+
+/* As quant_panel_scales, the common layouts without its loop; int8's is absmax alone, its 1/127 is left to the caller. */
+AVX2_INLINE void avx2_scales_of(const struct qmat *W, size_t p, size_t k, struct avx2_scales *s)
+{
+    size_t blocks = W->cols / GGML_BLOCK;
+    s->minimum[0] = s->minimum[1] = _mm256_setzero_ps();
+    if (W->format == FORMAT_Q4_0 || W->format == FORMAT_Q4_1 || W->format == FORMAT_Q8_0) {
+        size_t bytes = W->rows * W->cols / (W->format == FORMAT_Q8_0 ? 1 : 2);
+        const uint16_t *d = (const uint16_t *)(const void *)((const uint8_t *)W->codes + bytes) + (p * blocks + k / GGML_BLOCK) * PANEL_ROWS;
+        const __m128i *halves = (const __m128i *)(const void *)d, *minima = (const __m128i *)(const void *)(d + W->rows * blocks);
+        for (int h = 0; h < 2; h++) {
+            s->scale[h] = _mm256_cvtph_ps(_mm_loadu_si128(halves + h));
+            if (W->format == FORMAT_Q4_1)
+                s->minimum[h] = _mm256_cvtph_ps(_mm_loadu_si128(minima + h));
+        }
+        return;
+    }
+    float scale[PANEL_ROWS];
+    const float *from = scale;
+    bool is_plain = W->block > 0 && !W->double_quant && W->cols % (size_t)W->block == 0;
+    if (W->format == FORMAT_INT8)
+        from = W->scales + p * PANEL_ROWS;
+    else if (is_plain)
+        from = W->scales + (p * (W->cols / (size_t)W->block) + k / (size_t)W->block) * PANEL_ROWS;
+    else
+        quant_panel_scales(W, p, k, scale, NULL);
+    for (int h = 0; h < 2; h++) {
+        s->scale[h] = _mm256_loadu_ps(from + 8 * h);
+        if (is_plain && W->format == FORMAT_INT8_64)
+            s->scale[h] = _mm256_div_ps(s->scale[h], _mm256_set1_ps(127));
+    }
+}
+
+bool avx2_few(const struct qmat *W, size_t row0, size_t n, const real *x, size_t m, real *y, size_t ldy);
+
+#endif

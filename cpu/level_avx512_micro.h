@@ -1,0 +1,370 @@
+/* level_avx512_micro.h: the functions of a micro (level.h) for 512-bit registers, written once for both units.
+ *
+ * Not a header in the usual sense: level_avx512.c and level_avx512_bf16.c include it once each, after they have defined, for their unit,
+ *     UNIT                1 (reals) or 2 (pairs of bf16)
+ *     multiply_add        sums += 16 units times 16 units
+ *     load_units          16 units of one row
+ *     cross_units         a unit of each of 16 columns
+ *     decode_units        8 columns of 16 rows in panels -> 8 / UNIT registers, a row in each lane
+ *     decode_across       16 columns of 16 rows -> 16 / UNIT registers, a column in each lane
+ *     struct looks, look_at, look_up   the values of codes, without their scales
+ * The tile is 12 x 32: 24 of the 32 registers are sums, two hold B, and A comes as operands broadcast from memory. */
+enum { MR = 12, NR = 32, UNITS = GROUP / UNIT /* units of a group of columns */ };
+
+/* ---- packing ---- */
+
+/* Rows of numbers laid across: 16 rows of 16 units at a time. */
+INLINE void pack_cells(enum cell cell, real *packed, size_t width, const void *x, size_t ldx, size_t m, size_t k)
+{
+    for (size_t at = 0; at < k; at += LANES * UNIT)
+        for (size_t i = 0; i < width; i += LANES) {
+            size_t units = (k - at + UNIT - 1) / UNIT;
+            __mmask16 lanes = first(width - i);
+            __m512i t[LANES];
+            UNROLL for (size_t r = 0; r < LANES; r++)
+                t[r] = i + r < m ? load_units(cell, x, (i + r) * ldx + at, k - at) : _mm512_setzero_si512();
+            transpose16(t);
+            real *to = packed + at / UNIT * width + i;
+            UNROLL for (size_t u = 0; u < LANES; u++)
+                if (u < units)
+                    _mm512_mask_storeu_ps(to + u * width, lanes, as_ps(t[u]));
+        }
+}
+
+/* Rows of numbers as they are, UNIT of them at a time. */
+INLINE void pack_cells_t(enum cell cell, real *packed, size_t width, const void *x, size_t at, size_t ldx, size_t m, size_t k)
+{
+    for (size_t j = 0; j < k; j += UNIT, at += UNIT * ldx)
+        for (size_t i = 0; i < width; i += LANES) {
+            __mmask16 some = first(i < m ? m - i : 0);
+            _mm512_mask_storeu_ps(packed + j / UNIT * width + i, first(width - i), as_ps(cross_units(cell, x, at + i, ldx, k - j, some)));
+        }
+}
+
+static void pack(real *packed, size_t width, const real *x, size_t ldx, size_t m, size_t k)
+{
+    pack_cells(CELL_F32, packed, width, x, ldx, m, k);
+}
+
+static void pack_t(real *packed, size_t width, const real *x, size_t ldx, size_t m, size_t k)
+{
+    pack_cells_t(CELL_F32, packed, width, x, 0, ldx, m, k);
+}
+
+/* ---- panels of a matrix ---- */
+
+/* Any format and any place: spans are decoded into a tile, then packed. */
+enum { SPAN = 64, BLOCK = 32 /* of ggml: spans begin at its multiples */ };
+
+static void panel_any(real *packed, const struct qmat *W, size_t row0, size_t n, size_t k0, size_t k)
+{
+    real tile[NR * SPAN];
+    for (size_t at = 0; at < k;) {
+        size_t begin = (k0 + at) / BLOCK * BLOCK, skip = k0 + at - begin;
+        size_t length = k - at < SPAN - BLOCK ? k - at : SPAN - BLOCK;
+        for (size_t j = 0; j < n; j++)
+            quant_decode_span(W, row0 + j, begin, skip + length, tile + j * SPAN);
+        pack(packed + at / UNIT * NR, NR, tile + skip, SPAN, n, length);
+        at += length;
+    }
+}
+
+static void panel_t_any(real *packed, const struct qmat *W, size_t col0, size_t n, size_t row0, size_t k)
+{
+    enum { ROWS = 16, WIDE = NR + BLOCK };
+    real tile[ROWS * WIDE];
+    size_t begin = col0 / BLOCK * BLOCK;
+    for (size_t at = 0; at < k; at += ROWS) {
+        size_t rows = k - at < ROWS ? k - at : ROWS;
+        for (size_t i = 0; i < rows; i++)
+            quant_decode_span(W, row0 + at + i, begin, col0 + n - begin, tile + i * WIDE);
+        pack_t(packed + at / UNIT * NR, NR, tile + (col0 - begin), WIDE, n, rows);
+    }
+}
+
+/* From panels: 16 rows side by side, run by run. */
+INLINE void panel_codes(enum kind kind, real *packed, const struct qmat *W, size_t row0, size_t n, size_t k0, size_t k)
+{
+    size_t run = quant_panel_run(W), end = k0 + k;
+    const float *table = values_of(W->format);
+    for (size_t h = 0; h < NR; h += LANES) {
+        real *to = packed + h;
+        for (size_t c = k0; h < n && c < end;) {
+            size_t p = (row0 + h) / LANES, stop = (c / run + 1) * run < end ? (c / run + 1) * run : end;
+            struct scales s = scales_at(W, p, c);
+            const uint8_t *codes = codes_at(W, kind, p, c);
+            for (; c < stop; c += GROUP, codes += group_bytes(kind), to += UNITS * NR) {
+                __m512i w[UNITS];
+                decode_units(kind, codes, table, s, w);
+                UNROLL for (int u = 0; u < UNITS; u++)
+                    _mm512_storeu_ps(to + u * NR, as_ps(w[u]));
+            }
+        }
+        for (size_t u = 0; h >= n && u < k / UNIT; u++)
+            _mm512_storeu_ps(to + u * NR, _mm512_setzero_ps());
+    }
+}
+
+/* From panels, columns side by side. */
+INLINE void panel_t_codes(enum kind kind, real *packed, const struct qmat *W, size_t col0, size_t n, size_t row0, size_t k)
+{
+    const float *table = values_of(W->format);
+    for (size_t h = 0; h < NR; h += LANES)
+        for (size_t i = 0; i < k; i += LANES) {
+            real *to = packed + i / UNIT * NR + h;
+            __m512i w[LANES / UNIT];
+            if (h < n) {
+                struct square at;
+                square_at(&at, W, kind, (row0 + i) / LANES, col0 + h, h + GROUP < n);
+                decode_across(kind, &at, table, w);
+            }
+            UNROLL for (int u = 0; u < LANES / UNIT; u++)
+                _mm512_storeu_ps(to + u * NR, h < n ? as_ps(w[u]) : _mm512_setzero_ps());
+        }
+}
+
+static void panel(real *packed, const struct qmat *W, size_t row0, size_t n, size_t k0, size_t k)
+{
+    enum cell cell = cell_of(W->format);
+    size_t at = row0 * W->cols + k0;
+    if (cell == CELL_F32)
+        pack_cells(CELL_F32, packed, NR, (const float *)W->codes + at, W->cols, n, k);
+    else if (cell == CELL_F16)
+        pack_cells(CELL_F16, packed, NR, (const uint16_t *)W->codes + at, W->cols, n, k);
+    else if (cell == CELL_BF16)
+        pack_cells(CELL_BF16, packed, NR, (const uint16_t *)W->codes + at, W->cols, n, k);
+    else if (!W->panels || row0 % LANES != 0 || n % LANES != 0 || k0 % GROUP != 0 || k % GROUP != 0)
+        panel_any(packed, W, row0, n, k0, k);
+    else
+        switch (kind_of(W->format)) {
+        case NIBBLES:
+            panel_codes(NIBBLES, packed, W, row0, n, k0, k);
+            break;
+        case BYTES:
+            panel_codes(BYTES, packed, W, row0, n, k0, k);
+            break;
+        case BYTES_127:
+            panel_codes(BYTES_127, packed, W, row0, n, k0, k);
+            break;
+        default:
+            panel_codes(BYTES_TABLE, packed, W, row0, n, k0, k);
+        }
+}
+
+static void panel_t(real *packed, const struct qmat *W, size_t col0, size_t n, size_t row0, size_t k)
+{
+    enum cell cell = cell_of(W->format);
+    size_t at = row0 * W->cols + col0;
+    if (cell == CELL_F32)
+        pack_cells_t(CELL_F32, packed, NR, W->codes, at, W->cols, n, k);
+    else if (cell == CELL_F16)
+        pack_cells_t(CELL_F16, packed, NR, W->codes, at, W->cols, n, k);
+    else if (cell == CELL_BF16)
+        pack_cells_t(CELL_BF16, packed, NR, W->codes, at, W->cols, n, k);
+    else if (!W->panels || row0 % LANES != 0 || k % LANES != 0 || col0 % GROUP != 0 || n % GROUP != 0)
+        panel_t_any(packed, W, col0, n, row0, k);
+    else
+        switch (kind_of(W->format)) {
+        case NIBBLES:
+            panel_t_codes(NIBBLES, packed, W, col0, n, row0, k);
+            break;
+        case BYTES:
+            panel_t_codes(BYTES, packed, W, col0, n, row0, k);
+            break;
+        case BYTES_127:
+            panel_t_codes(BYTES_127, packed, W, col0, n, row0, k);
+            break;
+        default:
+            panel_t_codes(BYTES_TABLE, packed, W, col0, n, row0, k);
+        }
+}
+
+/* ---- the tile ---- */
+
+/* To call f with m as a constant, so that its sums are registers. */
+#define WITH_ROWS(m, f, ...)                                                                                                                   \
+    switch (m) {                                                                                                                               \
+    case 1: f(1, __VA_ARGS__); break;                                                                                                          \
+    case 2: f(2, __VA_ARGS__); break;                                                                                                          \
+    case 3: f(3, __VA_ARGS__); break;                                                                                                          \
+    case 4: f(4, __VA_ARGS__); break;                                                                                                          \
+    case 5: f(5, __VA_ARGS__); break;                                                                                                          \
+    case 6: f(6, __VA_ARGS__); break;                                                                                                          \
+    case 7: f(7, __VA_ARGS__); break;                                                                                                          \
+    case 8: f(8, __VA_ARGS__); break;                                                                                                          \
+    case 9: f(9, __VA_ARGS__); break;                                                                                                          \
+    case 10: f(10, __VA_ARGS__); break;                                                                                                        \
+    case 11: f(11, __VA_ARGS__); break;                                                                                                        \
+    case 12: f(12, __VA_ARGS__); break;                                                                                                        \
+    default: break;                                                                                                                            \
+    }
+
+INLINE void put(real *c, __m512 sum, __mmask16 some, bool add)
+{
+    if (add)
+        sum = _mm512_add_ps(_mm512_maskz_loadu_ps(some, c), sum);
+    _mm512_mask_storeu_ps(c, some, sum);
+}
+
+INLINE void tile(const size_t m, size_t units, const real *a, const real *b, real *c, size_t ldc, size_t n, bool add)
+{
+    __m512 left[MR], right[MR];
+    UNROLL for (size_t i = 0; i < m; i++)
+        left[i] = right[i] = _mm512_setzero_ps();
+    for (size_t u = 0; u < units; u++, a += m, b += NR) {
+        __m512 b0 = _mm512_loadu_ps(b), b1 = _mm512_loadu_ps(b + LANES);
+        UNROLL for (size_t i = 0; i < m; i++) {
+            __m512 x = _mm512_set1_ps(a[i]);
+            left[i] = multiply_add(left[i], x, b0);
+            right[i] = multiply_add(right[i], x, b1);
+        }
+    }
+    __mmask16 some = first(n), more = first(n > LANES ? n - LANES : 0);
+    UNROLL for (size_t i = 0; i < m; i++) {
+        put(c + i * ldc, left[i], some, add);
+        put(c + i * ldc + LANES, right[i], more, add);
+    }
+}
+
+static void kernel(size_t units, const real *a, const real *b, real *c, size_t ldc, size_t m, size_t n, bool add)
+{
+    WITH_ROWS(m, tile, units, a, b, c, ldc, n, add)
+}
+
+/* ---- few rows ---- */
+
+enum { AHEAD = 2048 /* bytes between a prefetch and its use */ };
+
+struct few {
+    const struct qmat *W;
+    const real *x; /* A panel */
+    real *y;       /* y[0, row0] */
+    size_t ldy, row0, n;
+};
+
+/* Plain numbers: squares of 16 rows and 16 units are laid across, even units are summed in one chain and odd ones in another. */
+INLINE void few_cells(const size_t m, enum cell cell, const struct few *f)
+{
+    const size_t cols = f->W->cols, units = (cols + UNIT - 1) / UNIT, bytes = cell == CELL_F32 ? 4 : 2;
+    for (size_t o = 0; o < f->n; o += LANES) {
+        size_t rows = f->n - o < LANES ? f->n - o : LANES;
+        const real *x = f->x;
+        __m512 even[FEW_MOST], odd[FEW_MOST];
+        UNROLL for (size_t i = 0; i < m; i++)
+            even[i] = odd[i] = _mm512_setzero_ps();
+        for (size_t u = 0; u < units; u += LANES) {
+            __m512i t[LANES];
+            UNROLL for (size_t r = 0; r < LANES; r++) {
+                size_t at = (f->row0 + o + (r < rows ? r : 0)) * cols + u * UNIT;
+                _mm_prefetch((const char *)f->W->codes + at * bytes + AHEAD / 4, _MM_HINT_T0);
+                t[r] = load_units(cell, f->W->codes, at, cols - u * UNIT);
+            }
+            transpose16(t);
+            UNROLL for (size_t j = 0; j < LANES; j++) {
+                if (u + j < units) {
+                    UNROLL for (size_t i = 0; i < m; i++) {
+                        __m512 *sum = j % 2 ? &odd[i] : &even[i];
+                        *sum = multiply_add(*sum, _mm512_set1_ps(x[i]), as_ps(t[j]));
+                    }
+                    x += m;
+                }
+            }
+        }
+        UNROLL for (size_t i = 0; i < m; i++)
+            _mm512_mask_storeu_ps(f->y + i * f->ldy + o, first(rows), _mm512_add_ps(even[i], odd[i]));
+    }
+}
+
+/* Sums of x over a run, for formats with a minimum. */
+INLINE void add_minima(const size_t m, const real *x, size_t units, size_t panels, const struct scales *s, __m512 total[][FEW_MOST])
+{
+    float sums[LANES];
+    __m512 sum = _mm512_setzero_ps();
+    for (size_t u = 0; u < units; u++)
+        sum = multiply_add(sum, _mm512_maskz_loadu_ps(first(m), x + u * m), unit_of_ones());
+    _mm512_storeu_ps(sums, sum);
+    UNROLL for (size_t i = 0; i < m; i++)
+        UNROLL for (size_t p = 0; p < panels; p++)
+            total[p][i] = _mm512_fmadd_ps(_mm512_set1_ps(sums[i]), s[p].minimum, total[p][i]);
+}
+
+/* Panels p .. of 16 rows, 4 or 2 at once: a chain of sums for each, so that one waits while the others add.  Behind the last the last is
+ * read again. */
+INLINE void few_panels(const size_t m, enum kind kind, bool minima, const struct few *f, const struct looks *looks)
+{
+    const size_t panels = m == 1 ? 4 : 2, cols = f->W->cols, run = quant_panel_run(f->W), count = f->n / LANES;
+    const __m512 factor = _mm512_set1_ps(looks->factor);
+    for (size_t o = 0; o < count; o += panels) {
+        const uint8_t *codes[4];
+        size_t at[4];
+        __m512 total[4][FEW_MOST];
+        const real *x = f->x;
+        UNROLL for (size_t p = 0; p < panels; p++) {
+            at[p] = o + p < count ? o + p : count - 1;
+            codes[p] = codes_at(f->W, kind, f->row0 / LANES + at[p], 0);
+            UNROLL for (size_t i = 0; i < m; i++)
+                total[p][i] = _mm512_setzero_ps();
+        }
+        for (size_t k = 0; k < cols; k += run) {
+            __m512 sum[4][FEW_MOST];
+            struct scales s[4];
+            UNROLL for (size_t p = 0; p < panels; p++)
+                UNROLL for (size_t i = 0; i < m; i++)
+                    sum[p][i] = _mm512_setzero_ps();
+            for (size_t g = 0; g < run; g += GROUP, x += UNITS * m) {
+                struct look look[4];
+                UNROLL for (size_t p = 0; p < panels; p++) {
+                    look[p] = look_at(kind, codes[p], looks);
+                    UNROLL for (size_t b = 0; b < group_bytes(kind); b += 64)
+                        _mm_prefetch((const char *)codes[p] + b + AHEAD, _MM_HINT_T0);
+                    codes[p] += group_bytes(kind);
+                }
+                UNROLL for (size_t j = 0; j < UNITS; j++) {
+                    __m512 w[4];
+                    UNROLL for (size_t p = 0; p < panels; p++)
+                        w[p] = look_up(kind, &look[p], looks, j);
+                    UNROLL for (size_t i = 0; i < m; i++) {
+                        __m512 xi = _mm512_set1_ps(x[j * m + i]);
+                        UNROLL for (size_t p = 0; p < panels; p++)
+                            sum[p][i] = multiply_add(sum[p][i], xi, w[p]);
+                    }
+                }
+            }
+            UNROLL for (size_t p = 0; p < panels; p++) {
+                s[p] = scales_at(f->W, f->row0 / LANES + at[p], k);
+                UNROLL for (size_t i = 0; i < m; i++)
+                    total[p][i] = _mm512_fmadd_ps(sum[p][i], s[p].scale, total[p][i]);
+            }
+            if (minima)
+                add_minima(m, x - run / UNIT * m, run / UNIT, panels, s, total);
+        }
+        UNROLL for (size_t p = 0; p < panels; p++)
+            UNROLL for (size_t i = 0; i < m; i++)
+                _mm512_storeu_ps(f->y + i * f->ldy + at[p] * LANES, _mm512_mul_ps(total[p][i], factor));
+    }
+}
+
+static bool few(const struct qmat *W, size_t row0, size_t n, const real *x, size_t m, real *y, size_t ldy)
+{
+    const struct few f = {.W = W, .x = x, .y = y, .ldy = ldy, .row0 = row0, .n = n};
+    enum cell cell = cell_of(W->format);
+    if (cell == CELL_NONE && (!W->panels || n % LANES != 0 || W->format == FORMAT_NF8))
+        return false;
+    if (cell == CELL_F32) {
+        WITH_ROWS(m, few_cells, CELL_F32, &f)
+    } else if (cell == CELL_F16) {
+        WITH_ROWS(m, few_cells, CELL_F16, &f)
+    } else if (cell == CELL_BF16) {
+        WITH_ROWS(m, few_cells, CELL_BF16, &f)
+    } else {
+        const struct looks looks = make_looks(W->format);
+        if (W->format == FORMAT_Q4_1) {
+            WITH_ROWS(m, few_panels, NIBBLES, true, &f, &looks)
+        } else if (kind_of(W->format) == NIBBLES) {
+            WITH_ROWS(m, few_panels, NIBBLES, false, &f, &looks)
+        } else {
+            WITH_ROWS(m, few_panels, BYTES, false, &f, &looks)
+        }
+    }
+    return true;
+}
