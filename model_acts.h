@@ -14,8 +14,14 @@ struct layer_acts {
     real *h[LINEAR_COUNT]; /* [n, r] A dropout(x) of each adapter */
 };
 
+/* What is kept of a layer in bf16 until its backward pass; the rest is computed again from these: norms, and silu(gate) * up. */
+struct layer_kept {
+    uint16_t *x, *q, *k, *v, *att, *xm, *gate, *up; /* shapes as in layer_acts */
+};
+
 struct model_acts {
     real **x;                 /* [L + 1] residual stream before each layer, and after the last: each [n, C] */
+    struct layer_kept *kept;  /* [L], or NULL: activations are kept as they are, or not at all */
     struct layer_acts *layer; /* [L]; all the same memory when a layer is recomputed in backward */
     real *nf, *sf;            /* after the final norm [n, C], its scales [n] */
     double *nll;              /* [n] */
@@ -37,6 +43,11 @@ struct layer_pass {
 };
 
 struct linear_args model_linear_args(const struct layer_pass *p, enum linear j, const struct layer_acts *a, const real *x);
+/* model_keep.c: memory of a layer's bf16 copies; into them, before attention and at the layer's end; back into a, and x before the layer. */
+void model_kept_place(struct layer_kept *kept, size_t n, size_t C, size_t HD, size_t KVD, size_t F, struct arena *arena);
+void model_keep_qkv(const struct layer_pass *p, const struct layer_kept *kept, struct layer_acts *a);
+void model_keep_rest(const struct layer_pass *p, const struct layer_kept *kept, const struct layer_acts *a, const real *x);
+void model_restore(const struct layer_pass *p, const struct layer_kept *kept, struct layer_acts *a, real *x);
 void model_layer_qkv(const struct layer_pass *p, struct layer_acts *a, const real *x);
 void model_layer_rest(const struct layer_pass *p, struct layer_acts *a, const real *x, real *y);
 

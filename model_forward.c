@@ -13,6 +13,14 @@
 
 /* ---- memory ---- */
 
+/* What each layer keeps for itself even when the large activations are shared. */
+static void place_small(struct layer_acts *a, size_t n, size_t r, size_t H, struct arena *arena)
+{
+    a->lse = arena_take(arena, n * H, sizeof(real));
+    for (int j = 0; j < LINEAR_COUNT; j++)
+        a->h[j] = arena_take(arena, n * r, sizeof(real));
+}
+
 static void place_layer(struct layer_acts *a, size_t n, size_t r, const struct model_config *c, size_t HD, size_t KVD, size_t H, size_t F,
                         struct arena *arena)
 {
@@ -23,15 +31,13 @@ static void place_layer(struct layer_acts *a, size_t n, size_t r, const struct m
     a->k = arena_take(arena, n * KVD, sizeof(real));
     a->v = arena_take(arena, n * KVD, sizeof(real));
     a->att = arena_take(arena, n * HD, sizeof(real));
-    a->lse = arena_take(arena, n * H, sizeof(real));
     a->xm = arena_take(arena, n * C, sizeof(real));
     a->n2 = arena_take(arena, n * C, sizeof(real));
     a->s2 = arena_take(arena, n, sizeof(real));
     a->gate = arena_take(arena, n * F, sizeof(real));
     a->up = arena_take(arena, n * F, sizeof(real));
     a->act = arena_take(arena, n * F, sizeof(real));
-    for (int j = 0; j < LINEAR_COUNT; j++)
-        a->h[j] = arena_take(arena, n * r, sizeof(real));
+    place_small(a, n, r, H, arena);
 }
 
 struct widest {
@@ -89,14 +95,16 @@ enum status model_run_place(struct model_run *run, const struct model *model, co
     acts = acts ? acts : &none;
     acts->x = arena_take(arena, L + 1, sizeof *acts->x);
     acts->layer = arena_take(arena, L, sizeof *acts->layer);
-    bool streams = run->training; /* scoring alone needs only two residual streams */
+    bool halves = run->training && run->keep && run->ops->compute == COMPUTE_BF16; /* model_keep.c */
+    bool streams = run->training && !halves; /* scoring alone needs only two residual streams, so do streams kept in halves */
     real *even = NULL, *odd = NULL;
     struct layer_acts shared = {0};
     if (!streams) {
         even = arena_take(arena, n * C, sizeof(real));
         odd = arena_take(arena, n * C, sizeof(real));
     }
-    if (!run->training || !run->keep)
+    acts->kept = halves ? arena_take(arena, L, sizeof *acts->kept) : NULL;
+    if (!run->training || !run->keep || halves)
         place_layer(&shared, n, r, c, w.HD, w.KVD, w.H, w.F, arena);
     for (size_t l = 0; l <= L; l++) {
         real *x = streams ? arena_take(arena, n * C, sizeof(real)) : l % 2 ? odd : even;
@@ -107,7 +115,13 @@ enum status model_run_place(struct model_run *run, const struct model *model, co
         struct layer_acts a = shared;
         const struct plan_layer *p = &model->plan.layer[l];
         size_t D = (size_t)c->head_dim, H = (size_t)p->heads;
-        if (run->training && run->keep)
+        if (halves) {
+            struct layer_kept kept;
+            model_kept_place(&kept, n, C, H * D, (size_t)p->kv_heads * D, (size_t)p->ffn, arena);
+            place_small(&a, n, r, H, arena);
+            if (acts->kept)
+                acts->kept[l] = kept;
+        } else if (run->training && run->keep)
             place_layer(&a, n, r, c, H * D, (size_t)p->kv_heads * D, H, (size_t)p->ffn, arena);
         if (acts->layer)
             acts->layer[l] = a;
@@ -200,12 +214,17 @@ void model_layer_rest(const struct layer_pass *p, struct layer_acts *a, const re
     ops->add(p->ops, y, a->xm, n * C);
 }
 
-static void layer_forward(const struct layer_pass *p, struct layer_acts *a, const real *x, real *y)
+/* kept: where to keep the activations, or NULL. */
+static void layer_forward(const struct layer_pass *p, struct layer_acts *a, const struct layer_kept *kept, const real *x, real *y)
 {
     model_layer_qkv(p, a, x);
+    if (kept)
+        model_keep_qkv(p, kept, a);
     struct attention_args attention = attention_args(p, a);
     p->ops->ops->attention_forward(p->ops, &attention);
     model_layer_rest(p, a, x, y);
+    if (kept)
+        model_keep_rest(p, kept, a, x);
 }
 
 /* dx: on entry the gradient of y, on exit that of x (unless `last`: nothing below is trained, and it is left unfinished). */
@@ -268,7 +287,7 @@ static enum status forward_all(struct model_run *run, struct layer_pass *p, stru
     p->ops->ops->embed_forward(p->ops, &model->embed, p->batch->tokens, n, acts->x[0]);
     for (p->l = 0; p->l < L; p->l++) {
         TRY(stop_check(err));
-        layer_forward(p, &acts->layer[p->l], acts->x[p->l], acts->x[p->l + 1]);
+        layer_forward(p, &acts->layer[p->l], acts->kept && p->dropout ? &acts->kept[p->l] : NULL, acts->x[p->l], acts->x[p->l + 1]);
     }
     p->ops->ops->rmsnorm_forward(p->ops, acts->nf, acts->sf, acts->x[L], model->norm, (real)model->config.rms_norm_eps, n, C);
     return OK;
@@ -322,8 +341,10 @@ static enum status backward_all(struct model_run *run, struct layer_pass *p, str
     p->ops->ops->rmsnorm_backward(p->ops, acts->dx, p->grads ? p->grads->norm : NULL, acts->dn, acts->x[L], model->norm, acts->sf, n, C);
     for (p->l = L - 1; p->l >= lowest; p->l--) {
         TRY(stop_check(err));
-        if (!run->keep) /* the layer's own output x[l + 1] is written again with the same bits */
-            layer_forward(p, &acts->layer[p->l], acts->x[p->l], acts->x[p->l + 1]);
+        if (acts->kept)
+            model_restore(p, &acts->kept[p->l], &acts->layer[p->l], acts->x[p->l]);
+        else if (!run->keep) /* the layer's own output x[l + 1] is written again with the same bits */
+            layer_forward(p, &acts->layer[p->l], NULL, acts->x[p->l], acts->x[p->l + 1]);
         layer_backward(p, acts, &acts->layer[p->l], acts->x[p->l], p->l == lowest && !whole);
     }
     if (whole)

@@ -76,6 +76,8 @@ void ref_attention_decode(const struct ops_context *c, real *out, const real *q,
 void ref_swiglu_forward(const struct ops_context *c, real *y, const real *gate, const real *up, size_t n);
 void ref_swiglu_backward(const struct ops_context *c, real *dgate, real *dup, const real *dy, const real *gate, const real *up,
                          size_t n);
+void ref_to_bf16(const struct ops_context *c, uint16_t *to, const real *x, size_t n);
+void ref_from_bf16(const struct ops_context *c, real *y, const uint16_t *from, size_t n);
 void ref_add(const struct ops_context *c, real *y, const real *x, size_t n);
 void ref_head_loss(const struct ops_context *c, const struct head_args *a);
 void ref_adamw(const struct ops_context *c, const struct adamw_args *a);

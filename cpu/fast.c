@@ -117,6 +117,20 @@ static void fast_add(const struct ops_context *c, real *y, const real *x, size_t
         vector()->axpy(y + i, 1, x + i, cpu_min(RUN, n - i));
 }
 
+static void fast_to_bf16(const struct ops_context *c, uint16_t *to, const real *x, size_t n)
+{
+#pragma omp parallel for num_threads(team(c, n / 2))
+    for (size_t i = 0; i < n; i += RUN)
+        vector()->to_bf16(to + i, x + i, cpu_min(RUN, n - i));
+}
+
+static void fast_from_bf16(const struct ops_context *c, real *y, const uint16_t *from, size_t n)
+{
+#pragma omp parallel for num_threads(team(c, n / 2))
+    for (size_t i = 0; i < n; i += RUN)
+        vector()->from_bf16(y + i, from + i, cpu_min(RUN, n - i));
+}
+
 static void fast_adamw(const struct ops_context *c, const struct adamw_args *a)
 {
     double correction1 = 1 - pow((double)a->beta1, (double)a->t), correction2 = 1 - pow((double)a->beta2, (double)a->t);
@@ -159,6 +173,8 @@ const struct ops fast_table = {
     .swiglu_forward = fast_swiglu_forward,
     .swiglu_backward = fast_swiglu_backward,
     .add = fast_add,
+    .to_bf16 = fast_to_bf16,
+    .from_bf16 = fast_from_bf16,
     .head_loss = fast_head_loss,
     .adamw = fast_adamw,
     .sum_squares = fast_sum_squares,

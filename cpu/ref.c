@@ -120,3 +120,17 @@ void ref_add(const struct ops_context *c, real *y, const real *x, size_t n)
     for (size_t i = 0; i < n; i++)
         y[i] += x[i];
 }
+
+void ref_to_bf16(const struct ops_context *c, uint16_t *to, const real *x, size_t n)
+{
+#pragma omp parallel for num_threads(c->threads)
+    for (size_t i = 0; i < n; i++)
+        to[i] = bf16_from_f32((float)x[i]);
+}
+
+void ref_from_bf16(const struct ops_context *c, real *y, const uint16_t *from, size_t n)
+{
+#pragma omp parallel for num_threads(c->threads)
+    for (size_t i = 0; i < n; i++)
+        y[i] = (real)f32_from_bf16(from[i]);
+}

@@ -242,6 +242,29 @@ static void dropout(real *y, const real *x, const struct vector_dropout *d, size
     }
 }
 
+/* ---- bf16 ---- */
+
+static void to_bf16(uint16_t *restrict to, const real *restrict x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        float f = (float)x[i];
+        uint32_t u;
+        memcpy(&u, &f, sizeof u);
+        uint32_t nan = (u & 0x7fffffffu) > 0x7f800000u, rounded = (u + 0x7fffu + (u >> 16 & 1)) >> 16;
+        to[i] = (uint16_t)(nan ? u >> 16 | 0x40 : rounded);
+    }
+}
+
+static void from_bf16(real *restrict y, const uint16_t *restrict from, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t u = (uint32_t)from[i] << 16;
+        float f;
+        memcpy(&f, &u, sizeof f);
+        y[i] = (real)f;
+    }
+}
+
 /* ---- AdamW ---- */
 
 static void adamw(real *restrict p, const real *restrict g, real *restrict m, real *restrict v, const struct vector_adamw *a,
@@ -264,6 +287,8 @@ const struct vector VECTOR_TABLE = {
     .largest = largest,
     .exp_sum = exp_sum,
     .squares = squares,
+    .to_bf16 = to_bf16,
+    .from_bf16 = from_bf16,
     .rmsnorm = rmsnorm,
     .rmsnorm_back = rmsnorm_back,
     .swiglu = swiglu,

@@ -31,6 +31,8 @@ struct vector {
     real (*largest)(const real *x, size_t n);                /* NaN elements are passed over */
     double (*exp_sum)(real *z, real a, real b, size_t n);    /* z = exp(a z - b); returns the sum */
     double (*squares)(const real *x, size_t n);
+    void (*to_bf16)(uint16_t *to, const real *x, size_t n); /* to nearest even; NaN stays NaN */
+    void (*from_bf16)(real *y, const uint16_t *from, size_t n);
     real (*rmsnorm)(real *y, const real *x, const real *g, real eps, size_t C);
     void (*rmsnorm_back)(real *dx, const real *dy, const real *x, const real *g, real s, size_t C);
     void (*swiglu)(real *y, const real *gate, const real *up, size_t n);

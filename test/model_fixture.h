@@ -30,6 +30,8 @@ struct fixture_options {
     size_t max_n;
     int threads;
     bool reference, scoring, keep;
+    bool small_adapters; /* that barely change the weights: roundings are not amplified from layer to layer */
+    enum compute compute;
 };
 
 static inline int32_t fixture_rank(const struct plan *plan)
@@ -72,7 +74,7 @@ static inline void fixture_open(struct fixture *f, const struct model_config *co
     CHECK(arena_commit(&f->weights, "weights", &err));
     model_place(&f->model, FORMAT_F32, &f->weights);
     assert_int_equal(f->weights.used, counted);
-    f->ops = (struct ops_context){.ops = cpu_ops(o.reference), .threads = o.threads};
+    f->ops = (struct ops_context){.ops = cpu_ops(o.reference), .threads = o.threads, .compute = o.compute};
     f->run = (struct model_run){.ops = &f->ops, .max_n = o.max_n, .max_rank = (size_t)fixture_rank(plan), .training = !o.scoring,
                                 .keep = o.keep};
     fixture_place(f, &o);
