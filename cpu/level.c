@@ -8,6 +8,9 @@
 
 /* Best first. */
 static const struct level *const levels[] = {
+#if defined(__x86_64__) && !defined(VENEER_DOUBLE)
+    &level_avx2,
+#endif
     &level_plain,
 };
 enum { LEVELS = sizeof levels / sizeof *levels };

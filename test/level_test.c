@@ -329,12 +329,12 @@ static void matrix_open(struct matrix *M, const struct variant *v, size_t rows, 
 /* Calls `check` with every variant in shapes that suit it. */
 static void each_matrix(const struct micro *micro, void (*check)(const struct micro *micro, const struct matrix *M))
 {
-    static const size_t panel_rows[] = {16, 48, 80, 160}, panel_cols[] = {64, 96, 352, 576};
+    static const size_t panel_rows[] = {16, 48, 80, 160, 32}, panel_cols[] = {64, 96, 352, 576, 4448};
     static const size_t file_rows[] = {1, 7, 65, 48, 33}, file_cols[] = {1, 63, 172, 64, 4403};
     for (int v = 0; v < VARIANTS; v++) {
         const struct variant *is = &variants[v];
         struct matrix M;
-        for (int s = 0; s < 4 && quant_has_panels(is->format, 64, 16, 64); s++) {
+        for (int s = 0; s < 5 && quant_has_panels(is->format, 64, 16, 64); s++) {
             matrix_open(&M, is, panel_rows[s], panel_cols[s], true);
             check(micro, &M);
             walls_down(&M.walls);
