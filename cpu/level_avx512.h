@@ -13,7 +13,11 @@
 extern const struct micro micro_avx512; /* fp32, of both levels */
 
 #define INLINE static inline __attribute__((always_inline))
+#ifdef __clang__
+#define UNROLL _Pragma("unroll")
+#else
 #define UNROLL _Pragma("GCC unroll 16")
+#endif
 
 enum { LANES = 16, GROUP = 8 }; /* rows of a panel; columns that are decoded together */
 

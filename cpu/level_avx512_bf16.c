@@ -159,10 +159,16 @@ INLINE struct look look_at(enum kind kind, const uint8_t *codes, const struct lo
     return look;
 }
 
+/* Words of pair j to the lowest bits; what stands above them is ignored. */
+INLINE __m512i nibble(__m512i codes, size_t j)
+{
+    return j == 0 ? codes : j == 1 ? _mm512_srli_epi16(codes, 4) : j == 2 ? _mm512_srli_epi16(codes, 8) : _mm512_srli_epi16(codes, 12);
+}
+
 INLINE __m512 look_up(enum kind kind, const struct look *look, const struct looks *looks, size_t j)
 {
     if (kind == NIBBLES)
-        return as_ps(_mm512_permutexvar_epi16(_mm512_srli_epi16(look->high[0], (unsigned)(4 * j)), looks->words));
+        return as_ps(_mm512_permutexvar_epi16(nibble(look->high[0], j), looks->words));
     return as_ps(j % 2 == 0 ? _mm512_unpacklo_epi8(look->low[j / 2], look->high[j / 2]) : _mm512_unpackhi_epi8(look->low[j / 2], look->high[j / 2]));
 }
 

@@ -242,105 +242,132 @@ struct few {
     size_t ldy, row0, n;
 };
 
-/* Plain numbers: squares of 16 rows and 16 units are laid across, even units are summed in one chain and odd ones in another. */
+/* 16 rows (`rows` of them, then the first again) from element `at` on, `left` more in each: to[u] is unit u of all of them. */
+static void lay_across(enum cell cell, real to[LANES * LANES], const struct qmat *W, size_t at, size_t rows, size_t left)
+{
+    const size_t bytes = cell == CELL_F32 ? 4 : 2;
+    __m512i t[LANES];
+    UNROLL for (size_t r = 0; r < LANES; r++) {
+        size_t from = at + (r < rows ? r : 0) * W->cols;
+        _mm_prefetch((const char *)W->codes + from * bytes + AHEAD / 4, _MM_HINT_T0);
+        if (cell == CELL_F32)
+            t[r] = load_units(CELL_F32, W->codes, from, left);
+        else if (cell == CELL_F16)
+            t[r] = load_units(CELL_F16, W->codes, from, left);
+        else
+            t[r] = load_units(CELL_BF16, W->codes, from, left);
+    }
+    transpose16(t);
+    UNROLL for (size_t u = 0; u < LANES; u++)
+        _mm512_storeu_ps(to + u * LANES, as_ps(t[u]));
+}
+
+INLINE void add_unit(const size_t m, __m512 sum[FEW_MOST], const real *x, const real *w)
+{
+    __m512 both = _mm512_loadu_ps(w);
+    UNROLL for (size_t i = 0; i < m; i++)
+        sum[i] = multiply_add(sum[i], _mm512_set1_ps(x[i]), both);
+}
+
+/* Plain numbers: even units are summed in one chain and odd ones in another. */
 INLINE void few_cells(const size_t m, enum cell cell, const struct few *f)
 {
-    const size_t cols = f->W->cols, units = (cols + UNIT - 1) / UNIT, bytes = cell == CELL_F32 ? 4 : 2;
+    const size_t cols = f->W->cols, units = (cols + UNIT - 1) / UNIT;
     for (size_t o = 0; o < f->n; o += LANES) {
         size_t rows = f->n - o < LANES ? f->n - o : LANES;
         const real *x = f->x;
-        __m512 even[FEW_MOST], odd[FEW_MOST];
+        __m512 sum[2][FEW_MOST];
         UNROLL for (size_t i = 0; i < m; i++)
-            even[i] = odd[i] = _mm512_setzero_ps();
+            sum[0][i] = sum[1][i] = _mm512_setzero_ps();
         for (size_t u = 0; u < units; u += LANES) {
-            __m512i t[LANES];
-            UNROLL for (size_t r = 0; r < LANES; r++) {
-                size_t at = (f->row0 + o + (r < rows ? r : 0)) * cols + u * UNIT;
-                _mm_prefetch((const char *)f->W->codes + at * bytes + AHEAD / 4, _MM_HINT_T0);
-                t[r] = load_units(cell, f->W->codes, at, cols - u * UNIT);
+            real square[LANES * LANES];
+            size_t count = units - u < LANES ? units - u : LANES;
+            lay_across(cell, square, f->W, (f->row0 + o) * cols + u * UNIT, rows, cols - u * UNIT);
+            for (size_t j = 0; j + 1 < count; j += 2, x += 2 * m) {
+                add_unit(m, sum[0], x, square + j * LANES);
+                add_unit(m, sum[1], x + m, square + (j + 1) * LANES);
             }
-            transpose16(t);
-            UNROLL for (size_t j = 0; j < LANES; j++) {
-                if (u + j < units) {
-                    UNROLL for (size_t i = 0; i < m; i++) {
-                        __m512 *sum = j % 2 ? &odd[i] : &even[i];
-                        *sum = multiply_add(*sum, _mm512_set1_ps(x[i]), as_ps(t[j]));
-                    }
-                    x += m;
-                }
-            }
+            if (count % 2 == 1)
+                add_unit(m, sum[0], x, square + (count - 1) * LANES);
         }
         UNROLL for (size_t i = 0; i < m; i++)
-            _mm512_mask_storeu_ps(f->y + i * f->ldy + o, first(rows), _mm512_add_ps(even[i], odd[i]));
+            _mm512_mask_storeu_ps(f->y + i * f->ldy + o, first(rows), _mm512_add_ps(sum[0][i], sum[1][i]));
     }
 }
 
-/* Sums of x over a run, for formats with a minimum. */
-INLINE void add_minima(const size_t m, const real *x, size_t units, size_t panels, const struct scales *s, __m512 total[][FEW_MOST])
+enum { AT_ONCE = 4 /* panels, at most */ };
+
+/* total[p][i] += minimum of panel p times the sum of x[i] over a run. */
+static void add_minima(size_t m, const real *x, size_t units, size_t panels, const struct scales *s, __m512 total[AT_ONCE][FEW_MOST])
 {
     float sums[LANES];
     __m512 sum = _mm512_setzero_ps();
     for (size_t u = 0; u < units; u++)
         sum = multiply_add(sum, _mm512_maskz_loadu_ps(first(m), x + u * m), unit_of_ones());
     _mm512_storeu_ps(sums, sum);
-    UNROLL for (size_t i = 0; i < m; i++)
-        UNROLL for (size_t p = 0; p < panels; p++)
+    for (size_t p = 0; p < panels; p++)
+        for (size_t i = 0; i < m; i++)
             total[p][i] = _mm512_fmadd_ps(_mm512_set1_ps(sums[i]), s[p].minimum, total[p][i]);
 }
 
-/* Panels p .. of 16 rows, 4 or 2 at once: a chain of sums for each, so that one waits while the others add.  Behind the last the last is
- * read again. */
-INLINE void few_panels(const size_t m, enum kind kind, bool minima, const struct few *f, const struct looks *looks)
+/* sum[p][i] = x[i] times the bare values of panel p over a run. */
+INLINE void sum_run(const size_t m, const size_t panels, enum kind kind, const uint8_t *codes[AT_ONCE], size_t run, const real *x,
+                    const struct looks *looks, __m512 sum[AT_ONCE][FEW_MOST])
 {
-    const size_t panels = m == 1 ? 4 : 2, cols = f->W->cols, run = quant_panel_run(f->W), count = f->n / LANES;
-    const __m512 factor = _mm512_set1_ps(looks->factor);
+    UNROLL for (size_t p = 0; p < panels; p++)
+        UNROLL for (size_t i = 0; i < m; i++)
+            sum[p][i] = _mm512_setzero_ps();
+    for (size_t g = 0; g < run; g += GROUP, x += UNITS * m) {
+        struct look look[AT_ONCE];
+        UNROLL for (size_t p = 0; p < panels; p++) {
+            look[p] = look_at(kind, codes[p], looks);
+            _mm_prefetch((const char *)codes[p] + AHEAD, _MM_HINT_T0);
+            if (kind != NIBBLES)
+                _mm_prefetch((const char *)codes[p] + AHEAD + 64, _MM_HINT_T0);
+            codes[p] += group_bytes(kind);
+        }
+        UNROLL for (size_t j = 0; j < UNITS; j++) {
+            __m512 w[AT_ONCE];
+            UNROLL for (size_t p = 0; p < panels; p++)
+                w[p] = look_up(kind, &look[p], looks, j);
+            UNROLL for (size_t i = 0; i < m; i++) {
+                __m512 xi = _mm512_set1_ps(x[j * m + i]);
+                UNROLL for (size_t p = 0; p < panels; p++)
+                    sum[p][i] = multiply_add(sum[p][i], xi, w[p]);
+            }
+        }
+    }
+}
+
+/* Panels of 16 rows, 4 or 2 at once, each with its chain of sums: while one waits the others add.  Behind the last the last is read again. */
+INLINE void few_panels(const size_t m, enum kind kind, const struct few *f, const struct looks *looks)
+{
+    const size_t panels = m == 1 ? 4 : 2, run = quant_panel_run(f->W), count = f->n / LANES;
     for (size_t o = 0; o < count; o += panels) {
-        const uint8_t *codes[4];
-        size_t at[4];
-        __m512 total[4][FEW_MOST];
-        const real *x = f->x;
+        const uint8_t *codes[AT_ONCE];
+        size_t at[AT_ONCE];
+        __m512 total[AT_ONCE][FEW_MOST], sum[AT_ONCE][FEW_MOST];
         UNROLL for (size_t p = 0; p < panels; p++) {
             at[p] = o + p < count ? o + p : count - 1;
             codes[p] = codes_at(f->W, kind, f->row0 / LANES + at[p], 0);
             UNROLL for (size_t i = 0; i < m; i++)
                 total[p][i] = _mm512_setzero_ps();
         }
-        for (size_t k = 0; k < cols; k += run) {
-            __m512 sum[4][FEW_MOST];
-            struct scales s[4];
-            UNROLL for (size_t p = 0; p < panels; p++)
-                UNROLL for (size_t i = 0; i < m; i++)
-                    sum[p][i] = _mm512_setzero_ps();
-            for (size_t g = 0; g < run; g += GROUP, x += UNITS * m) {
-                struct look look[4];
-                UNROLL for (size_t p = 0; p < panels; p++) {
-                    look[p] = look_at(kind, codes[p], looks);
-                    UNROLL for (size_t b = 0; b < group_bytes(kind); b += 64)
-                        _mm_prefetch((const char *)codes[p] + b + AHEAD, _MM_HINT_T0);
-                    codes[p] += group_bytes(kind);
-                }
-                UNROLL for (size_t j = 0; j < UNITS; j++) {
-                    __m512 w[4];
-                    UNROLL for (size_t p = 0; p < panels; p++)
-                        w[p] = look_up(kind, &look[p], looks, j);
-                    UNROLL for (size_t i = 0; i < m; i++) {
-                        __m512 xi = _mm512_set1_ps(x[j * m + i]);
-                        UNROLL for (size_t p = 0; p < panels; p++)
-                            sum[p][i] = multiply_add(sum[p][i], xi, w[p]);
-                    }
-                }
-            }
+        for (size_t k = 0; k < f->W->cols; k += run) {
+            struct scales s[AT_ONCE];
+            const real *x = f->x + k / UNIT * m;
+            sum_run(m, panels, kind, codes, run, x, looks, sum);
             UNROLL for (size_t p = 0; p < panels; p++) {
                 s[p] = scales_at(f->W, f->row0 / LANES + at[p], k);
                 UNROLL for (size_t i = 0; i < m; i++)
                     total[p][i] = _mm512_fmadd_ps(sum[p][i], s[p].scale, total[p][i]);
             }
-            if (minima)
-                add_minima(m, x - run / UNIT * m, run / UNIT, panels, s, total);
+            if (f->W->format == FORMAT_Q4_1)
+                add_minima(m, x, run / UNIT, panels, s, total);
         }
         UNROLL for (size_t p = 0; p < panels; p++)
             UNROLL for (size_t i = 0; i < m; i++)
-                _mm512_storeu_ps(f->y + i * f->ldy + at[p] * LANES, _mm512_mul_ps(total[p][i], factor));
+                _mm512_storeu_ps(f->y + i * f->ldy + at[p] * LANES, _mm512_mul_ps(total[p][i], _mm512_set1_ps(looks->factor)));
     }
 }
 
@@ -350,20 +377,14 @@ static bool few(const struct qmat *W, size_t row0, size_t n, const real *x, size
     enum cell cell = cell_of(W->format);
     if (cell == CELL_NONE && (!W->panels || n % LANES != 0 || W->format == FORMAT_NF8))
         return false;
-    if (cell == CELL_F32) {
-        WITH_ROWS(m, few_cells, CELL_F32, &f)
-    } else if (cell == CELL_F16) {
-        WITH_ROWS(m, few_cells, CELL_F16, &f)
-    } else if (cell == CELL_BF16) {
-        WITH_ROWS(m, few_cells, CELL_BF16, &f)
+    if (cell != CELL_NONE) {
+        WITH_ROWS(m, few_cells, cell, &f)
     } else {
         const struct looks looks = make_looks(W->format);
-        if (W->format == FORMAT_Q4_1) {
-            WITH_ROWS(m, few_panels, NIBBLES, true, &f, &looks)
-        } else if (kind_of(W->format) == NIBBLES) {
-            WITH_ROWS(m, few_panels, NIBBLES, false, &f, &looks)
+        if (kind_of(W->format) == NIBBLES) {
+            WITH_ROWS(m, few_panels, NIBBLES, &f, &looks)
         } else {
-            WITH_ROWS(m, few_panels, BYTES, false, &f, &looks)
+            WITH_ROWS(m, few_panels, BYTES, &f, &looks)
         }
     }
     return true;
