@@ -9,7 +9,7 @@
 /* Best first. */
 static const struct level *const levels[] = {
 #if defined(__x86_64__) && !defined(VENEER_DOUBLE)
-    &level_avx2,
+    &level_avx512_bf16, &level_avx512, &level_avx2,
 #endif
     &level_plain,
 };
