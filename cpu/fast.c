@@ -11,7 +11,7 @@ enum { RUN = 4096, RUNS = 256, COLUMNS = 64 };
 static size_t fast_scratch_size(struct ops_context *c, size_t max_out, size_t max_in, size_t D, size_t T, size_t V)
 {
     ref_scratch_size(c, 0, max_in, D, T, 0); /* for the slots that are the reference's own */
-    size_t own = cpu_max(c->scratch_n, cpu_max(fast_linear_own(max_in), fast_attention_own(T)));
+    size_t own = cpu_max(c->scratch_n, cpu_max(fast_linear_own(max_in), fast_attention_own(D, T)));
     return cpu_scratch_sizes(c, cpu_max(fast_linear_shared(max_out, max_in, T), fast_head_shared(max_in, V)), own + GEMM_SCRATCH);
 }
 

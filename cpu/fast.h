@@ -38,7 +38,7 @@ size_t fast_linear_own(size_t max_in);
 size_t fast_linear_shared(size_t max_out, size_t max_in, size_t T);
 void fast_linear_forward(const struct ops_context *c, const struct linear_args *a);
 void fast_linear_backward(const struct ops_context *c, const struct linear_args *a);
-size_t fast_attention_own(size_t T);
+size_t fast_attention_own(size_t D, size_t T);
 void fast_attention_forward(const struct ops_context *c, const struct attention_args *a);
 void fast_attention_backward(const struct ops_context *c, const struct attention_args *a);
 void fast_attention_decode(const struct ops_context *c, real *out, const real *q, const real *k_cache, const real *v_cache,

@@ -1,52 +1,159 @@
-/* fast_attention.c: ref_attention.c's equations on blocks of 64 queries.
+/* fast_attention.c: ref_attention.c's equations on blocks of 64 queries, over a level's micro-kernels.
  *
- * A block sees a run of keys that ends at its own last row; its scores S[64, keys] live in one thread's scratch, become P there,
- * and are gone.  Forward is shared out by (segment, query head); backward by (segment, KV head), so that dk and dv of a head
- * have one owner and are summed in the order of its query heads and blocks. */
+ * Keys and values of one KV head in one sequence are packed once and serve all blocks of all query heads that read them.  A block sees a run of keys that
+ * ends at its own last row; its scores S[64, keys] live in one thread's scratch, become P there, and are gone: T x T is never stored (Dao et al. 2022,
+ * arXiv:2205.14135, without its running maximum, for a row of S fits the cache).  Work is shared out by (sequence, KV head), so that dk and dv of a head have one
+ * owner and are summed in the order of its query heads and blocks. */
+#include <string.h>
+
 #include "cpu/cpu.h"
 #include "cpu/fast.h"
 #include "cpu/vector.h"
 
 enum { BLOCK = 64, FEW = 8 };
 
-/* Two of S[BLOCK, T]. */
-size_t fast_attention_own(size_t T)
+/* A run of keys and values of one head: n rows, `stride` apart. */
+struct run {
+    const real *k, *v;
+    size_t n;
+};
+
+/* What one thread holds while it works on one KV head.  Packed: B panels of K and V as rows (S = q K^T, dP = dout V^T) and as columns (P V, dS K). */
+struct worker {
+    const struct micro *micro;
+    size_t D, stride;                     /* of a row of k and v */
+    struct run run[2];                    /* a shared prefix (or none), the sequence itself */
+    real *k_rows[2], *v_rows[2], *k_columns[2], *v_columns[2];
+    real *S, *dP;                         /* [BLOCK, keys] */
+    real *a, *b;                          /* packed left operand [BLOCK, keys or D]; packed right operand of one block of queries */
+};
+
+static size_t rounded(size_t n, size_t multiple)
 {
-    return 2 * BLOCK * (T + 16);
+    return (n + multiple - 1) / multiple * multiple;
+}
+
+/* Reals of one packed K or V of up to T rows in two runs, either way. */
+static size_t packed_most(size_t D, size_t T)
+{
+    return (T + 2 * MICRO_NR_MOST + 2) * rounded(D, MICRO_NR_MOST);
+}
+
+size_t fast_attention_own(size_t D, size_t T)
+{
+    size_t wide = cpu_max(T, rounded(D, MICRO_NR_MOST)) + 2 * MICRO_NR_MOST;
+    return 4 * packed_most(D, T) + 4 * BLOCK * wide;
+}
+
+static void open_worker(struct worker *w, const struct ops_context *c, size_t D, size_t stride, size_t T)
+{
+    real *at = cpu_scratch(c);
+    size_t packed = packed_most(D, T), wide = cpu_max(T, rounded(D, MICRO_NR_MOST)) + 2 * MICRO_NR_MOST;
+    *w = (struct worker){.micro = micro_of(c), .D = D, .stride = stride};
+    w->k_rows[0] = at;
+    w->v_columns[0] = at + packed;
+    w->v_rows[0] = at + 2 * packed;
+    w->k_columns[0] = at + 3 * packed;
+    w->S = at + 4 * packed;
+    w->dP = w->S + BLOCK * wide;
+    w->a = w->dP + BLOCK * wide;
+    w->b = w->a + BLOCK * wide;
+}
+
+/* B panels of x[n, D] with rows as columns of the product (contraction over D). */
+static real *pack_rows(const struct worker *w, real *to, const real *x, size_t n)
+{
+    size_t NR = (size_t)w->micro->NR, units = units_of(w->micro, w->D);
+    for (size_t j = 0; j < n; j += NR, to += units * NR)
+        w->micro->pack(to, NR, x + j * w->stride, w->stride, cpu_min(NR, n - j), w->D);
+    return to;
+}
+
+/* B panels of x[n, D], rows ld apart, as the right factor (contraction over n). */
+static real *pack_columns(const struct worker *w, real *to, const real *x, size_t ld, size_t n)
+{
+    size_t NR = (size_t)w->micro->NR, units = units_of(w->micro, n);
+    for (size_t j = 0; j < w->D; j += NR, to += units * NR)
+        w->micro->pack_t(to, NR, x + j, ld, cpu_min(NR, w->D - j), n);
+    return to;
+}
+
+static void pack_head(struct worker *w, bool backward)
+{
+    for (int i = 0; i < 2; i++) {
+        real *k_rows = pack_rows(w, w->k_rows[i], w->run[i].k, w->run[i].n);
+        real *v_columns = pack_columns(w, w->v_columns[i], w->run[i].v, w->stride, w->run[i].n);
+        real *v_rows = backward ? pack_rows(w, w->v_rows[i], w->run[i].v, w->run[i].n) : w->v_rows[i];
+        real *k_columns = backward ? pack_columns(w, w->k_columns[i], w->run[i].k, w->stride, w->run[i].n) : w->k_columns[i];
+        if (i == 0) {
+            w->k_rows[1] = k_rows;
+            w->v_columns[1] = v_columns;
+            w->v_rows[1] = v_rows;
+            w->k_columns[1] = k_columns;
+        }
+    }
+}
+
+/* A panels of x[m, k] (rows ld apart), or of its transpose x[k, m]. */
+static void pack_left(const struct worker *w, const real *x, size_t ld, size_t m, size_t k, bool transposed)
+{
+    size_t MR = (size_t)w->micro->MR, units = units_of(w->micro, k);
+    for (size_t i = 0; i < m; i += MR) {
+        size_t rows = cpu_min(MR, m - i);
+        if (transposed)
+            w->micro->pack_t(w->a + i * units, rows, x + i, ld, rows, k);
+        else
+            w->micro->pack(w->a + i * units, rows, x + i * ld, ld, rows, k);
+    }
+}
+
+/* C[m, n] = (+=) (packed left) (B panels that hold all_units of the contraction, of which the first k count). */
+static void multiply(const struct worker *w, const real *b, size_t all_units, size_t k, real *C, size_t ldc, size_t m, size_t n, bool add)
+{
+    size_t MR = (size_t)w->micro->MR, NR = (size_t)w->micro->NR, units = units_of(w->micro, k);
+    for (size_t j = 0; j < n; j += NR)
+        for (size_t i = 0; i < m; i += MR)
+            w->micro->kernel(units, w->a + i * units, b + j * all_units, C + i * ldc + j, ldc, cpu_min(MR, m - i), cpu_min(NR, n - j), add);
 }
 
 /* A block of queries of one head: m rows; the first of them sees `seen` keys of the second run, each further row one more. */
 struct block {
     const real *q;
-    real *out, *lse;        /* lse may be NULL */
-    const real *k[2], *v[2]; /* first key and value: of the prefix, of the own sequence */
-    size_t m, prefix, seen;
-    size_t q_stride, k_stride, lse_stride, D;
+    real *out, *lse; /* lse may be NULL */
+    size_t m, seen, q_stride, lse_stride;
 };
 
-/* S = q k^T over both runs; returns its row length. */
-static size_t block_scores(const struct ops_context *c, const struct block *b, real *S)
+/* S = x K^T (or x V^T) over both runs, x[m, D]; rows `keys` apart. */
+static void block_scores(const struct worker *w, real *S, size_t keys, real *const rows[2], const real *x, size_t ld, size_t m)
 {
-    size_t own = b->seen + b->m - 1, keys = b->prefix + own;
-    struct gemm g = {.m = b->m, .k = b->D, .A = b->q, .lda = b->q_stride, .ldb = b->k_stride, .ldc = keys};
-    if (b->prefix > 0) {
-        g.n = b->prefix, g.B = b->k[0], g.C = S;
-        gemm_nt(c, g);
+    size_t prefix = w->run[0].n, units = units_of(w->micro, w->D);
+    pack_left(w, x, ld, m, w->D, false);
+    multiply(w, rows[0], units, w->D, S, keys, m, prefix, false);
+    multiply(w, rows[1], units, w->D, S + prefix, keys, m, keys - prefix, false);
+}
+
+/* out[m, D] = P (V or K) over both runs. */
+static void block_sum(const struct worker *w, const real *P, size_t keys, real *const columns[2], real *out, size_t ld, size_t m)
+{
+    size_t prefix = w->run[0].n;
+    if (prefix > 0) {
+        pack_left(w, P, keys, m, prefix, false);
+        multiply(w, columns[0], units_of(w->micro, prefix), prefix, out, ld, m, w->D, false);
     }
-    g.n = own, g.B = b->k[1], g.C = S + b->prefix;
-    gemm_nt(c, g);
-    return keys;
+    pack_left(w, P + prefix, keys, m, keys - prefix, false);
+    multiply(w, columns[1], units_of(w->micro, w->run[1].n), keys - prefix, out, ld, m, w->D, prefix > 0);
 }
 
 /* out = softmax(S / sqrt(D)) v: P is left unnormalised, the sum of each row divides its output. */
-static void block_forward(const struct ops_context *c, const struct block *b, real *S)
+static void block_forward(const struct worker *w, const struct block *b)
 {
     const struct vector *v = vector();
-    size_t keys = block_scores(c, b, S);
-    real scale = (real)(1 / sqrt((double)b->D)), inverse[BLOCK];
+    size_t keys = w->run[0].n + b->seen + b->m - 1;
+    real scale = (real)(1 / sqrt((double)w->D)), inverse[BLOCK];
+    block_scores(w, w->S, keys, w->k_rows, b->q, b->q_stride, b->m);
     for (size_t i = 0; i < b->m; i++) {
-        size_t seen = b->prefix + b->seen + i;
-        real *row = S + i * keys, largest = scale * v->largest(row, seen);
+        size_t seen = w->run[0].n + b->seen + i;
+        real *row = w->S + i * keys, largest = scale * v->largest(row, seen);
         double sum = v->exp_sum(row, scale, largest, seen);
         for (size_t j = seen; j < keys; j++)
             row[j] = 0;
@@ -54,31 +161,43 @@ static void block_forward(const struct ops_context *c, const struct block *b, re
         if (b->lse)
             b->lse[i * b->lse_stride] = (real)((double)largest + log(sum));
     }
-    struct gemm g = {.m = b->m, .n = b->D, .lda = keys, .ldb = b->k_stride, .C = b->out, .ldc = b->q_stride};
-    g.k = keys - b->prefix, g.A = S + b->prefix, g.B = b->v[1];
-    gemm_nn(c, g);
-    if (b->prefix > 0) {
-        g.k = b->prefix, g.A = S, g.B = b->v[0], g.add = true;
-        gemm_nn(c, g);
-    }
+    block_sum(w, w->S, keys, w->v_columns, b->out, b->q_stride, b->m);
     for (size_t i = 0; i < b->m; i++)
-        v->scale(b->out + i * b->q_stride, inverse[i], b->D);
+        v->scale(b->out + i * b->q_stride, inverse[i], w->D);
 }
 
-/* All blocks of one query head in one segment. */
-static void segment_forward(const struct ops_context *c, const struct attention_args *a, const struct segment *s, size_t h, real *S)
+/* Rows of the whole batch that one worker may have to hold. */
+static size_t longest(const struct attention_args *a)
 {
-    size_t H = (size_t)a->H, KV = (size_t)a->KV, D = (size_t)a->D, stride = KV * D;
-    size_t kv = h / (H / KV) * D, start = (size_t)s->start, len = (size_t)s->len;
-    size_t prefix = (size_t)s->prefix_start * stride + kv, own = start * stride + kv;
-    for (size_t i0 = 0; i0 < len; i0 += BLOCK) {
-        size_t at = ((start + i0) * H + h) * D;
-        struct block b = {.q = a->q + at, .out = a->out + at, .lse = a->lse ? a->lse + (start + i0) * H + h : NULL,
-                          .k = {a->k + prefix, a->k + own}, .v = {a->v + prefix, a->v + own}, .m = cpu_min(BLOCK, len - i0),
-                          .prefix = (size_t)s->prefix_len, .seen = i0 + 1, .q_stride = H * D, .k_stride = stride,
-                          .lse_stride = H, .D = D};
-        block_forward(c, &b, S);
-    }
+    size_t most = 0;
+    for (size_t i = 0; i < a->n_segments; i++)
+        most = cpu_max(most, (size_t)(a->segments[i].len + a->segments[i].prefix_len));
+    return most;
+}
+
+static void open_segment(struct worker *w, const struct ops_context *c, const struct attention_args *a, const struct segment *s, size_t g)
+{
+    size_t D = (size_t)a->D, stride = (size_t)a->KV * D, prefix = (size_t)s->prefix_start * stride + g * D;
+    size_t own = (size_t)s->start * stride + g * D;
+    open_worker(w, c, D, stride, longest(a));
+    w->run[0] = (struct run){a->k + prefix, a->v + prefix, (size_t)s->prefix_len};
+    w->run[1] = (struct run){a->k + own, a->v + own, (size_t)s->len};
+}
+
+/* All blocks of the query heads that read KV head g in one segment. */
+static void segment_forward(const struct ops_context *c, const struct attention_args *a, const struct segment *s, size_t g)
+{
+    size_t H = (size_t)a->H, D = (size_t)a->D, group = H / (size_t)a->KV, start = (size_t)s->start, len = (size_t)s->len;
+    struct worker w;
+    open_segment(&w, c, a, s, g);
+    pack_head(&w, false);
+    for (size_t h = g * group; h < (g + 1) * group; h++)
+        for (size_t i0 = 0; i0 < len; i0 += BLOCK) {
+            size_t at = ((start + i0) * H + h) * D;
+            struct block b = {.q = a->q + at, .out = a->out + at, .lse = a->lse ? a->lse + (start + i0) * H + h : NULL,
+                              .m = cpu_min(BLOCK, len - i0), .seen = i0 + 1, .q_stride = H * D, .lse_stride = H};
+            block_forward(&w, &b);
+        }
 }
 
 static size_t attention_work(const struct attention_args *a)
@@ -91,10 +210,10 @@ static size_t attention_work(const struct attention_args *a)
 
 void fast_attention_forward(const struct ops_context *c, const struct attention_args *a)
 {
-    size_t H = (size_t)a->H;
+    size_t KV = (size_t)a->KV;
 #pragma omp parallel for num_threads(team(c, attention_work(a))) schedule(dynamic)
-    for (size_t t = 0; t < a->n_segments * H; t++)
-        segment_forward(c, a, &a->segments[t / H], t % H, cpu_scratch(c));
+    for (size_t t = 0; t < a->n_segments * KV; t++)
+        segment_forward(c, a, &a->segments[t / KV], t % KV);
 }
 
 /* ---- decoding: few queries against a cache ---- */
@@ -114,22 +233,35 @@ static void attend_one(real *out, const real *q, const real *k, const real *v, s
     f->scale(out, (real)(1 / sum), D);
 }
 
+/* n new rows of one KV head's query heads against the whole cache. */
+static void decode_many(const struct ops_context *c, real *out, const real *q, const struct run *cache, size_t n, size_t H, size_t g, size_t group,
+                        size_t D, size_t stride)
+{
+    struct worker w;
+    open_worker(&w, c, D, stride, cache->n);
+    w.run[0] = (struct run){cache->k, cache->v, 0};
+    w.run[1] = *cache;
+    pack_head(&w, false);
+    for (size_t h = g * group; h < (g + 1) * group; h++)
+        for (size_t i0 = 0; i0 < n; i0 += BLOCK) {
+            size_t at = (i0 * H + h) * D;
+            struct block b = {.q = q + at, .out = out + at, .m = cpu_min(BLOCK, n - i0), .seen = cache->n - n + i0 + 1, .q_stride = H * D};
+            block_forward(&w, &b);
+        }
+}
+
 void fast_attention_decode(const struct ops_context *c, real *out, const real *q, const real *k_cache, const real *v_cache,
                            size_t n, size_t past, int32_t H, int32_t KV, int32_t D)
 {
-    size_t heads = (size_t)H, width = (size_t)D, stride = (size_t)KV * width, blocks = n <= FEW ? n : (n + BLOCK - 1) / BLOCK;
+    size_t heads = (size_t)H, width = (size_t)D, group = heads / (size_t)KV, stride = (size_t)KV * width;
+    size_t tasks = n <= FEW ? n * heads : (size_t)KV;
 #pragma omp parallel for num_threads(team(c, n * (past + n) * heads * width)) schedule(dynamic)
-    for (size_t t = 0; t < blocks * heads; t++) {
-        size_t h = t % heads, kv = h / (heads / (size_t)KV) * width, i0 = t / heads * (n <= FEW ? 1 : BLOCK);
-        size_t at = (i0 * heads + h) * width;
-        if (n <= FEW) {
+    for (size_t t = 0; t < tasks; t++) {
+        size_t h = t % heads, i0 = t / heads, kv = (n <= FEW ? h / group : t) * width, at = (i0 * heads + h) * width;
+        if (n <= FEW)
             attend_one(out + at, q + at, k_cache + kv, v_cache + kv, past + i0 + 1, stride, width, cpu_scratch(c));
-            continue;
-        }
-        struct block b = {.q = q + at, .out = out + at, .k = {NULL, k_cache + kv}, .v = {NULL, v_cache + kv},
-                          .m = cpu_min(BLOCK, n - i0), .seen = past + i0 + 1, .q_stride = heads * width, .k_stride = stride,
-                          .D = width};
-        block_forward(c, &b, cpu_scratch(c));
+        else
+            decode_many(c, out, q, &(struct run){k_cache + kv, v_cache + kv, past + n}, n, heads, t, group, width, stride);
     }
 }
 
@@ -151,36 +283,44 @@ static void block_ds(const struct attention_args *a, size_t row, size_t h, size_
     }
 }
 
-/* One block of queries of head h: writes dq, adds to dk and dv. */
-static void block_backward(const struct ops_context *c, const struct attention_args *a, size_t start, size_t h, size_t i0, size_t m, real *P, real *dP)
+/* d[keys, D] += P^T x, x[m, D] rows ld apart. */
+static void block_scatter(const struct worker *w, const real *P, size_t keys, const real *x, size_t ld, size_t m, real *d)
 {
-    size_t H = (size_t)a->H, KV = (size_t)a->KV, D = (size_t)a->D, keys = i0 + m, lq = H * D, lk = KV * D;
-    size_t at = ((start + i0) * H + h) * D, kv = (start * KV + h / (H / KV)) * D;
-    gemm_nt(c, (struct gemm){.m = m, .n = keys, .k = D, .A = a->q + at, .lda = lq, .B = a->k + kv, .ldb = lk, .C = P,
-                          .ldc = keys});
-    gemm_nt(c, (struct gemm){.m = m, .n = keys, .k = D, .A = a->dout + at, .lda = lq, .B = a->v + kv, .ldb = lk,
-                          .C = dP, .ldc = keys});
-    block_ds(a, start + i0, h, i0, m, P, dP);
-    gemm_nn(c, (struct gemm){.m = m, .n = D, .k = keys, .A = dP, .lda = keys, .B = a->k + kv, .ldb = lk,
-                          .C = a->dq + at, .ldc = lq});
-    gemm_tn(c, (struct gemm){.m = keys, .n = D, .k = m, .add = true, .A = dP, .lda = keys, .B = a->q + at, .ldb = lq,
-                          .C = a->dk + kv, .ldc = lk});
-    gemm_tn(c, (struct gemm){.m = keys, .n = D, .k = m, .add = true, .A = P, .lda = keys, .B = a->dout + at, .ldb = lq,
-                          .C = a->dv + kv, .ldc = lk});
+    pack_columns(w, w->b, x, ld, m);
+    for (size_t j = 0; j < keys; j += BLOCK) {
+        size_t some = cpu_min(BLOCK, keys - j);
+        pack_left(w, P + j, keys, some, m, true);
+        multiply(w, w->b, units_of(w->micro, m), m, d + j * w->stride, w->stride, some, w->D, true);
+    }
+}
+
+/* One block of queries of head h: writes dq, adds to dk and dv. */
+static void block_backward(const struct worker *w, const struct attention_args *a, size_t start, size_t h, size_t i0, size_t m)
+{
+    size_t H = (size_t)a->H, D = (size_t)a->D, keys = i0 + m, ld = H * D, at = ((start + i0) * H + h) * D;
+    size_t kv = start * w->stride + h / (H / (size_t)a->KV) * D;
+    block_scores(w, w->S, keys, w->k_rows, a->q + at, ld, m);
+    block_scores(w, w->dP, keys, w->v_rows, a->dout + at, ld, m);
+    block_ds(a, start + i0, h, i0, m, w->S, w->dP);
+    block_sum(w, w->dP, keys, w->k_columns, a->dq + at, ld, m);
+    block_scatter(w, w->dP, keys, a->q + at, ld, m, a->dk + kv);
+    block_scatter(w, w->S, keys, a->dout + at, ld, m, a->dv + kv);
 }
 
 /* dk and dv of one KV head in one segment, and dq of the query heads that read it. */
-static void segment_backward(const struct ops_context *c, const struct attention_args *a, const struct segment *s, size_t g, real *scratch)
+static void segment_backward(const struct ops_context *c, const struct attention_args *a, const struct segment *s, size_t g)
 {
     size_t KV = (size_t)a->KV, D = (size_t)a->D, group = (size_t)(a->H / a->KV), start = (size_t)s->start, len = (size_t)s->len;
-    for (size_t j = start; j < start + len; j++)
-        for (size_t d = 0; d < D; d++)
-            a->dk[(j * KV + g) * D + d] = a->dv[(j * KV + g) * D + d] = 0;
+    struct worker w;
+    open_segment(&w, c, a, s, g);
+    pack_head(&w, true);
+    for (size_t j = start; j < start + len; j++) {
+        memset(a->dk + (j * KV + g) * D, 0, D * sizeof(real));
+        memset(a->dv + (j * KV + g) * D, 0, D * sizeof(real));
+    }
     for (size_t h = g * group; h < (g + 1) * group; h++)
-        for (size_t i0 = 0; i0 < len; i0 += BLOCK) {
-            size_t m = cpu_min(BLOCK, len - i0);
-            block_backward(c, a, start, h, i0, m, scratch, scratch + (i0 + m) * m);
-        }
+        for (size_t i0 = 0; i0 < len; i0 += BLOCK)
+            block_backward(&w, a, start, h, i0, cpu_min(BLOCK, len - i0));
 }
 
 void fast_attention_backward(const struct ops_context *c, const struct attention_args *a)
@@ -188,5 +328,5 @@ void fast_attention_backward(const struct ops_context *c, const struct attention
     size_t KV = (size_t)a->KV;
 #pragma omp parallel for num_threads(team(c, attention_work(a))) schedule(dynamic)
     for (size_t t = 0; t < a->n_segments * KV; t++)
-        segment_backward(c, a, &a->segments[t / KV], t % KV, cpu_scratch(c));
+        segment_backward(c, a, &a->segments[t / KV], t % KV);
 }

@@ -98,7 +98,7 @@ static void forward_span(const struct ops_context *c, const struct linear_args *
 static bool forward_few(const struct ops_context *c, const struct linear_args *a)
 {
     const struct micro *m = micro_of(c);
-    size_t in = a->W->cols, out = a->W->rows, r = (size_t)a->lora.r, chunk = (out / (size_t)c->threads + 31) / 32 * 32;
+    size_t in = a->W->cols, out = a->W->rows, r = (size_t)a->lora.r, chunk = ((out + (size_t)c->threads - 1) / (size_t)c->threads + 31) / 32 * 32;
     bool done = true;
     real *packed = c->scratch + 2 * HIDDEN;
     if (!m->few || a->n > FEW_MOST)

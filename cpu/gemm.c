@@ -29,11 +29,6 @@ static real *b_buffer(const struct ops_context *c)
     return a_buffer(c) + A_BUFFER;
 }
 
-static size_t units_of(const struct micro *m, size_t k)
-{
-    return (k + (size_t)m->unit - 1) / (size_t)m->unit;
-}
-
 /* Length of a block of k: equal blocks of at most KC units, multiples of 64. */
 static size_t k_block(const struct micro *m, size_t k)
 {

@@ -29,6 +29,11 @@ enum { GEMM_SCRATCH = (128 + 16) * 512 + 512 * (128 + 64) };
 /* The micro-kernels for c->compute. */
 const struct micro *micro_of(const struct ops_context *c);
 
+static inline size_t units_of(const struct micro *m, size_t k)
+{
+    return (k + (size_t)m->unit - 1) / (size_t)m->unit;
+}
+
 /* Columns appended to the contraction: y += left right^T, right[columns, r] (forward) or right[r, columns] (transposed, dx). */
 struct product_extra {
     size_t r;           /* 0: none */
