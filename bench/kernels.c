@@ -236,8 +236,13 @@ struct goal {
 static struct goal goal_of(const struct contest *t, const struct contestant *who)
 {
     struct goal g = {.error = who->compute == COMPUTE_BF16 ? 3e-3 : 1e-6};
-    bool bf16 = who->compute == COMPUTE_BF16, named = formats[who->format] == FORMAT_NF4 || formats[who->format] == FORMAT_INT8;
-    if (!named || (!bf16 && level_has_bf16()))
+    enum format f = formats[who->format];
+    bool bf16 = who->compute == COMPUTE_BF16;
+    if (!bf16 && level_has_bf16())
+        return g;
+    if (f == FORMAT_F32 && t->M >= 256 && !who->backward)
+        g.share = 0.85;
+    if (f != FORMAT_NF4 && f != FORMAT_INT8)
         return g;
     g.share = t->M < 64 ? 0.80 : t->M < 256 ? 0.72 : who->backward ? bf16 ? 0.80 : 0.78 : 0.84;
     g.blas = bf16 && t->M >= 256 ? 1.9 : 0;

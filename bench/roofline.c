@@ -51,7 +51,8 @@ static struct peak_loop find_loop(enum peak peak)
         return (struct peak_loop){"VDPBF16PS, 512 bits", bf16_512, 64};
     if (peak == PEAK_INT8 && __builtin_cpu_supports("avx512vnni"))
         return (struct peak_loop){"VPDPBUSD, 512 bits", vnni_512, 128};
-    if (peak == PEAK_F32 && __builtin_cpu_supports("avx512f"))
+    bool narrow = strcmp(cpu_level_name(), "avx2") == 0; /* a level is held against its own registers */
+    if (peak == PEAK_F32 && __builtin_cpu_supports("avx512f") && !narrow)
         return (struct peak_loop){"VFMADD231PS, 512 bits", fma_512, 32};
     if (peak == PEAK_F32 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         return (struct peak_loop){"VFMADD231PS, 256 bits", fma_256, 16};

@@ -7,14 +7,52 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
+#include <unistd.h>
 
 #include "ops.h"
 
+/* ---- time that others had ---- */
+
+static double own_seconds(int who)
+{
+    struct rusage u;
+    if (getrusage(who, &u) != 0)
+        return 0;
+    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + 1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+}
+
+/* From the first line of /proc/stat: user, nice, system, idle, iowait, irq, softirq, steal. */
+static struct machine_time machine_time_now(void)
+{
+    struct machine_time t = {.ours = own_seconds(RUSAGE_SELF) + own_seconds(RUSAGE_CHILDREN)};
+    double v[8] = {0}, tick = (double)sysconf(_SC_CLK_TCK);
+    FILE *f = fopen("/proc/stat", "re");
+    if (f && fscanf(f, "cpu %lf %lf %lf %lf %lf %lf %lf %lf", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7]) == 8) {
+        for (int i = 0; i < 8; i++)
+            t.all += v[i] / tick;
+        t.busy = t.all - (v[3] + v[4] + v[7]) / tick;
+        t.stolen = v[7] / tick;
+    }
+    if (f)
+        fclose(f);
+    return t;
+}
+
+static void print_quiet(const struct table *t, struct text *out)
+{
+    struct machine_time now = machine_time_now(), was = t->start;
+    double all = now.all - was.all, others = now.busy - was.busy - (now.ours - was.ours);
+    if (all > 0)
+        text_printf(out, "Meanwhile other programs had %.0f %% of the processors' time, the host took %.0f %%.\n\n", 100 * (others > 0 ? others : 0) / all,
+                    100 * (now.stolen - was.stolen) / all);
+}
+
 void table_open(struct table *table, const char *name, const char *title, const char *const *column, int n_columns)
 {
-    *table = (struct table){.name = name, .title = title, .column = column, .n_columns = n_columns};
+    *table = (struct table){.name = name, .title = title, .column = column, .n_columns = n_columns, .start = machine_time_now()};
 }
 
 void table_text(struct table *table, const char *format, ...)
@@ -122,6 +160,7 @@ static void print_md(const struct table *t, const char *cpu, struct text *out)
     text_puts(out, "\n");
     if (t->notes.n)
         text_printf(out, "%s\n", t->notes.s);
+    print_quiet(t, out);
 }
 
 static void csv_field(struct text *out, const char *s)

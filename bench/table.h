@@ -10,12 +10,18 @@
 
 enum { TABLE_COLUMNS_MOST = 20 };
 
+/* Seconds of all processors since the machine started. */
+struct machine_time {
+    double all, busy, stolen, ours;
+};
+
 struct table {
     const char *name, *title;   /* files NAME.md ...; the heading */
     const char *const *column;  /* [n_columns] */
     int n_columns, n_cells;     /* cells row by row */
     struct text cells;          /* each cell ends with '\n' */
     struct text notes;          /* printed under the Markdown table */
+    struct machine_time start;  /* so that a table can say how much of the machine it did not have */
 };
 
 /* column: literals that outlive the table. */
