@@ -47,20 +47,17 @@ static void masked_tile(const struct lora_args *lora, size_t in, size_t row, siz
 /* ---- forward ---- */
 
 /* h = dropout(x) A^T */
-static void hidden_tiles(const struct ops_context *c, const struct linear_args *a)
+static void masked_hidden(const struct ops_context *c, const struct linear_args *a)
 {
     size_t in = a->W->cols, r = (size_t)a->lora.r;
     struct tiles t = tiles_of(a->n, 64);
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(dynamic) nowait
     for (size_t i = 0; i < t.count; i++) {
         size_t row = i * t.size, m = tile_length(&t, i);
-        const real *x = a->x + row * in;
-        if (a->lora.dropout > 0) {
-            real *dropped = cpu_scratch(c);
-            masked_tile(&a->lora, in, row, 0, m, in, dropped, in, x, in, false);
-            x = dropped;
-        }
-        gemm_nt(c, (struct gemm){.m = m, .n = r, .k = in, .A = x, .lda = in, .B = a->lora.A, .ldb = in, .C = a->lora.h + row * r, .ldc = r});
+        real *dropped = cpu_scratch(c);
+        masked_tile(&a->lora, in, row, 0, m, in, dropped, in, a->x + row * in, in, false);
+        gemm_nt(c, (struct gemm){.m = m, .n = r, .k = in, .A = dropped, .lda = in, .B = a->lora.A, .ldb = in, .C = a->lora.h + row * r,
+                                 .ldc = r});
     }
 }
 
@@ -68,92 +65,136 @@ static void hidden_tiles(const struct ops_context *c, const struct linear_args *
 static void fill_bias(const struct linear_args *a)
 {
     size_t out = a->W->rows;
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) nowait
     for (size_t i = 0; i < a->n; i++)
         for (size_t o = 0; o < out; o++)
             a->y[i * out + o] = a->bias[o];
 }
 
-static void forward_span(const struct ops_context *c, const struct linear_args *a)
+/* Products of one x with several matrices: three meetings of the team, however many they are. */
+static void forward_span(const struct ops_context *c, const struct linear_args *a, size_t count)
 {
-    size_t in = a->W->cols, out = a->W->rows, r = (size_t)a->lora.r;
-    struct product p = {.micro = micro_of(c), .W = a->W, .n = a->n, .packed = c->scratch + 2 * HIDDEN,
-                        .extra = {.r = r, .right = a->lora.B, .ld = r}};
-#pragma omp parallel num_threads(team(c, a->n * in * out))
+    struct product p[LINEAR_GROUP];
+    size_t in = a->W->cols, work = 0;
+    real *packed = c->scratch + 2 * HIDDEN, *extra = packed + a->n * units_of(micro_of(c), in);
+    for (size_t j = 0; j < count; j++) {
+        size_t r = (size_t)a[j].lora.r;
+        p[j] = (struct product){.micro = micro_of(c), .W = a[j].W, .n = a->n, .packed = packed,
+                                .extra = {.r = r, .right = a[j].lora.B, .ld = r, .packed = extra}};
+        extra += a->n * units_of(micro_of(c), r);
+        work += a->n * in * a[j].W->rows;
+    }
+#pragma omp parallel num_threads(team(c, work))
     {
-        product_pack(&p, a->x, in);
-        if (r > 0 && a->lora.dropout > 0)
-            hidden_tiles(c, a);
-        else if (r > 0)
-            product_narrow(c, &p, a->lora.A, r, a->lora.h);
-        if (r > 0)
-            product_pack_extra(&p, a->lora.h, a->lora.s);
-        if (a->bias)
-            fill_bias(a);
-        product_multiply(c, &p, a->y, out, a->bias != NULL);
+        product_pack(&p[0], a->x, in);
+#pragma omp barrier
+        for (size_t j = 0; j < count; j++) {
+            if (p[j].extra.r > 0 && a[j].lora.dropout > 0)
+                masked_hidden(c, &a[j]);
+            else if (p[j].extra.r > 0)
+                product_narrow(c, &p[j], a[j].lora.A, p[j].extra.r, a[j].lora.h);
+            if (a[j].bias)
+                fill_bias(&a[j]);
+        }
+#pragma omp barrier
+        for (size_t j = 0; j < count; j++)
+            if (p[j].extra.r > 0)
+                product_pack_extra(&p[j], a[j].lora.h, a[j].lora.s);
+#pragma omp barrier
+        for (size_t j = 0; j < count; j++)
+            product_multiply(c, &p[j], a[j].y, a[j].W->rows, a[j].bias != NULL);
     }
 }
 
+/* Rows [o0, o0 + n) of W, all of x: y, and what bias and adapter add. */
+static bool few_rows(const struct linear_args *a, const struct micro *m, const real *packed, size_t o0, size_t n)
+{
+    size_t out = a->W->rows, r = (size_t)a->lora.r;
+    if (!m->few(a->W, o0, n, packed, a->n, a->y + o0, out))
+        return false;
+    for (size_t i = 0; (r > 0 || a->bias) && i < a->n; i++)
+        for (size_t o = o0; o < o0 + n; o++) {
+            real y = a->y[i * out + o] + (a->bias ? a->bias[o] : 0);
+            a->y[i * out + o] = r > 0 ? y + a->lora.s * vector()->dot(a->lora.h + i * r, a->lora.B + o * r, r) : y;
+        }
+    return true;
+}
+
+/* h of a few rows. */
+static void few_hidden(const struct ops_context *c, const struct linear_args *a)
+{
+    size_t in = a->W->cols, r = (size_t)a->lora.r;
+    if (a->lora.dropout > 0) {
+        masked_hidden(c, a);
+        return;
+    }
+#pragma omp for schedule(static) nowait
+    for (size_t j = 0; j < r; j++)
+        for (size_t i = 0; i < a->n; i++)
+            a->lora.h[i * r + j] = vector()->dot(a->x + i * in, a->lora.A + j * in, in);
+}
+
 /* At most FEW_MOST rows: one A panel, W as it lies in memory; every thread takes a run of its rows. */
-static bool forward_few(const struct ops_context *c, const struct linear_args *a)
+static bool forward_few(const struct ops_context *c, const struct linear_args *a, size_t count)
 {
     const struct micro *m = micro_of(c);
-    size_t in = a->W->cols, out = a->W->rows, r = (size_t)a->lora.r, chunk = ((out + (size_t)c->threads - 1) / (size_t)c->threads + 31) / 32 * 32;
-    bool done = true;
+    size_t in = a->W->cols, work = 0;
+    bool done = true, adapters = false;
     real *packed = c->scratch + 2 * HIDDEN;
     if (!m->few || a->n > FEW_MOST)
         return false;
+    for (size_t j = 0; j < count; j++) {
+        work += a->n * in * a[j].W->rows;
+        adapters = adapters || a[j].lora.r > 0;
+    }
     m->pack(packed, a->n, a->x, in, a->n, in);
-#pragma omp parallel num_threads(team(c, a->n * in * out))
+#pragma omp parallel num_threads(team(c, work)) reduction(&& : done)
     {
-        if (r > 0 && a->lora.dropout > 0)
-            hidden_tiles(c, a);
-        else if (r > 0) {
-#pragma omp for
-            for (size_t j = 0; j < r; j++)
-                for (size_t i = 0; i < a->n; i++)
-                    a->lora.h[i * r + j] = vector()->dot(a->x + i * in, a->lora.A + j * in, in);
+        for (size_t j = 0; j < count; j++)
+            if (a[j].lora.r > 0)
+                few_hidden(c, &a[j]);
+        if (adapters) {
+#pragma omp barrier
         }
-#pragma omp for schedule(static) reduction(&& : done)
-        for (size_t o0 = 0; o0 < out; o0 += chunk) {
-            size_t n = cpu_min(chunk, out - o0);
-            done = done && m->few(a->W, o0, n, packed, a->n, a->y + o0, out);
-            for (size_t i = 0; done && (r > 0 || a->bias) && i < a->n; i++)
-                for (size_t o = o0; o < o0 + n; o++) {
-                    real y = a->y[i * out + o] + (a->bias ? a->bias[o] : 0);
-                    a->y[i * out + o] = r > 0 ? y + a->lora.s * vector()->dot(a->lora.h + i * r, a->lora.B + o * r, r) : y;
-                }
+        for (size_t j = 0; j < count; j++) {
+            size_t out = a[j].W->rows, shares = (size_t)c->threads, chunk = ((out + shares - 1) / shares + 31) / 32 * 32;
+#pragma omp for schedule(static) nowait
+            for (size_t o0 = 0; o0 < out; o0 += chunk)
+                done = few_rows(&a[j], m, packed, o0, cpu_min(chunk, out - o0)) && done;
         }
     }
     return done;
 }
 
-void fast_linear_forward(const struct ops_context *c, const struct linear_args *a)
+void fast_linear_forward(const struct ops_context *c, const struct linear_args *a, size_t count)
 {
-    size_t in = a->W->cols, out = a->W->rows, r = (size_t)a->lora.r;
-    if (forward_few(c, a))
+    size_t in = a->W->cols, r = 0;
+    if (forward_few(c, a, count))
         return;
+    for (size_t j = 0; j < count; j++)
+        r += (size_t)a[j].lora.r + 1;
     size_t span = product_rows(micro_of(c), packed_room(c), in, r);
     for (size_t i0 = 0; i0 < a->n; i0 += span) {
-        struct linear_args part = *a;
-        part.n = cpu_min(span, a->n - i0);
-        part.x = a->x + i0 * in;
-        part.y = a->y + i0 * out;
-        part.lora.h = r > 0 ? a->lora.h + i0 * r : NULL;
-        part.lora.index0 += (uint64_t)i0 * in;
-        forward_span(c, &part);
+        struct linear_args part[LINEAR_GROUP];
+        for (size_t j = 0; j < count; j++) {
+            part[j] = a[j];
+            part[j].n = cpu_min(span, a->n - i0);
+            part[j].x = a->x + i0 * in;
+            part[j].y = a[j].y + i0 * a[j].W->rows;
+            part[j].lora.h = a[j].lora.r > 0 ? a[j].lora.h + i0 * (size_t)a[j].lora.r : NULL;
+            part[j].lora.index0 += (uint64_t)i0 * in;
+        }
+        forward_span(c, part, count);
     }
 }
 
 /* ---- backward ---- */
 
-/* scaled = s h */
-static void scaled_hidden(const struct linear_args *a, real *scaled)
+static void scale_run(real *to, const real *from, real s, size_t n)
 {
-    size_t n = a->n * (size_t)a->lora.r;
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) nowait
     for (size_t i = 0; i < n; i++)
-        scaled[i] = a->lora.s * a->lora.h[i];
+        to[i] = s * from[i];
 }
 
 /* dB += dy^T (s h).  nowait, here and below: nothing in the same region reads it. */
@@ -221,7 +262,7 @@ static void masked_share(const struct ops_context *c, const struct linear_args *
 {
     size_t in = a->W->cols, r = (size_t)a->lora.r;
     struct tiles rows = tiles_of(a->n, ROW_TILE), cols = tiles_of(in, COL_TILE);
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(dynamic) nowait
     for (size_t t = 0; t < rows.count * cols.count; t++) {
         size_t i0 = t % rows.count * rows.size, m = tile_length(&rows, t % rows.count);
         size_t j0 = t / rows.count * cols.size, n = tile_length(&cols, t / rows.count);
@@ -239,20 +280,22 @@ static void backward_span(const struct ops_context *c, const struct linear_args 
     real *dh = c->scratch, *scaled = dh + HIDDEN;
     struct product p = {.micro = micro_of(c), .W = a->W, .transposed = true, .n = a->n, .packed = scaled + HIDDEN,
                         .extra = {.r = masked ? 0 : r, .right = a->lora.A, .ld = in}};
+    p.extra.packed = p.packed + a->n * units_of(p.micro, out);
 #pragma omp parallel num_threads(team(c, a->n * in * out))
     {
         if (a->dx || needs_dh)
             product_pack(&p, a->dy, out);
+        if (r > 0 && a->lora.dB)
+            scale_run(scaled, a->lora.h, a->lora.s, a->n * r);
+#pragma omp barrier
         if (needs_dh) {
             product_narrow(c, &p, a->lora.B, r, dh);
-#pragma omp for schedule(static)
-            for (size_t i = 0; i < a->n * r; i++)
-                dh[i] *= a->lora.s;
+#pragma omp barrier
+            scale_run(dh, dh, a->lora.s, a->n * r);
+#pragma omp barrier
         }
-        if (r > 0 && a->lora.dB) {
-            scaled_hidden(a, scaled);
+        if (r > 0 && a->lora.dB)
             dB_tiles(c, a, scaled);
-        }
         if (r > 0 && a->lora.dA)
             dA_tiles(c, a, dh);
         if (a->dW)
@@ -260,11 +303,15 @@ static void backward_span(const struct ops_context *c, const struct linear_args 
         if (a->dbias)
             dbias_tiles(a);
         if (a->dx) {
-            if (p.extra.r > 0)
+            if (p.extra.r > 0) {
                 product_pack_extra(&p, dh, 1);
+#pragma omp barrier
+            }
             product_multiply(c, &p, a->dx, in, a->dx_add);
-            if (masked)
+            if (masked) {
+#pragma omp barrier
                 masked_share(c, a, dh);
+            }
         }
     }
 }

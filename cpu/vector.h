@@ -1,13 +1,14 @@
 /* vector.h: loops over one row or run, written so that the compiler turns them into vector instructions.
  *
  * One thread each, no shapes beyond a length.  vector.c is compiled twice: for every machine (vector_plain) and for AVX2
- * (vector_avx2); vector() picks at run time.  Private to cpu/. */
+ * (vector_avx2); the level of this process (level.h) says which runs.  Private to cpu/. */
 #ifndef VENEER_CPU_VECTOR_H
 #define VENEER_CPU_VECTOR_H
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cpu/level.h"
 #include "quant.h"
 
 /* Where the random bits of a dropout mask begin, and what survives. */
@@ -52,15 +53,10 @@ extern const struct vector vector_plain, vector_avx2;
 #define VECTOR_AVX2 1
 #endif
 
-/* Called in inner loops: it reads words that libgcc filled at start.  (The instruction cpuid itself costs some 20 us in a virtual
- * machine.) */
+/* Those of this process's level: an atomic load, so it may be called in inner loops. */
 static inline const struct vector *vector(void)
 {
-#ifdef VECTOR_AVX2
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
-        return &vector_avx2;
-#endif
-    return &vector_plain;
+    return level()->vector;
 }
 
 #endif
