@@ -154,7 +154,18 @@ static void forward(const struct layer_pass *p, enum linear j, const struct laye
 {
     struct linear_args args = model_linear_args(p, j, a, x);
     args.y = y;
-    p->ops->ops->linear_forward(p->ops, &args);
+    p->ops->ops->linear_forward(p->ops, &args, 1);
+}
+
+/* Linears j, j + 1 ... of one x. */
+static void forward_group(const struct layer_pass *p, enum linear j, size_t count, const struct layer_acts *a, const real *x, real *const y[])
+{
+    struct linear_args args[LINEAR_GROUP];
+    for (size_t i = 0; i < count; i++) {
+        args[i] = model_linear_args(p, (enum linear)(j + i), a, x);
+        args[i].y = y[i];
+    }
+    p->ops->ops->linear_forward(p->ops, args, count);
 }
 
 /* dx NULL: nothing below is trained. */
@@ -192,9 +203,7 @@ void model_layer_qkv(const struct layer_pass *p, struct layer_acts *a, const rea
     const struct model_layer *layer = &p->model->layer[p->l];
     size_t n = p->batch->n, C = (size_t)p->model->config.hidden_size;
     ops->rmsnorm_forward(p->ops, a->n1, a->s1, x, layer->input_norm, (real)p->model->config.rms_norm_eps, n, C);
-    forward(p, LINEAR_Q, a, a->n1, a->q);
-    forward(p, LINEAR_K, a, a->n1, a->k);
-    forward(p, LINEAR_V, a, a->n1, a->v);
+    forward_group(p, LINEAR_Q, 3, a, a->n1, (real *const[]){a->q, a->k, a->v});
     rope(p, a->q, p->model->plan.layer[p->l].heads, false);
     rope(p, a->k, p->model->plan.layer[p->l].kv_heads, false);
 }
@@ -207,8 +216,7 @@ void model_layer_rest(const struct layer_pass *p, struct layer_acts *a, const re
     forward(p, LINEAR_O, a, a->att, a->xm);
     ops->add(p->ops, a->xm, x, n * C);
     ops->rmsnorm_forward(p->ops, a->n2, a->s2, a->xm, layer->post_norm, (real)p->model->config.rms_norm_eps, n, C);
-    forward(p, LINEAR_GATE, a, a->n2, a->gate);
-    forward(p, LINEAR_UP, a, a->n2, a->up);
+    forward_group(p, LINEAR_GATE, 2, a, a->n2, (real *const[]){a->gate, a->up});
     ops->swiglu_forward(p->ops, a->act, a->gate, a->up, n * F);
     forward(p, LINEAR_DOWN, a, a->act, y);
     ops->add(p->ops, y, a->xm, n * C);
@@ -383,5 +391,5 @@ enum status model_hidden(struct model_run *run, const struct model *model, const
 void model_logits(const struct model_run *run, const struct model *model, const real *x, size_t n, real *logits)
 {
     struct linear_args args = {.W = &model->head, .n = n, .x = x, .y = logits};
-    run->ops->ops->linear_forward(run->ops, &args);
+    run->ops->ops->linear_forward(run->ops, &args, 1);
 }

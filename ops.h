@@ -49,6 +49,8 @@ struct linear_args {
     real *dbias;           /* backward: [out], optional */
 };
 
+enum { LINEAR_GROUP = 3 };
+
 struct attention_args {
     const struct segment *segments;
     size_t n_segments;
@@ -119,8 +121,8 @@ struct ops {
     void (*rmsnorm_backward)(const struct ops_context *c, real *dx, real *dg, const real *dy, const real *x, const real *g,
                              const real *s, size_t n, size_t C);
 
-    /* y = x W^T + bias + lora */
-    void (*linear_forward)(const struct ops_context *c, const struct linear_args *a);
+    /* y = x W^T + bias + lora for `count` linears (at most LINEAR_GROUP) that read the same x: a[i].x and a[i].n are all alike. */
+    void (*linear_forward)(const struct ops_context *c, const struct linear_args *a, size_t count);
     /* dx = dy W + s dropout'(dy B A);  dB += s dy^T h;  dA += s (dy B)^T dropout(x);  dW += dy^T x;  dbias += sum dy */
     void (*linear_backward)(const struct ops_context *c, const struct linear_args *a);
 

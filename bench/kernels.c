@@ -165,7 +165,7 @@ static void call(const struct contest *t, const struct contestant *who)
         if (who->backward)
             c.ops->linear_backward(&c, &a);
         else
-            c.ops->linear_forward(&c, &a);
+            c.ops->linear_forward(&c, &a, 1);
     }
 }
 
@@ -180,10 +180,10 @@ static void turn(struct contest *t, struct contestant *who)
 {
     double flops = 2.0 * (double)t->M * (double)t->matrix->out * (double)t->matrix->in;
     int calls = 1 + (int)(2e-3 * 2e11 / flops); /* 2 ms at 200 GF/s */
-    double start = clock_s();
+    double start = bench_clock_s();
     for (int i = 0; i < calls; i++)
         call(t, who);
-    samples_add(&who->rate, flops * calls / (clock_s() - start) / 1e9);
+    samples_add(&who->rate, flops * calls / (bench_clock_s() - start) / 1e9);
 }
 
 static void round_of(struct contest *t)
@@ -293,9 +293,9 @@ static enum status run_contest(struct matrix *matrix, size_t M, int threads, boo
     if (t.c.compute == COMPUTE_BF16)
         enter(&t, 0, COMPUTE_F32);
     measure_errors(&t);
-    double start = clock_s(), budget = brief ? 1.5 : 4;
+    double start = bench_clock_s(), budget = brief ? 1.5 : 4;
     for (int i = 0; i < ROUNDS_MOST; i++) { /* a slow level is left alone after its first round */
-        double spent = clock_s() - start;
+        double spent = bench_clock_s() - start;
         if (spent > 4 * budget || (i >= ROUNDS_LEAST && spent > budget))
             break;
         round_of(&t);
@@ -397,13 +397,13 @@ static void stream_pool(const struct pool *p, struct ops_context *c, const struc
     struct samples rate = {0}, read = {0};
     for (int i = 0; i < 9; i++) {
         samples_add(&read, read_measure(buffer, buffer->n, c->threads));
-        double start = clock_s();
+        double start = bench_clock_s();
         for (size_t j = 0; j < p->n; j++) {
             struct linear_args a = {.W = &p->q[j], .n = 1, .x = x, .y = y};
-            c->ops->linear_forward(c, &a);
+            c->ops->linear_forward(c, &a, 1);
         }
         if (i > 0)
-            samples_add(&rate, (double)p->bytes / (clock_s() - start) / 1e9);
+            samples_add(&rate, (double)p->bytes / (bench_clock_s() - start) / 1e9);
     }
     table_number(table, (double)p->q[0].rows, 0);
     table_number(table, (double)p->q[0].cols, 0);

@@ -65,7 +65,7 @@ void ref_rmsnorm_forward(const struct ops_context *c, real *y, real *s, const re
                          size_t C);
 void ref_rmsnorm_backward(const struct ops_context *c, real *dx, real *dg, const real *dy, const real *x, const real *g,
                           const real *s, size_t n, size_t C);
-void ref_linear_forward(const struct ops_context *c, const struct linear_args *a);
+void ref_linear_forward(const struct ops_context *c, const struct linear_args *a, size_t count);
 void ref_linear_backward(const struct ops_context *c, const struct linear_args *a);
 void ref_rope(const struct ops_context *c, real *x, const int32_t *positions, const float *inv_freq, size_t n, size_t heads,
               size_t D, bool backward);

@@ -36,7 +36,7 @@ static inline int team(const struct ops_context *c, size_t work)
 /* Reals of scratch: of a thread, of the team. */
 size_t fast_linear_own(size_t max_in);
 size_t fast_linear_shared(size_t max_out, size_t max_in, size_t T);
-void fast_linear_forward(const struct ops_context *c, const struct linear_args *a);
+void fast_linear_forward(const struct ops_context *c, const struct linear_args *a, size_t count);
 void fast_linear_backward(const struct ops_context *c, const struct linear_args *a);
 size_t fast_attention_own(size_t D, size_t T);
 void fast_attention_forward(const struct ops_context *c, const struct attention_args *a);

@@ -31,7 +31,9 @@ static void logits(const struct ops_context *c, const struct head_args *a, const
 {
     struct product p = {.micro = micro_of(c), .W = a->W, .n = k->n, .packed = k->packed};
     product_pack(&p, k->x, a->W->cols);
+#pragma omp barrier
     product_multiply(c, &p, k->z, a->W->rows, false);
+#pragma omp barrier
 }
 
 static uint8_t is_first_largest(const real *z, size_t V, size_t label)
@@ -71,7 +73,9 @@ static void head_dx(const struct ops_context *c, const struct head_args *a, cons
         struct product p = {.micro = micro_of(c), .W = a->W, .transposed = true, .n = k->n, .first = v0,
                             .count = cpu_min(SLICE, V - v0), .packed = k->packed};
         product_pack(&p, k->z + v0, V);
+#pragma omp barrier
         product_multiply(c, &p, k->dx, C, v0 > 0);
+#pragma omp barrier
     }
 #pragma omp for nowait
     for (size_t i = 0; i < k->n; i++)

@@ -135,26 +135,16 @@ static size_t contraction(const struct product *p)
     return p->count > 0 ? p->count : p->transposed ? p->W->rows : p->W->cols;
 }
 
-static size_t row_units(const struct product *p)
-{
-    return units_of(p->micro, contraction(p)) + units_of(p->micro, p->extra.r);
-}
-
-size_t product_packed(const struct micro *micro, size_t n, size_t k, size_t r)
-{
-    return n * (units_of(micro, k) + units_of(micro, r));
-}
-
 size_t product_rows(const struct micro *micro, size_t reals, size_t k, size_t r)
 {
     size_t MR = (size_t)micro->MR;
-    return cpu_max(1, reals / product_packed(micro, MR, k, r)) * MR;
+    return cpu_max(1, reals / (MR * (units_of(micro, k) + units_of(micro, r)))) * MR;
 }
 
 void product_pack(const struct product *p, const real *x, size_t ldx)
 {
-    size_t panels = panels_of(p->micro, p->n), k = contraction(p), units = row_units(p);
-#pragma omp for schedule(static)
+    size_t panels = panels_of(p->micro, p->n), k = contraction(p), units = units_of(p->micro, k);
+#pragma omp for schedule(static) nowait
     for (size_t i = 0; i < panels; i++) {
         size_t r0 = panel_row(p->n, panels, i), rows = panel_row(p->n, panels, i + 1) - r0;
         p->micro->pack(p->packed + r0 * units, rows, x + r0 * ldx, ldx, rows, k);
@@ -164,11 +154,11 @@ void product_pack(const struct product *p, const real *x, size_t ldx)
 void product_pack_extra(const struct product *p, const real *left, real scale)
 {
     enum { SPAN = 64 };
-    size_t panels = panels_of(p->micro, p->n), r = p->extra.r, units = row_units(p), own = units_of(p->micro, contraction(p));
-#pragma omp for schedule(static)
+    size_t panels = panels_of(p->micro, p->n), r = p->extra.r, units = units_of(p->micro, r);
+#pragma omp for schedule(static) nowait
     for (size_t i = 0; i < panels; i++) {
         size_t r0 = panel_row(p->n, panels, i), rows = panel_row(p->n, panels, i + 1) - r0;
-        real scaled[MICRO_MR_MOST * SPAN], *to = p->packed + r0 * units + own * rows;
+        real scaled[MICRO_MR_MOST * SPAN], *to = p->extra.packed + r0 * units;
         for (size_t j0 = 0; j0 < r; j0 += SPAN) {
             size_t some = cpu_min(SPAN, r - j0);
             for (size_t row = 0; row < rows; row++)
@@ -184,11 +174,12 @@ static void product_tile(const struct ops_context *c, const struct product *p, s
 {
     const struct micro *m = p->micro;
     size_t NR = (size_t)m->NR, K = contraction(p), kc = k_block(m, K), r = p->extra.r, blocks = (K + kc - 1) / kc;
-    size_t panels = panels_of(m, p->n), all = row_units(p);
+    size_t panels = panels_of(m, p->n);
     real *b = b_buffer(c);
     for (size_t block = 0; block < blocks + (r > 0); block++) {
         size_t k0 = block < blocks ? block * kc : 0, k = block < blocks ? cpu_min(kc, K - k0) : r, units = units_of(m, k);
-        size_t u0 = block < blocks ? k0 / (size_t)m->unit : units_of(m, K);
+        const real *left = block < blocks ? p->packed : p->extra.packed;
+        size_t u0 = k0 / (size_t)m->unit, all = block < blocks ? units_of(m, K) : units;
         for (size_t j = 0; j < n; j += NR) {
             size_t some = cpu_min(NR, n - j);
             real *to = b + j * units;
@@ -204,7 +195,7 @@ static void product_tile(const struct ops_context *c, const struct product *p, s
         for (size_t j = 0; j < n; j += NR)
             for (size_t i = 0; i < panels; i++) {
                 size_t r0 = panel_row(p->n, panels, i), rows = panel_row(p->n, panels, i + 1) - r0;
-                m->kernel(units, p->packed + r0 * all + u0 * rows, b + j * units, y + r0 * ldy + j0 + j, ldy, rows,
+                m->kernel(units, left + r0 * all + u0 * rows, b + j * units, y + r0 * ldy + j0 + j, ldy, rows,
                           cpu_min(NR, n - j), add || block > 0);
             }
     }
@@ -220,7 +211,7 @@ static size_t tile_columns(const struct ops_context *c, const struct micro *m, s
 void product_multiply(const struct ops_context *c, const struct product *p, real *y, size_t ldy, bool add)
 {
     size_t columns = p->transposed ? p->W->cols : p->W->rows, size = tile_columns(c, p->micro, columns);
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(dynamic) nowait
     for (size_t j0 = 0; j0 < columns; j0 += size)
         product_tile(c, p, j0, cpu_min(size, columns - j0), y, ldy, add);
 }
@@ -228,10 +219,10 @@ void product_multiply(const struct ops_context *c, const struct product *p, real
 void product_narrow(const struct ops_context *c, const struct product *p, const real *right, size_t r, real *left)
 {
     const struct micro *m = p->micro;
-    size_t NR = (size_t)m->NR, K = contraction(p), kc = k_block(m, K), panels = panels_of(m, p->n), all = row_units(p);
+    size_t NR = (size_t)m->NR, K = contraction(p), kc = k_block(m, K), panels = panels_of(m, p->n), all = units_of(m, K);
     size_t most = cpu_max(1, NC / NR), tiles = (r + NR - 1) / NR, groups = (tiles + most - 1) / most;
     size_t shares = cpu_min(panels, 4 * (size_t)c->threads);
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(dynamic) nowait
     for (size_t t = 0; t < shares * groups; t++) {
         size_t first = panels * (t % shares) / shares, last = panels * (t % shares + 1) / shares;
         size_t j0 = t / shares * most * NR, n = cpu_min(most * NR, r - j0);

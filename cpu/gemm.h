@@ -39,6 +39,7 @@ struct product_extra {
     size_t r;           /* 0: none */
     const real *right;
     size_t ld;
+    real *packed;       /* the left operand's extra columns: n * units(r) reals */
 };
 
 struct product {
@@ -48,14 +49,13 @@ struct product {
     size_t n;           /* rows */
     size_t first, count; /* a window of the contraction; count 0: all of it */
     struct product_extra extra;
-    real *packed;       /* the left operand in A panels: product_packed(...) reals, shared by the team */
+    real *packed;       /* the left operand in A panels: n * units(k) reals, shared by the team */
 };
 
-/* Reals of `packed` for n rows, contraction k and r extra columns. */
-size_t product_packed(const struct micro *micro, size_t n, size_t k, size_t r);
-/* Rows that fit into `reals`; a multiple of MR, at least MR. */
+/* Rows whose contraction of k columns and r more fits into `reals`; a multiple of MR, at least MR. */
 size_t product_rows(const struct micro *micro, size_t reals, size_t k, size_t r);
-/* Called by every thread of the team; each ends with a barrier.  pack: the left operand's own k columns; pack_extra: its extra columns, times scale. */
+/* Called by every thread of the team, which must meet (omp barrier) before it reads what one of these wrote: several products of one x go on side by side.
+ * pack: the left operand's own k columns; pack_extra: its extra columns, times scale. */
 void product_pack(const struct product *p, const real *x, size_t ldx);
 void product_pack_extra(const struct product *p, const real *left, real scale);
 /* y[n, columns] = (or += when add), rows ldy apart. */

@@ -24,7 +24,7 @@ static void lora_hidden(const struct ops_context *c, const struct linear_args *a
         }
 }
 
-void ref_linear_forward(const struct ops_context *c, const struct linear_args *a)
+static void forward_one(const struct ops_context *c, const struct linear_args *a)
 {
     size_t in = a->W->cols, out = a->W->rows, r = (size_t)a->lora.r;
     if (r > 0)
@@ -41,6 +41,12 @@ void ref_linear_forward(const struct ops_context *c, const struct linear_args *a
             a->y[i * out + o] = (real)(sum + (double)a->lora.s * adapter);
         }
     }
+}
+
+void ref_linear_forward(const struct ops_context *c, const struct linear_args *a, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        forward_one(c, &a[i]);
 }
 
 /* ---- backward ---- */

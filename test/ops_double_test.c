@@ -85,7 +85,7 @@ struct linear_case {
 static double linear_loss(void *user)
 {
     struct linear_case *t = user;
-    t->c.ops->linear_forward(&t->c, &t->a);
+    t->c.ops->linear_forward(&t->c, &t->a, 1);
     return dot(t->a.y, t->w, t->a.n * t->a.W->rows);
 }
 
@@ -333,7 +333,7 @@ static void by_hand(const struct ops *ops)
     struct qmat W = {.format = FORMAT_F32, .rows = 2, .cols = 2, .codes = (real[]){1, 2, 3, 4}};
     struct linear_args a = {.W = &W, .bias = (real[]){10, 20}, .n = 1, .x = (real[]){5, 6}, .y = y,
                             .lora = {.r = 1, .s = 2, .A = (real[]){1, -1}, .B = (real[]){1, 0}, .h = s}};
-    ops->linear_forward(&c, &a);
+    ops->linear_forward(&c, &a, 1);
     near(y[0], 5 + 12 + 10 - 2);
     near(y[1], 15 + 24 + 20);
     near(s[0], -1);

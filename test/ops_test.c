@@ -120,7 +120,7 @@ static struct linear_result linear_run(const struct ops *ops, int threads, struc
     struct linear_result t = {zeros(n * out), zeros(n * r), copied(a.x, n * in, false), zeros(r * in), zeros(out * r),
                               zeros(out * in), zeros(out)};
     a.y = t.y, a.lora.h = t.h, a.lora.dA = t.dA, a.lora.dB = t.dB, a.dx = t.dx, a.dW = t.dW, a.dbias = t.dbias;
-    ops->linear_forward(&c, &a);
+    ops->linear_forward(&c, &a, 1);
     ops->linear_backward(&c, &a);
     return t;
 }
