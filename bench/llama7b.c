@@ -45,9 +45,9 @@ static enum status train(const void *argument, void *result, struct err *err)
     enum status status = workload_open(&w, &job->shape, &options, err);
     measure_peak(&o->peak, job->threads);
     for (int i = 0; status == OK && i < job->steps; i++) {
-        double start = clock_s();
+        double start = bench_clock_s();
         status = workload_step(&w, &o->loss, err);
-        double spent = clock_s() - start;
+        double spent = bench_clock_s() - start;
         samples_add(&o->rate, SEQUENCES * LENGTH / spent);
         measure_peak(&o->peak, job->threads);
         fprintf(stderr, "%s, step %d: %.1f s, loss %.3f\n", job->keep ? "kept" : "recomputed", i + 1, spent, o->loss);

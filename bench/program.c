@@ -46,7 +46,7 @@ static double peak_now(int threads)
 /* Whether to go for another round: three at least, a dozen at most, some 8 s. */
 static bool again(int i, double start)
 {
-    double spent = clock_s() - start;
+    double spent = bench_clock_s() - start;
     return i < ROUNDS_MOST && (i == 0 || (i < ROUNDS_LEAST ? spent < 40 : spent < 8));
 }
 
@@ -63,12 +63,12 @@ static enum status decode_tokens(struct generator *g, const int32_t *prompt, dou
 {
     g->cache.n = 0;
     TRY(generator_feed(g, prompt, CONTEXT, err));
-    double start = clock_s();
+    double start = bench_clock_s();
     for (int i = 0; i < TOKENS; i++) {
         int32_t token = generator_sample(g);
         TRY(generator_feed(g, &token, 1, err));
     }
-    *rate = TOKENS / (clock_s() - start);
+    *rate = TOKENS / (bench_clock_s() - start);
     return OK;
 }
 
@@ -80,7 +80,7 @@ static enum status measure_decode(struct workload *w, struct generator *g, int t
     TRY(decode_tokens(g, prompt, &rate, err));
     o->bytes = process_peak_bytes();
     TRY(read_buffer_open(&buffer, READ_BYTES, err));
-    double start = clock_s();
+    double start = bench_clock_s();
     for (int i = 0; again(i, start); i++) {
         for (int j = 0; j < 3; j++)
             samples_add(&o->limit, 1e9 * read_measure(&buffer, buffer.n, threads) / bytes);
@@ -97,14 +97,14 @@ static enum status measure_prompt(struct workload *w, struct generator *g, int t
     double flops = arithmetic_prefill(&a, LENGTH);
     TRY(generator_feed(g, w->dataset.example[0].tokens, LENGTH, err));
     o->bytes = process_peak_bytes();
-    double begin = clock_s();
+    double begin = bench_clock_s();
     for (int i = 0; again(i, begin); i++)
         for (int j = 0; j < 3; j++) {
             samples_add(&o->limit, peak_now(threads) / flops);
             g->cache.n = 0;
-            double start = clock_s();
+            double start = bench_clock_s();
             TRY(generator_feed(g, w->dataset.example[0].tokens, LENGTH, err));
-            samples_add(&o->rate, LENGTH / (clock_s() - start));
+            samples_add(&o->rate, LENGTH / (bench_clock_s() - start));
         }
     return OK;
 }
@@ -161,13 +161,13 @@ static enum status training(const void *argument, void *result, struct err *err)
     struct arithmetic a = {0};
     if (status == OK)
         a = workload_arithmetic(&w, LENGTH);
-    double begin = clock_s(), flops = arithmetic_training(&a, job->keep);
+    double begin = bench_clock_s(), flops = arithmetic_training(&a, job->keep);
     for (int i = 0; status == OK && again(i, begin); i++) {
         for (int j = 0; j < 3; j++)
             samples_add(&o->limit, peak_now(job->threads) / flops);
-        double start = clock_s();
+        double start = bench_clock_s();
         status = workload_step(&w, &loss, err);
-        samples_add(&o->rate, SEQUENCES * LENGTH / (clock_s() - start));
+        samples_add(&o->rate, SEQUENCES * LENGTH / (bench_clock_s() - start));
     }
     workload_close(&w);
     return status;
@@ -239,13 +239,13 @@ static enum status evaluating(const void *argument, void *result, struct err *er
     struct arithmetic a = {0};
     if (status == OK)
         a = workload_arithmetic(&w, 64);
-    double begin = clock_s(), n = (double)d->batch.n;
+    double begin = bench_clock_s(), n = (double)d->batch.n;
     double flops = a.linear + a.attention + a.lora + a.head * (double)d->labelled / n;
     for (int i = 0; status == OK && again(i, begin); i++) {
         samples_add(&o->limit, peak_now(job->threads) / flops);
-        double start = clock_s();
+        double start = bench_clock_s();
         status = model_score(&w.run, &w.model, &w.lora, &d->batch, NULL, NULL, &sum, &count, err);
-        double spent = clock_s() - start;
+        double spent = bench_clock_s() - start;
         samples_add(&o->rate, n / spent);
         samples_add(&o->other, (double)d->fed / spent);
     }
@@ -280,9 +280,9 @@ static enum status opening(const void *job, void *outcome, struct err *err)
     TRY(first_token(job, err)); /* the file is in memory after this */
     o->bytes = process_peak_bytes();
     for (int i = 0; i < 5; i++) {
-        double start = clock_s();
+        double start = bench_clock_s();
         TRY(first_token(job, err));
-        samples_add(&o->rate, 1 / (clock_s() - start));
+        samples_add(&o->rate, 1 / (bench_clock_s() - start));
     }
     return OK;
 }

@@ -10,6 +10,10 @@
 
 #include "base/err.h"
 
+/* Seconds for all measurements here: of the wall, or with BENCH_CLOCK=cpu in the environment those that this process has run, so that one thread can be
+ * measured on a machine that others use.  (With more threads it would count their waiting for each other.) */
+double bench_clock_s(void);
+
 enum peak {
     PEAK_F32,  /* fused multiply-add of fp32, the widest vectors there are */
     PEAK_BF16, /* products of bf16 pairs added to fp32 (VDPBF16PS, BFMMLA) */

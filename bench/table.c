@@ -45,6 +45,9 @@ static void print_quiet(const struct table *t, struct text *out)
 {
     struct machine_time now = machine_time_now(), was = t->start;
     double all = now.all - was.all, others = now.busy - was.busy - (now.ours - was.ours);
+    const char *clock = getenv("BENCH_CLOCK");
+    if (clock && strcmp(clock, "cpu") == 0)
+        text_puts(out, "Seconds are those that this process ran (BENCH_CLOCK=cpu): one thread only.\n");
     if (all > 0)
         text_printf(out, "Meanwhile other programs had %.0f %% of the processors' time, the host took %.0f %%.\n\n", 100 * (others > 0 ? others : 0) / all,
                     100 * (now.stolen - was.stolen) / all);
