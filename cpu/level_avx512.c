@@ -32,22 +32,24 @@ INLINE unsigned place(int c)
     return (unsigned)(c % 2 * 16 + c / 2 * 4);
 }
 
-/* The code of column c in each dword, as `values` wants it. */
-INLINE __m512i code_of(enum kind kind, const __m512i *codes, int c)
+/* Of a register of codes, that of column c in each dword, as `values` wants it. */
+INLINE __m512i code_of(enum kind kind, __m512i codes, int c)
 {
     if (kind == NIBBLES)
-        return _mm512_srli_epi32(codes[0], place(c));
+        return _mm512_srli_epi32(codes, place(c));
     if (kind == BYTES_TABLE)
-        return _mm512_and_si512(_mm512_srli_epi32(codes[c / 4], (unsigned)(c % 4 * 8)), _mm512_set1_epi32(255));
-    return _mm512_srai_epi32(_mm512_slli_epi32(codes[c / 4], (unsigned)(24 - c % 4 * 8)), 24);
+        return _mm512_and_si512(_mm512_srli_epi32(codes, (unsigned)(c * 8)), _mm512_set1_epi32(255));
+    return _mm512_srai_epi32(_mm512_slli_epi32(codes, (unsigned)(24 - c * 8)), 24);
 }
 
 INLINE void decode_units(enum kind kind, const uint8_t *from, const float *table, struct scales s, __m512i w[8])
 {
     const __m512 table16 = _mm512_loadu_ps(table);
-    __m512i codes[2] = {_mm512_loadu_si512(from), kind == NIBBLES ? _mm512_setzero_si512() : _mm512_loadu_si512(from + 64)};
-    UNROLL for (int c = 0; c < GROUP; c++)
-        w[c] = as_si(scaled(kind, values(kind, code_of(kind, codes, c), table, table16), s.scale, s.minimum));
+    const int columns = (int)columns_of(kind);
+    UNROLL for (int c = 0; c < GROUP; c++) {
+        __m512i codes = code_of(kind, _mm512_loadu_si512(from + c / columns * 64), c % columns);
+        w[c] = as_si(scaled(kind, values(kind, codes, table, table16), s.scale, s.minimum));
+    }
 }
 
 /* Lanes 0-7 from one number, 8-15 from another. */
@@ -89,7 +91,7 @@ struct looks {
 };
 
 struct look {
-    __m512i codes[2];
+    __m512i codes;
 };
 
 static struct looks make_looks(enum format format)
@@ -100,7 +102,8 @@ static struct looks make_looks(enum format format)
 INLINE struct look look_at(enum kind kind, const uint8_t *codes, const struct looks *looks)
 {
     (void)looks;
-    return (struct look){{_mm512_loadu_si512(codes), kind == NIBBLES ? _mm512_setzero_si512() : _mm512_loadu_si512(codes + 64)}};
+    (void)kind;
+    return (struct look){_mm512_loadu_si512(codes)};
 }
 
 INLINE __m512 look_up(enum kind kind, const struct look *look, const struct looks *looks, size_t j)

@@ -126,10 +126,16 @@ static inline const float *values_of(enum format format)
     }
 }
 
+/* Of a register of codes. */
+INLINE size_t columns_of(enum kind kind)
+{
+    return kind == NIBBLES ? 8 : 4;
+}
+
 /* Codes of 16 rows and 8 columns: one register of nibbles, two of bytes. */
 INLINE size_t group_bytes(enum kind kind)
 {
-    return kind == NIBBLES ? 64 : 128;
+    return GROUP / columns_of(kind) * 64;
 }
 
 INLINE const uint8_t *codes_at(const struct qmat *q, enum kind kind, size_t p, size_t col)

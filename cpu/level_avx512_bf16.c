@@ -108,12 +108,12 @@ INLINE void decode_across(enum kind kind, const struct square *at, const float *
 
 /* Nibbles: 16 bf16, twice over.  Bytes: the high and the low halves of bf16(0) .. bf16(127). */
 struct looks {
-    __m512i words, high[2], low[2];
+    __m512i words, high[2], low[2], join[2];
     float factor; /* of all sums */
 };
 
 struct look {
-    __m512i high[2], low[2]; /* nibbles: the codes in high[0] */
+    __m512i high, low; /* nibbles: the codes in high */
 };
 
 /* NF4's sixteen levels times 1.18872 lie nearest to bf16 numbers: the largest relative error is 1.6e-3 instead of 3.9e-3.  FP4's times 12
@@ -135,27 +135,30 @@ static struct looks make_looks(enum format format)
         looks.high[i] = _mm512_loadu_si512(high + 64 * i);
         looks.low[i] = _mm512_loadu_si512(low + 64 * i);
     }
+    for (int j = 0; j < 2; j++) {
+        uint8_t from[64];
+        for (int i = 0; i < 64; i++)
+            from[i] = (uint8_t)(i / 4 * 4 + 2 * j + i % 4 / 2 + i % 2 * 64);
+        looks.join[j] = _mm512_loadu_si512(from);
+    }
     looks.factor = format == FORMAT_INT8 ? 0.007874015718698502f : 1 / times;
     return looks;
 }
 
 /* Bytes: bf16 by halves, looked up by magnitude, with the code's sign.  -128 is the one magnitude that the tables lack: its low half is
- * 0, its high half 0xc3.  The columns of each quarter are put in order first: 0, 1 of its four rows, then 2, 3. */
+ * 0, its high half 0xc3. */
 INLINE struct look look_at(enum kind kind, const uint8_t *codes, const struct looks *looks)
 {
-    const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
     struct look look;
     if (kind == NIBBLES) {
-        look.high[0] = _mm512_loadu_si512(codes);
+        look.high = _mm512_loadu_si512(codes);
         return look;
     }
-    UNROLL for (int g = 0; g < 2; g++) {
-        __m512i code = _mm512_shuffle_epi8(_mm512_loadu_si512(codes + g * 64), order), magnitude = _mm512_abs_epi8(code);
-        __m512i high = _mm512_permutex2var_epi8(looks->high[0], magnitude, looks->high[1]);
-        high = _mm512_ternarylogic_epi32(high, code, _mm512_set1_epi8(-128), 0xf8); /* high | (code & 0x80) */
-        look.high[g] = _mm512_mask_mov_epi8(high, _mm512_movepi8_mask(magnitude), _mm512_set1_epi8((char)0xc3));
-        look.low[g] = _mm512_permutex2var_epi8(looks->low[0], magnitude, looks->low[1]);
-    }
+    __m512i code = _mm512_loadu_si512(codes), magnitude = _mm512_abs_epi8(code);
+    __m512i high = _mm512_permutex2var_epi8(looks->high[0], magnitude, looks->high[1]);
+    high = _mm512_ternarylogic_epi32(high, code, _mm512_set1_epi8(-128), 0xf8); /* high | (code & 0x80) */
+    look.high = _mm512_mask_mov_epi8(high, _mm512_movepi8_mask(magnitude), _mm512_set1_epi8((char)0xc3));
+    look.low = _mm512_permutex2var_epi8(looks->low[0], magnitude, looks->low[1]);
     return look;
 }
 
@@ -168,8 +171,8 @@ INLINE __m512i nibble(__m512i codes, size_t j)
 INLINE __m512 look_up(enum kind kind, const struct look *look, const struct looks *looks, size_t j)
 {
     if (kind == NIBBLES)
-        return as_ps(_mm512_permutexvar_epi16(nibble(look->high[0], j), looks->words));
-    return as_ps(j % 2 == 0 ? _mm512_unpacklo_epi8(look->low[j / 2], look->high[j / 2]) : _mm512_unpackhi_epi8(look->low[j / 2], look->high[j / 2]));
+        return as_ps(_mm512_permutexvar_epi16(nibble(look->high, j), looks->words));
+    return as_ps(_mm512_permutex2var_epi8(look->low, looks->join[j], look->high));
 }
 
 #include "cpu/level_avx512_micro.h"

@@ -233,7 +233,9 @@ static void kernel(size_t units, const real *a, const real *b, real *c, size_t l
 
 /* ---- few rows ---- */
 
-enum { AHEAD = 2048 /* bytes between a prefetch and its use */ };
+/* Bytes between a prefetch and its use: of a panel's codes, and of a row of plain numbers.  16 rows of a power of two share a set of the first
+ * cache: they are asked into the second. */
+enum { AHEAD = 2048, ROW_AHEAD = 1024 };
 
 struct few {
     const struct qmat *W;
@@ -242,14 +244,17 @@ struct few {
     size_t ldy, row0, n;
 };
 
-/* 16 rows (`rows` of them, then the first again) from element `at` on, `left` more in each: to[u] is unit u of all of them. */
-static void lay_across(enum cell cell, real to[LANES * LANES], const struct qmat *W, size_t at, size_t rows, size_t left)
+/* 16 rows (`rows` of them, then the first again) from column k on: to[u] is unit u of all of them.  What comes ROW_AHEAD bytes later is asked
+ * for: behind the end of a row that is the begin of the next 16. */
+static void lay_across(enum cell cell, real to[LANES * LANES], const struct qmat *W, size_t row0, size_t rows, size_t k)
 {
-    const size_t bytes = cell == CELL_F32 ? 4 : 2;
+    const size_t bytes = cell == CELL_F32 ? 4 : 2, at = row0 * W->cols + k, left = W->cols - k;
+    const size_t ahead = (size_t)ROW_AHEAD < left * bytes ? ROW_AHEAD : ROW_AHEAD + (LANES - 1) * W->cols * bytes;
     __m512i t[LANES];
     UNROLL for (size_t r = 0; r < LANES; r++) {
         size_t from = at + (r < rows ? r : 0) * W->cols;
-        _mm_prefetch((const char *)W->codes + from * bytes + AHEAD / 4, _MM_HINT_T0);
+        UNROLL for (size_t line = 0; line < UNIT * bytes; line += 4)
+            _mm_prefetch((const char *)W->codes + from * bytes + ahead + line * LANES, _MM_HINT_T1);
         if (cell == CELL_F32)
             t[r] = load_units(CELL_F32, W->codes, from, left);
         else if (cell == CELL_F16)
@@ -282,7 +287,7 @@ INLINE void few_cells(const size_t m, enum cell cell, const struct few *f)
         for (size_t u = 0; u < units; u += LANES) {
             real square[LANES * LANES];
             size_t count = units - u < LANES ? units - u : LANES;
-            lay_across(cell, square, f->W, (f->row0 + o) * cols + u * UNIT, rows, cols - u * UNIT);
+            lay_across(cell, square, f->W, f->row0 + o, rows, u * UNIT);
             for (size_t j = 0; j + 1 < count; j += 2, x += 2 * m) {
                 add_unit(m, sum[0], x, square + j * LANES);
                 add_unit(m, sum[1], x + m, square + (j + 1) * LANES);
@@ -317,16 +322,15 @@ INLINE void sum_run(const size_t m, const size_t panels, enum kind kind, const u
     UNROLL for (size_t p = 0; p < panels; p++)
         UNROLL for (size_t i = 0; i < m; i++)
             sum[p][i] = _mm512_setzero_ps();
-    for (size_t g = 0; g < run; g += GROUP, x += UNITS * m) {
+    const size_t columns = columns_of(kind), units = columns / UNIT;
+    for (size_t c = 0; c < run; c += columns, x += units * m) {
         struct look look[AT_ONCE];
         UNROLL for (size_t p = 0; p < panels; p++) {
             look[p] = look_at(kind, codes[p], looks);
             _mm_prefetch((const char *)codes[p] + AHEAD, _MM_HINT_T0);
-            if (kind != NIBBLES)
-                _mm_prefetch((const char *)codes[p] + AHEAD + 64, _MM_HINT_T0);
-            codes[p] += group_bytes(kind);
+            codes[p] += 64;
         }
-        UNROLL for (size_t j = 0; j < UNITS; j++) {
+        UNROLL for (size_t j = 0; j < units; j++) {
             __m512 w[AT_ONCE];
             UNROLL for (size_t p = 0; p < panels; p++)
                 w[p] = look_up(kind, &look[p], looks, j);
