@@ -38,18 +38,6 @@ bool quant_has_panels(enum format format, int block, size_t rows, size_t cols)
 /* ---- where an element lies ---- */
 
 /* Codes of the layout of files: bitsandbytes' nibbles (even element high), ggml's blocks, plain bytes. */
-static uint8_t file_code(const struct qmat *q, const uint8_t *codes, size_t i)
-{
-    if (is_ggml(q->format)) {
-        size_t bytes = quant_ggml_bytes(q->format), e = i % GGML_BLOCK, inside = bytes == 20 ? 4 : 2;
-        const uint8_t *block = codes + i / GGML_BLOCK * bytes + inside;
-        return q->format == FORMAT_Q8_0 ? block[e] : (uint8_t)(e < 16 ? block[e] & 15 : block[e - 16] >> 4);
-    }
-    if (width_of(q->format) == BYTES)
-        return codes[i];
-    return i % 2 == 0 ? codes[i / 2] >> 4 : codes[i / 2] & 15;
-}
-
 static void put_file_code(const struct qmat *q, uint8_t *codes, size_t i, uint8_t code)
 {
     if (is_ggml(q->format)) {
@@ -102,9 +90,8 @@ static size_t stored_bytes(const struct qmat *q)
 }
 
 /* Scale of row, block b of the row: from[row, b] <-> to[p, b, r].  ggml: the f16 at `inside` bytes of each block. */
-static size_t scale_place(const struct qmat *q, size_t row, size_t b, size_t blocks)
+static size_t scale_place(size_t row, size_t b, size_t blocks)
 {
-    (void)q;
     return (row / PANEL_ROWS * blocks + b) * PANEL_ROWS + row % PANEL_ROWS;
 }
 
@@ -115,7 +102,7 @@ static void move_ggml_scales(const struct qmat *q, const uint8_t *from, uint8_t 
         for (size_t row = 0; row < q->rows; row++)
             for (size_t b = 0; b < blocks; b++) {
                 size_t file = (row * blocks + b) * bytes + kind * 2;
-                size_t panel = code_bytes(q) + (kind * q->rows * blocks + scale_place(q, row, b, blocks)) * 2;
+                size_t panel = code_bytes(q) + (kind * q->rows * blocks + scale_place(row, b, blocks)) * 2;
                 memcpy(to + (into ? panel : file), from + (into ? file : panel), 2);
             }
 }
@@ -125,29 +112,71 @@ static void move_scales(const struct qmat *q, const float *from, float *to, bool
     size_t blocks = q->cols / (size_t)q->block;
     for (size_t row = 0; row < q->rows; row++)
         for (size_t b = 0; b < blocks; b++) {
-            size_t file = row * blocks + b, panel = scale_place(q, row, b, blocks);
+            size_t file = row * blocks + b, panel = scale_place(row, b, blocks);
             to[into ? panel : file] = from[into ? file : panel];
         }
 }
 
-/* Both ways.  `from` are the old bytes; q->codes is cleared, for nibbles are or-ed in. */
-static void move_codes(struct qmat *q, const uint8_t *from, bool into)
+/* Nibbles 0 .. 3 from the low halves of bytes 0 .. 3. */
+static uint32_t gather_nibbles(uint32_t bytes)
 {
+    uint32_t x = bytes & 0x0f0f0f0fu;
+    x = (x | x >> 4) & 0x00ff00ffu;
+    return (x | x >> 8) & 0xffffu;
+}
+
+static uint32_t load32(const uint8_t *from)
+{
+    return (uint32_t)from[0] | (uint32_t)from[1] << 8 | (uint32_t)from[2] << 16 | (uint32_t)from[3] << 24;
+}
+
+/* Eight columns from `col` of a row in the layout of files: even columns in the low word. */
+static uint32_t eight_nibbles(const struct qmat *q, const uint8_t *row, size_t col)
+{
+    if (!is_ggml(q->format)) {
+        uint32_t v = load32(row + col / 2); /* column 2k in the high nibble of byte k */
+        return gather_nibbles(v >> 4) | gather_nibbles(v) << 16;
+    }
+    size_t bytes = quant_ggml_bytes(q->format), e = col % GGML_BLOCK; /* columns e and e + 16 share a byte */
+    const uint8_t *at = row + col / GGML_BLOCK * bytes + (bytes == 20 ? 4 : 2) + e % 16;
+    int shift = e < 16 ? 0 : 4;
+    uint32_t a = load32(at) >> shift & 0x0f0f0f0fu, b = load32(at + 4) >> shift & 0x0f0f0f0fu;
+    uint32_t even = (a & 0xff) | (a >> 16 & 0xff) << 8 | (b & 0xff) << 16 | (b >> 16 & 0xff) << 24;
+    uint32_t odd = (a >> 8 & 0xff) | (a >> 24) << 8 | (b >> 8 & 0xff) << 16 | (b >> 24) << 24;
+    return gather_nibbles(even) | gather_nibbles(odd) << 16;
+}
+
+/* Four columns of 8-bit codes. */
+static uint32_t four_bytes(const struct qmat *q, const uint8_t *row, size_t col)
+{
+    return load32(is_ggml(q->format) ? row + col / GGML_BLOCK * 34 + 2 + col % GGML_BLOCK : row + col);
+}
+
+static void codes_to_panels(const struct qmat *q, const uint8_t *from)
+{
+    bool nibbles = width_of(q->format) == NIBBLES;
+    size_t step = nibbles ? 8 : 4, row_bytes = stored_bytes(q) / q->rows;
     uint8_t *to = q->codes;
+    for (size_t row0 = 0; row0 < q->rows; row0 += PANEL_ROWS)
+        for (size_t col = 0; col < q->cols; col += step)
+            for (size_t r = 0; r < PANEL_ROWS; r++, to += 4) {
+                const uint8_t *row = from + (row0 + r) * row_bytes;
+                uint32_t v = nibbles ? eight_nibbles(q, row, col) : four_bytes(q, row, col);
+                to[0] = (uint8_t)v;
+                to[1] = (uint8_t)(v >> 8);
+                to[2] = (uint8_t)(v >> 16);
+                to[3] = (uint8_t)(v >> 24);
+            }
+}
+
+static void codes_from_panels(const struct qmat *q, const uint8_t *from)
+{
     struct qmat old = *q;
-    old.codes = (void *)(uintptr_t)from; /* only read */
-    memset(to, 0, stored_bytes(q));
+    old.codes = (void *)(uintptr_t)from;   /* only read */
+    memset(q->codes, 0, stored_bytes(q)); /* nibbles are or-ed in */
     for (size_t row = 0; row < q->rows; row++)
-        for (size_t col = 0; col < q->cols; col++) {
-            int shift;
-            size_t i = row * q->cols + col, at = panel_byte(q, row, col, &shift);
-            if (into)
-                to[at] = (uint8_t)(to[at] | file_code(q, from, i) << shift);
-            else
-                put_file_code(q, to, i, panel_code(&old, row, col));
-        }
-    if (is_ggml(q->format))
-        move_ggml_scales(q, from, to, into);
+        for (size_t col = 0; col < q->cols; col++)
+            put_file_code(q, q->codes, row * q->cols + col, panel_code(&old, row, col));
 }
 
 static enum status rearrange(struct qmat *q, bool into, struct err *err)
@@ -159,7 +188,9 @@ static enum status rearrange(struct qmat *q, bool into, struct err *err)
     if (!copy)
         return err_set(err, ERR_MEMORY, "out of memory for a copy of a matrix of %zu bytes", bytes);
     memcpy(copy, q->codes, bytes);
-    move_codes(q, copy, into);
+    (into ? codes_to_panels : codes_from_panels)(q, copy);
+    if (is_ggml(q->format))
+        move_ggml_scales(q, copy, q->codes, into);
     if (floats > 0) {
         memcpy(copy, q->scales, floats * sizeof(float));
         move_scales(q, (const float *)(const void *)copy, q->scales, into);
@@ -207,14 +238,14 @@ void quant_panel_scales(const struct qmat *q, size_t p, size_t k, float *scale, 
         if (minimum)
             minimum[r] = 0;
         if (is_ggml(q->format)) {
-            size_t at = scale_place(q, row, k / GGML_BLOCK, q->cols / GGML_BLOCK);
+            size_t at = scale_place(row, k / GGML_BLOCK, q->cols / GGML_BLOCK);
             scale[r] = half_at(q, at);
             if (minimum && q->format == FORMAT_Q4_1)
                 minimum[r] = half_at(q, q->rows * (q->cols / GGML_BLOCK) + at);
         } else if (q->format == FORMAT_INT8)
             scale[r] = q->scales[row] * 0.007874015718698502f;
         else {
-            float s = scales_move(q) ? q->scales[scale_place(q, row, k / (size_t)q->block, q->cols / (size_t)q->block)]
+            float s = scales_move(q) ? q->scales[scale_place(row, k / (size_t)q->block, q->cols / (size_t)q->block)]
                                      : quant_block_scale(q, (row * q->cols + k) / (size_t)q->block);
             scale[r] = q->format == FORMAT_INT8_64 ? s / 127 : s;
         }
