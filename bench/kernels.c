@@ -243,6 +243,8 @@ static struct goal goal_of(const struct contest *t, const struct contestant *who
         g.share = 0.85;
     if (f != FORMAT_NF4 && f != FORMAT_INT8)
         return g;
+    if (t->M < 64 && who->backward)
+        return g; /* nobody trains on 8 tokens */
     g.share = t->M < 64 ? 0.80 : t->M < 256 ? 0.72 : who->backward ? bf16 ? 0.80 : 0.78 : 0.84;
     g.blas = bf16 && t->M >= 256 ? 1.9 : 0;
     return g;
