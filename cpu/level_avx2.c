@@ -102,47 +102,47 @@ AVX2_INLINE __m256 weight(enum avx2_kind kind, bool is_int8, __m256 value, __m25
     return kind == AVX2_CODE4 || kind == AVX2_CENTRED4 ? _mm256_add_ps(w, minimum) : w;
 }
 
-/* Columns [k, end) of panel p, which share their scales; whole groups. */
-AVX2_INLINE void unpack_run(enum avx2_kind kind, bool is_int8, float *to, const struct qmat *W, size_t p, size_t k, size_t end)
+/* Columns [k, end) of panel p, whole groups, run after run. */
+AVX2_INLINE void unpack_columns(enum avx2_kind kind, bool is_int8, float *to, const struct qmat *W, size_t p, size_t k, size_t end)
 {
     struct avx2_book book = avx2_open_book(W);
-    struct avx2_scales s;
-    avx2_scales_of(W, p, k, &s);
+    struct avx2_runs runs = avx2_first_run(W, p, k);
     int group = (int)avx2_group(kind);
     const uint32_t *codes = avx2_codes(kind, W, p, k);
-    for (; k < end; k += (size_t)group, codes += PANEL_ROWS, to += group * NR)
-        for (int h = 0; h < 2; h++) {
-            __m256i words = avx2_words(codes + 8 * h);
+    for (; k < end; avx2_next_run(&runs)) {
+        struct avx2_scales s;
+        avx2_scales_of(&runs, &s);
+        for (size_t stop = smaller(runs.end, end); k < stop; k += (size_t)group, codes += PANEL_ROWS, to += group * NR)
+            for (int h = 0; h < 2; h++) {
+                __m256i words = avx2_words(codes + 8 * h);
 #pragma GCC unroll 8
-            for (int j = 0; j < group; j++)
-                _mm256_storeu_ps(to + j * NR + 8 * h, weight(kind, is_int8, avx2_values(kind, &book, words, j), s.scale[h], s.minimum[h]));
-        }
+                for (int j = 0; j < group; j++)
+                    _mm256_storeu_ps(to + j * NR + 8 * h,
+                                     weight(kind, is_int8, avx2_values(kind, &book, words, j), s.scale[h], s.minimum[h]));
+            }
+    }
 }
 
 static void unpack(float *to, const struct qmat *W, size_t p, size_t k, size_t end)
 {
     switch (avx2_kind_of(W)) {
-    case AVX2_BOOK4: unpack_run(AVX2_BOOK4, false, to, W, p, k, end); break;
-    case AVX2_CODE4: unpack_run(AVX2_CODE4, false, to, W, p, k, end); break;
-    case AVX2_CENTRED4: unpack_run(AVX2_CENTRED4, false, to, W, p, k, end); break;
-    case AVX2_BOOK8: unpack_run(AVX2_BOOK8, false, to, W, p, k, end); break;
+    case AVX2_BOOK4: unpack_columns(AVX2_BOOK4, false, to, W, p, k, end); break;
+    case AVX2_CODE4: unpack_columns(AVX2_CODE4, false, to, W, p, k, end); break;
+    case AVX2_CENTRED4: unpack_columns(AVX2_CENTRED4, false, to, W, p, k, end); break;
+    case AVX2_BOOK8: unpack_columns(AVX2_BOOK8, false, to, W, p, k, end); break;
     default:
         if (W->format == FORMAT_INT8)
-            unpack_run(AVX2_CODE8, true, to, W, p, k, end);
+            unpack_columns(AVX2_CODE8, true, to, W, p, k, end);
         else
-            unpack_run(AVX2_CODE8, false, to, W, p, k, end);
+            unpack_columns(AVX2_CODE8, false, to, W, p, k, end);
     }
 }
 
-/* Run after run; a last group that k cuts goes by a copy. */
+/* A last group that k cuts goes by a copy. */
 static void panel_of_panels(float *packed, const struct qmat *W, size_t row0, size_t n, size_t k0, size_t k)
 {
-    size_t run = quant_panel_run(W), end = k0 + k, whole = end / 8 * 8;
-    for (size_t at = k0; at < whole;) {
-        size_t stop = smaller((at / run + 1) * run, whole);
-        unpack(packed + (at - k0) * NR, W, row0 / PANEL_ROWS, at, stop);
-        at = stop;
-    }
+    size_t end = k0 + k, whole = end / 8 * 8;
+    unpack(packed, W, row0 / PANEL_ROWS, k0, whole);
     if (end > whole) {
         float group[8 * NR];
         unpack(group, W, row0 / PANEL_ROWS, whole, whole + 8);
@@ -215,23 +215,26 @@ AVX2_INLINE __m256 row_values(enum avx2_kind kind, const struct avx2_book *book,
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
 }
 
-/* Columns col0 .. col0+7 (a group's) of rows row0 .. row0+k-1 into to[k][NR]. */
+/* Columns col0 .. col0+7 of rows row0 .. row0+k-1 into to[k][NR]. */
 AVX2_INLINE void unpack_rows(enum avx2_kind kind, bool is_int8, float *to, const struct qmat *W, size_t col0, size_t row0, size_t k)
 {
     struct avx2_book book = avx2_open_book(W);
     float scale[PANEL_ROWS], minimum[PANEL_ROWS];
-    for (size_t row = row0; row < row0 + k; row++, to += NR) {
-        size_t p = row / PANEL_ROWS, r = row % PANEL_ROWS;
-        if (r == 0 || row == row0) {
-            struct avx2_scales s;
-            avx2_scales_of(W, p, col0, &s);
-            for (int h = 0; h < 2; h++) {
-                _mm256_storeu_ps(scale + 8 * h, s.scale[h]);
-                _mm256_storeu_ps(minimum + 8 * h, s.minimum[h]);
-            }
+    for (size_t row = row0, end = row0 + k; row < end;) {
+        size_t p = row / PANEL_ROWS, stop = smaller((p + 1) * PANEL_ROWS, end);
+        const uint32_t *codes = avx2_codes(kind, W, p, col0);
+        struct avx2_runs runs = avx2_first_run(W, p, col0);
+        struct avx2_scales s;
+        avx2_scales_of(&runs, &s);
+        for (int h = 0; h < 2; h++) {
+            _mm256_storeu_ps(scale + 8 * h, s.scale[h]);
+            _mm256_storeu_ps(minimum + 8 * h, s.minimum[h]);
         }
-        __m256 value = row_values(kind, &book, avx2_codes(kind, W, p, col0) + r);
-        _mm256_storeu_ps(to, weight(kind, is_int8, value, _mm256_set1_ps(scale[r]), _mm256_set1_ps(minimum[r])));
+        for (; row < stop; row++, to += NR) {
+            size_t r = row % PANEL_ROWS;
+            __m256 value = row_values(kind, &book, codes + r);
+            _mm256_storeu_ps(to, weight(kind, is_int8, value, _mm256_set1_ps(scale[r]), _mm256_set1_ps(minimum[r])));
+        }
     }
 }
 

@@ -97,34 +97,61 @@ struct avx2_scales {
     __m256 scale[2], minimum[2];
 };
 
-/* As quant_panel_scales, the common layouts without its loop; int8's is absmax alone, its 1/127 is left to the caller. */
-AVX2_INLINE void avx2_scales_of(const struct qmat *W, size_t p, size_t k, struct avx2_scales *s)
+/* The runs of a panel's columns that share their scales, one after the other. */
+struct avx2_runs {
+    const struct qmat *W;
+    size_t p, run, end;     /* panel; columns of a run; first column behind this run */
+    const float *floats;    /* scales of this run where they lie in panels ... */
+    const uint16_t *halves; /* ... or as ggml's; neither: quant_panel_scales finds them */
+    size_t minima;          /* q4_1: its minima stand so far behind the scales */
+};
+
+/* The run with column k of panel p. */
+AVX2_INLINE struct avx2_runs avx2_first_run(const struct qmat *W, size_t p, size_t k)
 {
-    size_t blocks = W->cols / GGML_BLOCK;
-    s->minimum[0] = s->minimum[1] = _mm256_setzero_ps();
+    struct avx2_runs r = {.W = W, .p = p, .run = quant_panel_run(W)};
+    size_t i = k / r.run, runs = W->cols / r.run;
+    r.end = (i + 1) * r.run;
     if (W->format == FORMAT_Q4_0 || W->format == FORMAT_Q4_1 || W->format == FORMAT_Q8_0) {
         size_t bytes = W->rows * W->cols / (W->format == FORMAT_Q8_0 ? 1 : 2);
-        const uint16_t *d = (const uint16_t *)(const void *)((const uint8_t *)W->codes + bytes) + (p * blocks + k / GGML_BLOCK) * PANEL_ROWS;
-        const __m128i *halves = (const __m128i *)(const void *)d, *minima = (const __m128i *)(const void *)(d + W->rows * blocks);
+        r.halves = (const uint16_t *)(const void *)((const uint8_t *)W->codes + bytes) + (p * runs + i) * PANEL_ROWS;
+        r.minima = W->format == FORMAT_Q4_1 ? W->rows * runs : 0;
+    } else if (W->format == FORMAT_INT8)
+        r.floats = W->scales + p * PANEL_ROWS;
+    else if (!W->double_quant && r.run == (size_t)W->block)
+        r.floats = W->scales + (p * runs + i) * PANEL_ROWS;
+    return r;
+}
+
+AVX2_INLINE void avx2_next_run(struct avx2_runs *r)
+{
+    r->end += r->run;
+    r->floats = r->floats ? r->floats + PANEL_ROWS : NULL;
+    r->halves = r->halves ? r->halves + PANEL_ROWS : NULL;
+}
+
+/* As quant_panel_scales; int8's is absmax alone, its 1/127 is left to the caller. */
+AVX2_INLINE void avx2_scales_of(const struct avx2_runs *r, struct avx2_scales *s)
+{
+    s->minimum[0] = s->minimum[1] = _mm256_setzero_ps();
+    if (r->halves) {
+        const __m128i *halves = (const __m128i *)(const void *)r->halves, *minima = (const __m128i *)(const void *)(r->halves + r->minima);
         for (int h = 0; h < 2; h++) {
             s->scale[h] = _mm256_cvtph_ps(_mm_loadu_si128(halves + h));
-            if (W->format == FORMAT_Q4_1)
+            if (r->minima)
                 s->minimum[h] = _mm256_cvtph_ps(_mm_loadu_si128(minima + h));
         }
         return;
     }
     float scale[PANEL_ROWS];
-    const float *from = scale;
-    bool is_plain = W->block > 0 && !W->double_quant && W->cols % (size_t)W->block == 0;
-    if (W->format == FORMAT_INT8)
-        from = W->scales + p * PANEL_ROWS;
-    else if (is_plain)
-        from = W->scales + (p * (W->cols / (size_t)W->block) + k / (size_t)W->block) * PANEL_ROWS;
-    else
-        quant_panel_scales(W, p, k, scale, NULL);
+    const float *from = r->floats;
+    if (!from) {
+        quant_panel_scales(r->W, r->p, r->end - r->run, scale, NULL);
+        from = scale;
+    }
     for (int h = 0; h < 2; h++) {
         s->scale[h] = _mm256_loadu_ps(from + 8 * h);
-        if (is_plain && W->format == FORMAT_INT8_64)
+        if (r->floats && r->W->format == FORMAT_INT8_64)
             s->scale[h] = _mm256_div_ps(s->scale[h], _mm256_set1_ps(127));
     }
 }

@@ -6,8 +6,8 @@
  *
  *     | row a: c0 c1 c2 c3 | row b: c0 c1 c2 c3 |
  *
- * so the sums run along columns in four chains a row, and x is four of its elements, twice.  Small integers (q4_0, q4_1, and fp4 times 12) have
- * zeros in the lower two bytes.  Chains end after at most 64 columns, or where the scale changes. */
+ * so the sums run along columns in four chains a row, and x is four of its elements, twice.  fp4's levels times 12 have zeros in the lower two
+ * bytes: one round of unpacking does.  The codes of q4_0 and q4_1 need no table: a nibble becomes a float where it stands in its dword.  Chains end after at most 64 columns, or where the scale changes. */
 #include "cpu/level.h"
 
 #if defined(__x86_64__) && !defined(VENEER_DOUBLE) && defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
@@ -19,20 +19,21 @@
 enum {
     PIECE = 64,    /* columns of a chain at most */
     BLOCK = 2048,  /* columns for which x is laid out at once */
+    SUMS = BLOCK / GGML_BLOCK,
     STEP = 4,      /* columns of a register */
-    VECTORS = 8,   /* registers of a step: 16 rows */
     AHEAD = 1024   /* bytes: codes are asked for before they are needed */
 };
 
 /* x, for columns of one block: each row on its own, in the order in which the unpacked columns come. */
 struct few_x {
     float value[FEW_MOST * BLOCK]; /* [m][BLOCK] */
-    float sum[FEW_MOST][BLOCK / GGML_BLOCK]; /* of blocks of 32: what a minimum is multiplied with */
+    float sum[FEW_MOST][SUMS]; /* of blocks of 32: what a minimum is multiplied with */
 };
 
 /* How bytes become values. */
 struct few_book {
     __m256i byte[4];      /* tables for the bytes of a float, twice */
+    __m256i mask[7];      /* for the nibbles of a dword */
     const float *wide;    /* nf8's levels */
     float factor;         /* joins the scale: 1/127 of int8, 1/12 of fp4 */
 };
@@ -41,13 +42,11 @@ static void open_book(struct few_book *book, const struct qmat *W)
 {
     uint8_t bytes[4][32];
     for (int i = 0; i < 32; i++) {
-        float code = (float)(i % 16), level = code;
+        float level = 0;
         if (W->format == FORMAT_NF4)
             level = quant_nf4_table[i % 16];
         else if (W->format == FORMAT_FP4)
             level = rintf(quant_fp4_table[i % 16] * 192) / 16; /* its levels are multiples of 1/192 */
-        else if (W->format == FORMAT_Q4_0)
-            level = code - 8;
         uint32_t bits;
         memcpy(&bits, &level, sizeof bits);
         for (int b = 0; b < 4; b++)
@@ -55,127 +54,242 @@ static void open_book(struct few_book *book, const struct qmat *W)
     }
     for (int b = 0; b < 4; b++)
         book->byte[b] = _mm256_loadu_si256((const __m256i *)(const void *)bytes[b]);
+    for (int i = 0; i < 7; i++)
+        book->mask[i] = _mm256_set1_epi32(15 << (4 * i));
     book->wide = W->format == FORMAT_NF8 ? quant_nf8_table() : NULL;
     book->factor = W->format == FORMAT_INT8 ? 0.007874015718698502f : W->format == FORMAT_FP4 ? 1.0f / 12 : 1;
 }
 
-/* ---- one step: four columns of 16 rows ---- */
+/* ---- four columns of eight rows ---- */
 
-/* Registers 4h+i hold rows 8h+i and 8h+i+4.  `half` is the nibble of each byte. */
-AVX2_INLINE void unpack_nibbles(bool is_short, const struct few_book *book, const uint32_t *codes, int half, __m256 v[VECTORS])
+/* How codes lie and what their values take. */
+enum few_way {
+    LONG_NIBBLES,  /* nf4: all four bytes */
+    SHORT_NIBBLES, /* fp4: the upper two */
+    PLAIN_NIBBLES, /* q4_0, q4_1: the codes themselves */
+    SIGNED_BYTES,  /* int8, int8_64, q8_0 */
+    WIDE_BYTES     /* nf8 */
+};
+
+AVX2_INLINE bool is_nibbles(enum few_way way)
 {
-    const __m256i mask = _mm256_set1_epi8(15);
-#pragma GCC unroll 2
-    for (int h = 0; h < 2; h++, v += 4) {
-        __m256i words = avx2_words(codes + 8 * h);
-        __m256i code = _mm256_and_si256(half ? _mm256_srli_epi32(words, 4) : words, mask);
-        __m256i low0 = _mm256_setzero_si256(), low1 = low0;
-        if (!is_short) {
-            __m256i b0 = _mm256_shuffle_epi8(book->byte[0], code), b1 = _mm256_shuffle_epi8(book->byte[1], code);
-            low0 = _mm256_unpacklo_epi8(b0, b1);
-            low1 = _mm256_unpackhi_epi8(b0, b1);
-        }
-        __m256i b2 = _mm256_shuffle_epi8(book->byte[2], code), b3 = _mm256_shuffle_epi8(book->byte[3], code);
-        __m256i high0 = _mm256_unpacklo_epi8(b2, b3), high1 = _mm256_unpackhi_epi8(b2, b3);
-        v[0] = _mm256_castsi256_ps(_mm256_unpacklo_epi16(low0, high0));
-        v[1] = _mm256_castsi256_ps(_mm256_unpackhi_epi16(low0, high0));
-        v[2] = _mm256_castsi256_ps(_mm256_unpacklo_epi16(low1, high1));
-        v[3] = _mm256_castsi256_ps(_mm256_unpackhi_epi16(low1, high1));
+    return way <= PLAIN_NIBBLES;
+}
+
+/* Columns of a dword. */
+AVX2_INLINE size_t group_of(enum few_way way)
+{
+    return is_nibbles(way) ? 8 : 4;
+}
+
+/* Register i holds rows i and i+4 of eight. */
+AVX2_INLINE void unpack_long(const struct few_book *book, __m256i code, __m256 v[4])
+{
+    __m256i b0 = _mm256_shuffle_epi8(book->byte[0], code), b1 = _mm256_shuffle_epi8(book->byte[1], code);
+    __m256i b2 = _mm256_shuffle_epi8(book->byte[2], code), b3 = _mm256_shuffle_epi8(book->byte[3], code);
+    __m256i low0 = _mm256_unpacklo_epi8(b0, b1), low1 = _mm256_unpackhi_epi8(b0, b1);
+    __m256i high0 = _mm256_unpacklo_epi8(b2, b3), high1 = _mm256_unpackhi_epi8(b2, b3);
+    v[0] = _mm256_castsi256_ps(_mm256_unpacklo_epi16(low0, high0));
+    v[1] = _mm256_castsi256_ps(_mm256_unpackhi_epi16(low0, high0));
+    v[2] = _mm256_castsi256_ps(_mm256_unpacklo_epi16(low1, high1));
+    v[3] = _mm256_castsi256_ps(_mm256_unpackhi_epi16(low1, high1));
+}
+
+/* The upper halves of floats, side by side: the even columns are shifted up, the odd ones are there.  Registers 0 and 1 hold rows 0 1 4 5,
+ * 2 and 3 rows 2 3 6 7; two columns each. */
+AVX2_INLINE void unpack_short(const struct few_book *book, __m256i code, __m256 v[4])
+{
+    const __m256i upper = _mm256_set1_epi32((int32_t)0xffff0000u);
+    __m256i b2 = _mm256_shuffle_epi8(book->byte[2], code), b3 = _mm256_shuffle_epi8(book->byte[3], code);
+    __m256i first = _mm256_unpacklo_epi8(b2, b3), second = _mm256_unpackhi_epi8(b2, b3);
+    v[0] = _mm256_castsi256_ps(_mm256_slli_epi32(first, 16));
+    v[1] = _mm256_castsi256_ps(_mm256_and_si256(first, upper));
+    v[2] = _mm256_castsi256_ps(_mm256_slli_epi32(second, 16));
+    v[3] = _mm256_castsi256_ps(_mm256_and_si256(second, upper));
+}
+
+/* Nibbles 4 step .. 4 step + 3 where they stand: register i holds eight rows of code * 16^nibble; x is divided by as much, exactly.  The
+ * highest would be a sign: it is shifted down. */
+AVX2_INLINE void unpack_plain(const struct few_book *book, __m256i words, int step, __m256 v[4])
+{
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        int nibble = 4 * step + i;
+        v[i] = _mm256_cvtepi32_ps(nibble == 7 ? _mm256_srli_epi32(words, 28) : _mm256_and_si256(words, book->mask[nibble]));
     }
 }
 
 /* Register i holds rows 2i and 2i+1. */
-AVX2_INLINE void unpack_bytes(enum avx2_kind kind, const struct few_book *book, const uint32_t *codes, __m256 v[VECTORS])
+AVX2_INLINE void unpack_bytes(enum few_way way, const struct few_book *book, const uint32_t *codes, __m256 v[4])
 {
-#pragma GCC unroll 8
-    for (int i = 0; i < VECTORS; i++) {
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
         __m128i bytes = _mm_loadl_epi64((const __m128i *)(const void *)(codes + 2 * i));
-        v[i] = kind == AVX2_BOOK8 ? _mm256_i32gather_ps(book->wide, _mm256_cvtepu8_epi32(bytes), 4)
-                                  : _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+        v[i] = way == WIDE_BYTES ? _mm256_i32gather_ps(book->wide, _mm256_cvtepu8_epi32(bytes), 4)
+                                 : _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
     }
 }
 
-/* Sums along columns of four registers, rows in order. */
-AVX2_INLINE __m256 join(enum avx2_kind kind, const __m256 v[4])
+/* Step `step` (0, or 1 for the high nibble of each byte) of a group. */
+AVX2_INLINE void unpack_step(enum few_way way, const struct few_book *book, const uint32_t *codes, int step, __m256 v[4])
 {
-    __m256 sum = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
-    return avx2_is_nibbles(kind) ? sum : _mm256_permutevar8x32_ps(sum, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-}
-
-AVX2_INLINE void unpack_step(enum avx2_kind kind, bool is_short, const struct few_book *book, const uint32_t *codes, int step, __m256 v[VECTORS])
-{
-    if (avx2_is_nibbles(kind))
-        unpack_nibbles(is_short, book, codes, step, v);
+    if (!is_nibbles(way)) {
+        unpack_bytes(way, book, codes, v);
+        return;
+    }
+    if (way == PLAIN_NIBBLES) {
+        unpack_plain(book, avx2_words(codes), step, v);
+        return;
+    }
+    __m256i words = avx2_words(codes), code = _mm256_and_si256(step ? _mm256_srli_epi32(words, 4) : words, _mm256_set1_epi8(15));
+    if (way == LONG_NIBBLES)
+        unpack_long(book, code, v);
     else
-        unpack_bytes(kind, book, codes, v);
+        unpack_short(book, code, v);
 }
 
-AVX2_INLINE void multiply_step(__m256 sum[VECTORS], const __m256 v[VECTORS], const float *x)
+AVX2_INLINE void multiply_step(enum few_way way, __m256 sum[4], const __m256 v[4], const float *x)
 {
-    __m256 four = _mm256_broadcast_ps((const __m128 *)(const void *)x);
-#pragma GCC unroll 8
-    for (int i = 0; i < VECTORS; i++)
-        sum[i] = _mm256_fmadd_ps(v[i], four, sum[i]);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        __m256 xi;
+        if (way == PLAIN_NIBBLES)
+            xi = _mm256_broadcast_ss(x + i);
+        else if (way == SHORT_NIBBLES)
+            xi = _mm256_castpd_ps(_mm256_broadcast_sd((const double *)(const void *)(x + i % 2 * 2)));
+        else
+            xi = _mm256_broadcast_ps((const __m128 *)(const void *)x);
+        sum[i] = _mm256_fmadd_ps(v[i], xi, sum[i]);
+    }
 }
 
-/* ---- a piece of a panel ---- */
+/* Sums along columns, the eight rows in order. */
+AVX2_INLINE __m256 join(enum few_way way, const __m256 v[4])
+{
+    if (way == PLAIN_NIBBLES)
+        return _mm256_add_ps(_mm256_add_ps(v[0], v[1]), _mm256_add_ps(v[2], v[3]));
+    if (way == SHORT_NIBBLES)
+        return _mm256_hadd_ps(_mm256_add_ps(v[0], v[1]), _mm256_add_ps(v[2], v[3]));
+    __m256 sum = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
+    return way == LONG_NIBBLES ? sum : _mm256_permutevar8x32_ps(sum, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+
+/* ---- a piece: at most 64 columns of a panel ---- */
 
 struct piece {
     const struct few_book *book;
     const uint32_t *codes;
-    size_t columns;      /* at most PIECE; whole groups */
+    size_t columns;
+    bool has_minimum;
     struct avx2_scales scales;
 };
 
-AVX2_INLINE void add_piece(enum avx2_kind kind, const struct piece *p, const __m256 sum[VECTORS], const float *sum_x, float total[PANEL_ROWS])
+/* total += scale * sum + minimum * (sum of x), eight rows */
+AVX2_INLINE void add_sums(const struct piece *p, int h, __m256 sum, float sum_x, float total[PANEL_ROWS])
 {
-    for (int h = 0; h < 2; h++) {
-        __m256 t = _mm256_fmadd_ps(join(kind, sum + 4 * h), p->scales.scale[h], _mm256_loadu_ps(total + 8 * h));
-        if (kind == AVX2_CODE4)
-            t = _mm256_fmadd_ps(p->scales.minimum[h], _mm256_broadcast_ss(sum_x), t);
-        _mm256_storeu_ps(total + 8 * h, t);
-    }
+    __m256 t = _mm256_fmadd_ps(sum, p->scales.scale[h], _mm256_loadu_ps(total + 8 * h));
+    if (p->has_minimum)
+        t = _mm256_fmadd_ps(p->scales.minimum[h], _mm256_set1_ps(sum_x), t);
+    _mm256_storeu_ps(total + 8 * h, t);
 }
 
-/* One row: unpacked values go from register to register. */
-AVX2_INLINE void piece_alone(enum avx2_kind kind, bool is_short, const struct piece *p, const float *x, const float *sum_x, float *total)
+AVX2_INLINE void clear(__m256 sum[4])
 {
-    __m256 sum[VECTORS], v[VECTORS];
-    size_t group = avx2_group(kind);
-    const uint32_t *codes = p->codes;
-#pragma GCC unroll 8
-    for (int i = 0; i < VECTORS; i++)
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++)
         sum[i] = _mm256_setzero_ps();
-    for (size_t k = 0; k < p->columns; k += group, codes += PANEL_ROWS, x += group) {
-        _mm_prefetch((const char *)codes + AHEAD, _MM_HINT_T0);
-#pragma GCC unroll 2
-        for (size_t step = 0; step < group / STEP; step++) {
-            unpack_step(kind, is_short, p->book, codes, (int)step, v);
-            multiply_step(sum, v, x + step * STEP);
-        }
-    }
-    add_piece(kind, p, sum, sum_x, total);
 }
 
-/* Several rows: unpacked once into the first cache, in the same order of sums. */
-AVX2_INLINE void piece_shared(enum avx2_kind kind, bool is_short, const struct piece *p, const struct few_x *x, size_t at, size_t m,
-                              float (*total)[PANEL_ROWS])
+/* One x: unpacked values go from register to register. */
+AVX2_INLINE void piece_alone(enum few_way way, const struct piece *p, const float *x, float sum_x, float total[PANEL_ROWS])
 {
-    __m256 value[PIECE / STEP][VECTORS];
-    size_t group = avx2_group(kind), steps = p->columns / STEP;
-    const uint32_t *codes = p->codes;
-    for (size_t s = 0; s < steps; s += group / STEP, codes += PANEL_ROWS)
+    const struct few_book *book = p->book;
+    size_t group = group_of(way), columns = p->columns;
+    int together = is_nibbles(way) ? 1 : 2; /* halves: eight sums beside tables would not fit the registers */
 #pragma GCC unroll 2
-        for (size_t step = 0; step < group / STEP; step++)
-            unpack_step(kind, is_short, p->book, codes, (int)step, value[s + step]);
-    for (size_t i = 0; i < m; i++) {
-        __m256 sum[VECTORS];
-#pragma GCC unroll 8
-        for (int j = 0; j < VECTORS; j++)
-            sum[j] = _mm256_setzero_ps();
+    for (int first = 0; first < 2; first += together) {
+        __m256 sum[2][4], v[4];
+        clear(sum[0]);
+        clear(sum[1]);
+        const uint32_t *codes = p->codes + 8 * first;
+        const float *at = x;
+        for (size_t k = 0; k < columns; k += group, codes += PANEL_ROWS, at += group) {
+            _mm_prefetch((const char *)codes + AHEAD, _MM_HINT_T0);
+#pragma GCC unroll 2
+            for (size_t step = 0; step < group / STEP; step++)
+#pragma GCC unroll 2
+                for (int h = 0; h < together; h++) {
+                    unpack_step(way, book, codes + 8 * h, (int)step, v);
+                    multiply_step(way, sum[h], v, at + step * STEP);
+                }
+        }
+        for (int h = 0; h < together; h++)
+            add_sums(p, first + h, join(way, sum[h]), sum_x, total);
+    }
+}
+
+/* Several rows, BLOCK apart: unpacked once into the first cache, then the same sums in the same order. */
+AVX2_INLINE void piece_shared(enum few_way way, const struct piece *p, const float *x, const float *sum_x, size_t m, float (*total)[PANEL_ROWS])
+{
+    __m256 value[PIECE / STEP][2][4];
+    size_t group = group_of(way), steps = p->columns / STEP, each = group / STEP;
+    const uint32_t *codes = p->codes;
+    for (size_t s = 0; s < steps; s += each, codes += PANEL_ROWS)
+#pragma GCC unroll 2
+        for (size_t step = 0; step < each; step++)
+            for (int h = 0; h < 2; h++)
+                unpack_step(way, p->book, codes + 8 * h, (int)step, value[s + step][h]);
+    for (size_t i = 0; i < m; i++, x += BLOCK, sum_x += SUMS) {
+        __m256 sum[2][4];
+        clear(sum[0]);
+        clear(sum[1]);
         for (size_t s = 0; s < steps; s++)
-            multiply_step(sum, value[s], x->value + i * BLOCK + at + s * STEP);
-        add_piece(kind, p, sum, &x->sum[i][at / GGML_BLOCK], total[i]);
+#pragma GCC unroll 2
+            for (int h = 0; h < 2; h++)
+                multiply_step(way, sum[h], value[s][h], x + s * STEP);
+        for (int h = 0; h < 2; h++)
+            add_sums(p, h, join(way, sum[h]), *sum_x, total[i]);
+    }
+}
+
+/* Each way in functions of its own: inlined into larger ones, the sums would not stay in registers. */
+struct few_kind {
+    void (*alone)(const struct piece *p, const float *x, float sum_x, float total[PANEL_ROWS]);
+    void (*shared)(const struct piece *p, const float *x, const float *sum_x, size_t m, float (*total)[PANEL_ROWS]);
+};
+
+#define FEW_KIND(name, way)                                                                                                                       \
+    static void alone_##name(const struct piece *p, const float *x, float sum_x, float total[PANEL_ROWS])                                          \
+    {                                                                                                                                             \
+        piece_alone(way, p, x, sum_x, total);                                                                                                     \
+    }                                                                                                                                             \
+    static void shared_##name(const struct piece *p, const float *x, const float *sum_x, size_t m, float (*total)[PANEL_ROWS])                     \
+    {                                                                                                                                             \
+        piece_shared(way, p, x, sum_x, m, total);                                                                                                 \
+    }
+FEW_KIND(long_nibbles, LONG_NIBBLES)
+FEW_KIND(short_nibbles, SHORT_NIBBLES)
+FEW_KIND(plain_nibbles, PLAIN_NIBBLES)
+FEW_KIND(signed_bytes, SIGNED_BYTES)
+FEW_KIND(wide_bytes, WIDE_BYTES)
+
+static const struct few_kind kinds[] = {
+    [LONG_NIBBLES] = {alone_long_nibbles, shared_long_nibbles},
+    [SHORT_NIBBLES] = {alone_short_nibbles, shared_short_nibbles},
+    [PLAIN_NIBBLES] = {alone_plain_nibbles, shared_plain_nibbles},
+    [SIGNED_BYTES] = {alone_signed_bytes, shared_signed_bytes},
+    [WIDE_BYTES] = {alone_wide_bytes, shared_wide_bytes},
+};
+
+static enum few_way way_of(const struct qmat *W)
+{
+    switch (W->format) {
+    case FORMAT_NF4: return LONG_NIBBLES;
+    case FORMAT_FP4: return SHORT_NIBBLES;
+    case FORMAT_Q4_0:
+    case FORMAT_Q4_1: return PLAIN_NIBBLES;
+    case FORMAT_NF8: return WIDE_BYTES;
+    default: return SIGNED_BYTES;
     }
 }
 
@@ -187,55 +301,48 @@ static size_t smaller(size_t a, size_t b)
 }
 
 /* total[m][16] = rows of panel p times columns [k0, k0 + k) of x. */
-AVX2_INLINE void panel_block(enum avx2_kind kind, bool is_short, const struct qmat *W, const struct few_book *book, size_t p, size_t k0, size_t k,
-                             const struct few_x *x, size_t m, float (*total)[PANEL_ROWS])
+static void panel_block(const struct qmat *W, const struct few_kind *kind, const struct few_book *book, size_t p, size_t k0, size_t k,
+                        const struct few_x *x, size_t m, float (*total)[PANEL_ROWS])
 {
-    size_t run = quant_panel_run(W), at = 0;
-    while (at < k) {
-        size_t run_end = smaller(((k0 + at) / run + 1) * run - k0, k);
-        struct piece piece = {.book = book};
-        avx2_scales_of(W, p, k0 + at, &piece.scales);
-        for (int h = 0; h < 2; h++)
+    enum avx2_kind codes = avx2_kind_of(W);
+    size_t dwords = avx2_is_nibbles(codes) ? 2 : 4; /* of a column */
+    struct piece piece = {.book = book, .codes = avx2_codes(codes, W, p, k0), .has_minimum = W->format == FORMAT_Q4_0 || W->format == FORMAT_Q4_1};
+    struct avx2_runs runs = avx2_first_run(W, p, k0);
+    for (size_t at = 0; at < k; avx2_next_run(&runs)) {
+        size_t stop = smaller(runs.end - k0, k);
+        avx2_scales_of(&runs, &piece.scales);
+        for (int h = 0; h < 2; h++) {
+            if (W->format == FORMAT_Q4_0) /* code - 8 */
+                piece.scales.minimum[h] = _mm256_mul_ps(piece.scales.scale[h], _mm256_set1_ps(-8));
             piece.scales.scale[h] = _mm256_mul_ps(piece.scales.scale[h], _mm256_set1_ps(book->factor));
-        for (; at < run_end; at += piece.columns) {
-            piece.columns = smaller(PIECE, run_end - at);
-            piece.codes = avx2_codes(kind, W, p, k0 + at);
-            if (m == 1)
-                piece_alone(kind, is_short, &piece, x->value + at, &x->sum[0][at / GGML_BLOCK], total[0]);
-            else
-                piece_shared(kind, is_short, &piece, x, at, m, total);
         }
-    }
-}
-
-static void panel_of(const struct qmat *W, const struct few_book *book, size_t p, size_t k0, size_t k, const struct few_x *x, size_t m,
-                     float (*total)[PANEL_ROWS])
-{
-    switch (avx2_kind_of(W)) {
-    case AVX2_BOOK4:
-        if (W->format == FORMAT_NF4)
-            panel_block(AVX2_BOOK4, false, W, book, p, k0, k, x, m, total);
-        else
-            panel_block(AVX2_BOOK4, true, W, book, p, k0, k, x, m, total);
-        break;
-    case AVX2_CODE4: panel_block(AVX2_CODE4, true, W, book, p, k0, k, x, m, total); break;
-    case AVX2_CENTRED4: panel_block(AVX2_CENTRED4, true, W, book, p, k0, k, x, m, total); break;
-    case AVX2_BOOK8: panel_block(AVX2_BOOK8, false, W, book, p, k0, k, x, m, total); break;
-    default: panel_block(AVX2_CODE8, false, W, book, p, k0, k, x, m, total);
+        for (; at < stop; at += piece.columns, piece.codes += piece.columns * dwords) {
+            piece.columns = smaller(PIECE, stop - at);
+            if (m == 1)
+                kind->alone(&piece, x->value + at, x->sum[0][at / GGML_BLOCK], total[0]);
+            else
+                kind->shared(&piece, x->value + at, &x->sum[0][at / GGML_BLOCK], m, total);
+        }
     }
 }
 
 /* ---- x ---- */
 
-/* Nibbles: the low ones of a dword's bytes are columns 0 4 1 5, the high ones 2 6 3 7. */
-static void order_nibbles(float *x, size_t k)
+/* The low nibbles of a dword's bytes are columns 0 4 1 5, the high ones 2 6 3 7; short ones: even bytes first; plain ones: nibble after
+ * nibble, and divided by what each is multiplied with where it stands. */
+static void order_nibbles(enum few_way way, float *x, size_t k)
 {
-    for (size_t j = 0; j < k; j += 8)
-        _mm256_storeu_ps(x + j, _mm256_permutevar8x32_ps(_mm256_loadu_ps(x + j), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
+    static const int32_t orders[3][8] = {{0, 4, 1, 5, 2, 6, 3, 7}, {0, 1, 4, 5, 2, 3, 6, 7}, {0, 2, 4, 6, 1, 3, 5, 7}};
+    const __m256i order = _mm256_loadu_si256((const __m256i *)(const void *)orders[way]);
+    const __m256 factor = _mm256_setr_ps(1, 0x1p-4f, 0x1p-8f, 0x1p-12f, 0x1p-16f, 0x1p-20f, 0x1p-24f, 1);
+    for (size_t j = 0; j < k; j += 8) {
+        __m256 eight = _mm256_permutevar8x32_ps(_mm256_loadu_ps(x + j), order);
+        _mm256_storeu_ps(x + j, way == PLAIN_NIBBLES ? _mm256_mul_ps(eight, factor) : eight);
+    }
 }
 
 /* Columns k0 .. k0+k-1 of the A panel x[.][m]. */
-static void lay_out(struct few_x *to, const float *x, size_t m, size_t k0, size_t k, bool is_nibbles)
+static void lay_out(struct few_x *to, const float *x, size_t m, size_t k0, size_t k, enum few_way way)
 {
     for (size_t i = 0; i < m; i++) {
         float *row = to->value + i * BLOCK;
@@ -247,8 +354,8 @@ static void lay_out(struct few_x *to, const float *x, size_t m, size_t k0, size_
                 sum += row[e];
             to->sum[i][j / GGML_BLOCK] = sum;
         }
-        if (is_nibbles)
-            order_nibbles(row, k);
+        if (is_nibbles(way))
+            order_nibbles(way, row, k);
     }
 }
 
@@ -256,14 +363,14 @@ static void few_of_panels(const struct qmat *W, size_t row0, size_t n, const flo
 {
     struct few_x laid;
     struct few_book book;
-    bool is_nibbles = avx2_is_nibbles(avx2_kind_of(W));
+    enum few_way way = way_of(W);
     open_book(&book, W);
     for (size_t k0 = 0; k0 < W->cols; k0 += BLOCK) {
         size_t k = smaller(BLOCK, W->cols - k0);
-        lay_out(&laid, x, m, k0, k, is_nibbles);
+        lay_out(&laid, x, m, k0, k, way);
         for (size_t o = 0; o < n; o += PANEL_ROWS) {
             float total[FEW_MOST][PANEL_ROWS] = {{0}};
-            panel_of(W, &book, (row0 + o) / PANEL_ROWS, k0, k, &laid, m, total);
+            panel_block(W, &kinds[way], &book, (row0 + o) / PANEL_ROWS, k0, k, &laid, m, total);
             for (size_t i = 0; i < m; i++)
                 for (size_t r = 0; r < smaller(PANEL_ROWS, n - o); r++)
                     y[i * ldy + o + r] = k0 > 0 ? y[i * ldy + o + r] + total[i][r] : total[i][r];
@@ -317,7 +424,7 @@ AVX2_INLINE void few_rows(enum format format, const struct qmat *W, size_t row0,
     size_t bytes = format == FORMAT_F32 ? sizeof(float) : sizeof(uint16_t);
     for (size_t k0 = 0; k0 < W->cols; k0 += BLOCK) {
         size_t k = smaller(BLOCK, W->cols - k0);
-        lay_out(&laid, x, m, k0, k, false);
+        lay_out(&laid, x, m, k0, k, SIGNED_BYTES);
         for (size_t o = 0; o < n; o++) {
             const void *row = (const char *)W->codes + ((row0 + o) * W->cols + k0) * bytes;
             for (size_t i = 0; i < m; i++) {
