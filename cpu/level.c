@@ -11,6 +11,9 @@ static const struct level *const levels[] = {
 #if defined(__x86_64__) && !defined(VENEER_DOUBLE)
     &level_avx512_bf16, &level_avx512, &level_avx2,
 #endif
+#if defined(__aarch64__) && !defined(VENEER_DOUBLE)
+    &level_neon,
+#endif
     &level_plain,
 };
 enum { LEVELS = sizeof levels / sizeof *levels };
