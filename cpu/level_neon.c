@@ -299,11 +299,13 @@ static void panel_t(real *packed, const struct qmat *W, size_t col0, size_t n, s
 
 /* ---- the micro-kernel ---- */
 
-/* m is a constant where this is called: the tile stays in registers. */
+/* m is a constant where this is called, and every loop over the tile is unrolled: it stays in registers. */
 NEON_INLINE void multiply(int m, size_t units, const float *a, const float *b, float *c, size_t ldc, bool add)
 {
     float32x4_t sum[MR][QUADS];
+#pragma GCC unroll 6
     for (int i = 0; i < m; i++)
+#pragma GCC unroll 4
         for (int q = 0; q < QUADS; q++)
             sum[i][q] = vdupq_n_f32(0);
     for (size_t u = 0; u < units; u++, a += m, b += NR) {
@@ -317,7 +319,9 @@ NEON_INLINE void multiply(int m, size_t units, const float *a, const float *b, f
             for (int q = 0; q < QUADS; q++)
                 sum[i][q] = vfmaq_n_f32(sum[i][q], row[q], a[i]);
     }
+#pragma GCC unroll 6
     for (int i = 0; i < m; i++, c += ldc)
+#pragma GCC unroll 4
         for (int q = 0; q < QUADS; q++)
             vst1q_f32(c + 4 * q, add ? vaddq_f32(vld1q_f32(c + 4 * q), sum[i][q]) : sum[i][q]);
 }
@@ -378,6 +382,7 @@ static void values_of_piece(const struct qmat *W, const struct book *book, size_
 static void add_piece(const float *value, size_t columns, const float *x, size_t m, const float *scale, const float *minimum, float *total)
 {
     float32x4_t sum[2][QUADS], sum_x = vdupq_n_f32(0);
+#pragma GCC unroll 4
     for (int q = 0; q < QUADS; q++)
         sum[0][q] = sum[1][q] = vdupq_n_f32(0);
     for (size_t k = 0; k < columns; k += 2, value += 2 * NR, x += 2 * m) {
@@ -389,6 +394,7 @@ static void add_piece(const float *value, size_t columns, const float *x, size_t
             sum[1][q] = vfmaq_f32(sum[1][q], vld1q_f32(value + NR + 4 * q), odd);
         }
     }
+#pragma GCC unroll 4
     for (int q = 0; q < QUADS; q++) {
         float32x4_t t = vfmaq_f32(vld1q_f32(total + 4 * q), vaddq_f32(sum[0][q], sum[1][q]), vld1q_f32(scale + 4 * q));
         vst1q_f32(total + 4 * q, vfmaq_f32(t, sum_x, vld1q_f32(minimum + 4 * q)));
