@@ -196,12 +196,18 @@ static size_t scratch_reals(struct engine *engine)
     return engine->ops.ops->scratch_size(&engine->ops, widest, widest, (size_t)c->head_dim, most_rows(engine), (size_t)c->vocab_size);
 }
 
+/* Unless everything shall be fp32, activations wait for backward as bf16. */
+static bool keeps_halves(const struct engine *engine)
+{
+    return strcmp(engine->config->compute_dtype, "f32") != 0 && strcmp(engine->config->train_mode, "full") != 0;
+}
+
 /* The activations of the larger of the two models, for training with adapters of the plan. */
 static enum status count_activations(struct engine *engine, const struct model *model, bool keep, size_t *bytes)
 {
     struct arena arena = {0};
     struct model_run run = {.ops = &engine->ops, .max_n = most_rows(engine), .max_rank = (size_t)engine->config->lora_r,
-                            .training = true, .keep = keep};
+                            .training = true, .keep = keep, .halves = keeps_halves(engine)};
     TRY(model_run_place(&run, model, &engine->trials.lora, &arena, engine->err));
     *bytes = arena.used;
     return OK;
@@ -430,7 +436,7 @@ enum status engine_place_run(struct engine *engine, const struct model *model)
     engine->ops.scratch = arena_take(&engine->scratch, n, sizeof(real));
     struct model_run *run = &engine->run;
     *run = (struct model_run){.ops = &engine->ops, .max_n = most_rows(engine), .max_rank = (size_t)engine->config->lora_r,
-                              .training = true, .keep = engine->memory.keep_activations};
+                              .training = true, .keep = engine->memory.keep_activations, .halves = keeps_halves(engine)};
     TRY(model_run_place(run, model, &engine->trials.lora, &engine->activations, engine->err));
     TRY(arena_commit(&engine->activations, "activations", engine->err));
     return model_run_place(run, model, &engine->trials.lora, &engine->activations, engine->err);

@@ -95,7 +95,7 @@ enum status model_run_place(struct model_run *run, const struct model *model, co
     acts = acts ? acts : &none;
     acts->x = arena_take(arena, L + 1, sizeof *acts->x);
     acts->layer = arena_take(arena, L, sizeof *acts->layer);
-    bool halves = run->training && run->keep && run->ops->compute == COMPUTE_BF16; /* model_keep.c */
+    bool halves = run->training && run->keep && run->halves; /* model_keep.c */
     bool streams = run->training && !halves; /* scoring alone needs only two residual streams, so do streams kept in halves */
     real *even = NULL, *odd = NULL;
     struct layer_acts shared = {0};

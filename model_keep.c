@@ -1,7 +1,7 @@
 /* model_keep.c: activations kept in bf16 between a layer's forward and its backward pass.
  *
- * Half the memory of keeping them as they are, and none of a second forward pass: only the norms and silu(gate) * up are computed again.  Used where
- * products are computed in bf16 anyway, so that what is kept is what those products read.  q, k, v are rounded before attention reads them: the
+ * Half the memory of keeping them as they are, and none of a second forward pass: only the norms and silu(gate) * up are computed again.  Where
+ * products are computed in bf16 anyway, what is kept is what those products read.  q, k, v are rounded before attention reads them: the
  * scores that backward computes again then agree with the log-sum-exp that forward left. */
 #include "model_acts.h"
 

@@ -193,7 +193,7 @@ static enum status make_run(struct workload *w, const struct workload_options *o
     arena_take(&w->scratch, scratch, sizeof(real));
     TRY(arena_commit(&w->scratch, "kernel scratch", err));
     w->ops.scratch = arena_take(&w->scratch, scratch, sizeof(real));
-    w->run = (struct model_run){.ops = &w->ops, .max_n = rows, .max_rank = (size_t)o->rank, .training = o->training, .keep = o->keep};
+    w->run = (struct model_run){.ops = &w->ops, .max_n = rows, .max_rank = (size_t)o->rank, .training = o->training, .keep = o->keep, .halves = true};
     TRY(model_run_place(&w->run, &w->model, &w->lora, &w->activations, err));
     TRY(arena_commit(&w->activations, "activations", err));
     return model_run_place(&w->run, &w->model, &w->lora, &w->activations, err);
