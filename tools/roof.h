@@ -12,12 +12,12 @@
 #include "base/stop.h"
 #include "veneer.h"
 
-/* First in main: threads that wait shall spin for a fifth of a millisecond and then sleep.  Longer spinning slows a model down twentyfold and more where
+/* First in main: threads that wait shall spin for some 40 microseconds and then sleep.  Longer spinning slows a model down twentyfold and more where
  * another program shares the cores; no spinning costs a wake-up at each of the 200 meetings of threads that a decoded token takes.  The thread library reads the environment once, before main: so the program starts itself again with it. */
 static inline void roof_start(char **argv)
 {
     if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || setenv("OMP_WAIT_POLICY", "passive", 1) != 0 ||
-        setenv("GOMP_SPINCOUNT", "10000", 1) != 0)
+        setenv("GOMP_SPINCOUNT", "2000", 1) != 0)
         return;
     execv("/proc/self/exe", argv); /* when it cannot: on as it is */
 }
