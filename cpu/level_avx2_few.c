@@ -19,6 +19,7 @@
 enum {
     PIECE = 64,    /* columns of a chain at most */
     BLOCK = 2048,  /* columns for which x is laid out at once */
+    STRIDE = BLOCK + 16, /* of rows of x: a power of two would put them all into the same few lines of the first cache */
     SUMS = BLOCK / GGML_BLOCK,
     STEP = 4,      /* columns of a register */
     AHEAD = 1024   /* bytes: codes are asked for before they are needed */
@@ -26,7 +27,7 @@ enum {
 
 /* x, for columns of one block: each row on its own, in the order in which the unpacked columns come. */
 struct few_x {
-    float value[FEW_MOST * BLOCK]; /* [m][BLOCK] */
+    float value[FEW_MOST * STRIDE]; /* [m][STRIDE] */
     float sum[FEW_MOST][SUMS]; /* of blocks of 32: what a minimum is multiplied with */
 };
 
@@ -228,7 +229,7 @@ AVX2_INLINE void piece_alone(enum few_way way, const struct piece *p, const floa
     }
 }
 
-/* Several rows, BLOCK apart: unpacked once into the first cache, then the same sums in the same order. */
+/* Several rows, STRIDE apart: unpacked once into the first cache, then the same sums in the same order. */
 AVX2_INLINE void piece_shared(enum few_way way, const struct piece *p, const float *x, const float *sum_x, size_t m, float (*total)[PANEL_ROWS])
 {
     __m256 value[PIECE / STEP][2][4];
@@ -239,7 +240,7 @@ AVX2_INLINE void piece_shared(enum few_way way, const struct piece *p, const flo
         for (size_t step = 0; step < each; step++)
             for (int h = 0; h < 2; h++)
                 unpack_step(way, p->book, codes + 8 * h, (int)step, value[s + step][h]);
-    for (size_t i = 0; i < m; i++, x += BLOCK, sum_x += SUMS) {
+    for (size_t i = 0; i < m; i++, x += STRIDE, sum_x += SUMS) {
         __m256 sum[2][4];
         clear(sum[0]);
         clear(sum[1]);
@@ -345,7 +346,7 @@ static void order_nibbles(enum few_way way, float *x, size_t k)
 static void lay_out(struct few_x *to, const float *x, size_t m, size_t k0, size_t k, enum few_way way)
 {
     for (size_t i = 0; i < m; i++) {
-        float *row = to->value + i * BLOCK;
+        float *row = to->value + i * STRIDE;
         for (size_t j = 0; j < k; j++)
             row[j] = x[(k0 + j) * m + i];
         for (size_t j = 0; j < k; j += GGML_BLOCK) {
@@ -398,40 +399,76 @@ AVX2_INLINE float one(enum format format, const void *row, size_t j)
     return format == FORMAT_F16 ? f32_from_f16(half) : f32_from_bf16(half);
 }
 
-/* Four chains of eight lanes. */
-AVX2_INLINE float dot(enum format format, const void *row, const float *x, size_t k)
+AVX2_INLINE float across(const __m256 sum[4])
 {
-    __m256 sum[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
-    size_t j = 0;
-    for (; j + 32 <= k; j += 32)
-#pragma GCC unroll 4
-        for (size_t i = 0; i < 4; i++)
-            sum[i] = _mm256_fmadd_ps(eight(format, row, j + 8 * i), _mm256_loadu_ps(x + j + 8 * i), sum[i]);
-    for (; j + 8 <= k; j += 8)
-        sum[0] = _mm256_fmadd_ps(eight(format, row, j), _mm256_loadu_ps(x + j), sum[0]);
     __m256 all = _mm256_add_ps(_mm256_add_ps(sum[0], sum[1]), _mm256_add_ps(sum[2], sum[3]));
     __m128 four = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
     four = _mm_hadd_ps(four, four);
-    float total = _mm_cvtss_f32(_mm_hadd_ps(four, four));
-    for (; j < k; j++)
-        total = fmaf(one(format, row, j), x[j], total);
-    return total;
+    return _mm_cvtss_f32(_mm_hadd_ps(four, four));
+}
+
+/* to[i] = row x_i for m <= 3 (a constant where this is called) x, STRIDE apart: four chains of eight lanes each. */
+AVX2_INLINE void dots(size_t m, enum format format, const void *row, const float *x, size_t k, float to[3])
+{
+    __m256 sum[3][4];
+#pragma GCC unroll 3
+    for (size_t i = 0; i < m; i++)
+        clear(sum[i]);
+    size_t j = 0;
+    for (; j + 32 <= k; j += 32)
+#pragma GCC unroll 4
+        for (size_t e = 0; e < 4; e++) {
+            __m256 w = eight(format, row, j + 8 * e);
+#pragma GCC unroll 3
+            for (size_t i = 0; i < m; i++)
+                sum[i][e] = _mm256_fmadd_ps(w, _mm256_loadu_ps(x + i * STRIDE + j + 8 * e), sum[i][e]);
+        }
+    for (; j + 8 <= k; j += 8)
+#pragma GCC unroll 3
+        for (size_t i = 0; i < m; i++)
+            sum[i][0] = _mm256_fmadd_ps(eight(format, row, j), _mm256_loadu_ps(x + i * STRIDE + j), sum[i][0]);
+#pragma GCC unroll 3
+    for (size_t i = 0; i < m; i++) {
+        to[i] = across(sum[i]);
+        for (size_t e = j; e < k; e++)
+            to[i] = fmaf(one(format, row, e), x[i * STRIDE + e], to[i]);
+    }
+}
+
+/* n rows by the columns of one block; up to three x at a time, so that they and the rows of W stay in the first cache. */
+AVX2_INLINE void few_block(enum format format, const char *rows, size_t row_bytes, size_t n, const struct few_x *x, size_t k, size_t m, bool add,
+                           float *y, size_t ldy)
+{
+    for (size_t i = 0, some; i < m; i += some) {
+        size_t passes = (m - i + 2) / 3;
+        some = (m - i + passes - 1) / passes;
+        for (size_t o = 0; o < n; o++) {
+            float sum[3];
+            if (some == 3)
+                dots(3, format, rows + o * row_bytes, x->value + i * STRIDE, k, sum);
+            else if (some == 2)
+                dots(2, format, rows + o * row_bytes, x->value + i * STRIDE, k, sum);
+            else
+                dots(1, format, rows + o * row_bytes, x->value + i * STRIDE, k, sum);
+            for (size_t e = 0; e < some; e++) {
+                float *to = y + (i + e) * ldy + o;
+                *to = add ? *to + sum[e] : sum[e];
+            }
+        }
+    }
 }
 
 AVX2_INLINE void few_rows(enum format format, const struct qmat *W, size_t row0, size_t n, const float *x, size_t m, float *y, size_t ldy)
 {
+    enum { ROWS = 8 };
     struct few_x laid;
-    size_t bytes = format == FORMAT_F32 ? sizeof(float) : sizeof(uint16_t);
+    size_t element = format == FORMAT_F32 ? sizeof(float) : sizeof(uint16_t);
     for (size_t k0 = 0; k0 < W->cols; k0 += BLOCK) {
         size_t k = smaller(BLOCK, W->cols - k0);
         lay_out(&laid, x, m, k0, k, SIGNED_BYTES);
-        for (size_t o = 0; o < n; o++) {
-            const void *row = (const char *)W->codes + ((row0 + o) * W->cols + k0) * bytes;
-            for (size_t i = 0; i < m; i++) {
-                float sum = dot(format, row, laid.value + i * BLOCK, k);
-                y[i * ldy + o] = k0 > 0 ? y[i * ldy + o] + sum : sum;
-            }
-        }
+        for (size_t o = 0; o < n; o += ROWS)
+            few_block(format, (const char *)W->codes + ((row0 + o) * W->cols + k0) * element, W->cols * element, smaller(ROWS, n - o), &laid, k, m,
+                      k0 > 0, y + o, ldy);
     }
 }
 
