@@ -13,7 +13,10 @@
 extern const struct micro micro_avx512; /* fp32, of both levels */
 
 #define INLINE static inline __attribute__((always_inline))
-#ifdef __clang__
+/* Loops over registers.  Sanitizers watch each access to an array: unrolled, these files would take them minutes. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define UNROLL
+#elif defined(__clang__)
 #define UNROLL _Pragma("unroll")
 #else
 #define UNROLL _Pragma("GCC unroll 16")
@@ -189,13 +192,22 @@ INLINE __m512 scaled(enum kind kind, __m512 value, __m512 scale, __m512 minimum)
     return _mm512_fmadd_ps(value, scale, minimum);
 }
 
+/* gcc's macro for -O0 passes the mask of all lanes as a short. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion"
+INLINE __m512 gather(__m512i index, const float *table)
+{
+    return _mm512_i32gather_ps(index, table, 4);
+}
+#pragma GCC diagnostic pop
+
 /* 16 codes, one a dword; of nibbles the bits above are ignored, of bytes they must be the sign's (or zeros for BYTES_TABLE). */
 INLINE __m512 values(enum kind kind, __m512i codes, const float *table, __m512 table16)
 {
     if (kind == NIBBLES)
         return _mm512_permutexvar_ps(codes, table16);
     if (kind == BYTES_TABLE)
-        return _mm512_i32gather_ps(codes, table, 4);
+        return gather(codes, table);
     return _mm512_cvtepi32_ps(codes);
 }
 

@@ -181,24 +181,6 @@ static void panel_t(real *packed, const struct qmat *W, size_t col0, size_t n, s
 
 /* ---- the tile ---- */
 
-/* To call f with m as a constant, so that its sums are registers. */
-#define WITH_ROWS(m, f, ...)                                                                                                                   \
-    switch (m) {                                                                                                                               \
-    case 1: f(1, __VA_ARGS__); break;                                                                                                          \
-    case 2: f(2, __VA_ARGS__); break;                                                                                                          \
-    case 3: f(3, __VA_ARGS__); break;                                                                                                          \
-    case 4: f(4, __VA_ARGS__); break;                                                                                                          \
-    case 5: f(5, __VA_ARGS__); break;                                                                                                          \
-    case 6: f(6, __VA_ARGS__); break;                                                                                                          \
-    case 7: f(7, __VA_ARGS__); break;                                                                                                          \
-    case 8: f(8, __VA_ARGS__); break;                                                                                                          \
-    case 9: f(9, __VA_ARGS__); break;                                                                                                          \
-    case 10: f(10, __VA_ARGS__); break;                                                                                                        \
-    case 11: f(11, __VA_ARGS__); break;                                                                                                        \
-    case 12: f(12, __VA_ARGS__); break;                                                                                                        \
-    default: break;                                                                                                                            \
-    }
-
 INLINE void put(real *c, __m512 sum, __mmask16 some, bool add)
 {
     if (add)
@@ -224,11 +206,6 @@ INLINE void tile(const size_t m, size_t units, const real *a, const real *b, rea
         put(c + i * ldc, left[i], some, add);
         put(c + i * ldc + LANES, right[i], more, add);
     }
-}
-
-static void kernel(size_t units, const real *a, const real *b, real *c, size_t ldc, size_t m, size_t n, bool add)
-{
-    WITH_ROWS(m, tile, units, a, b, c, ldc, n, add)
 }
 
 /* ---- few rows ---- */
@@ -375,21 +352,62 @@ INLINE void few_panels(const size_t m, enum kind kind, const struct few *f, cons
     }
 }
 
+/* ---- one function for each number of rows, so that its sums are registers ---- */
+
+#define ROWS(m)                                                                                                                                \
+    static void tile_##m(size_t units, const real *a, const real *b, real *c, size_t ldc, size_t n, bool add)                                  \
+    {                                                                                                                                          \
+        tile(m, units, a, b, c, ldc, n, add);                                                                                                  \
+    }                                                                                                                                          \
+    static void few_cells_##m(enum cell cell, const struct few *f)                                                                             \
+    {                                                                                                                                          \
+        few_cells(m, cell, f);                                                                                                                 \
+    }                                                                                                                                          \
+    static void few_nibbles_##m(const struct few *f, const struct looks *looks)                                                                \
+    {                                                                                                                                          \
+        few_panels(m, NIBBLES, f, looks);                                                                                                      \
+    }                                                                                                                                          \
+    static void few_bytes_##m(const struct few *f, const struct looks *looks)                                                                  \
+    {                                                                                                                                          \
+        few_panels(m, BYTES, f, looks);                                                                                                        \
+    }
+ROWS(1)
+ROWS(2)
+ROWS(3)
+ROWS(4)
+ROWS(5)
+ROWS(6)
+ROWS(7)
+ROWS(8)
+ROWS(9)
+ROWS(10)
+ROWS(11)
+ROWS(12)
+
+#define OF_ROWS(f) {f##_1, f##_2, f##_3, f##_4, f##_5, f##_6, f##_7, f##_8, f##_9, f##_10, f##_11, f##_12}
+
+static void kernel(size_t units, const real *a, const real *b, real *c, size_t ldc, size_t m, size_t n, bool add)
+{
+    static void (*const tiles[MR])(size_t, const real *, const real *, real *, size_t, size_t, bool) = OF_ROWS(tile);
+    if (m > 0)
+        tiles[m - 1](units, a, b, c, ldc, n, add);
+}
+
 static bool few(const struct qmat *W, size_t row0, size_t n, const real *x, size_t m, real *y, size_t ldy)
 {
+    static void (*const cells[FEW_MOST])(enum cell, const struct few *) = OF_ROWS(few_cells);
+    static void (*const nibbles[FEW_MOST])(const struct few *, const struct looks *) = OF_ROWS(few_nibbles);
+    static void (*const bytes[FEW_MOST])(const struct few *, const struct looks *) = OF_ROWS(few_bytes);
     const struct few f = {.W = W, .x = x, .y = y, .ldy = ldy, .row0 = row0, .n = n};
     enum cell cell = cell_of(W->format);
-    if (cell == CELL_NONE && (!W->panels || n % LANES != 0 || W->format == FORMAT_NF8))
-        return false;
-    if (cell != CELL_NONE) {
-        WITH_ROWS(m, few_cells, cell, &f)
-    } else {
-        const struct looks looks = make_looks(W->format);
-        if (kind_of(W->format) == NIBBLES) {
-            WITH_ROWS(m, few_panels, NIBBLES, &f, &looks)
-        } else {
-            WITH_ROWS(m, few_panels, BYTES, &f, &looks)
-        }
-    }
+    if (m == 0 || (cell == CELL_NONE && (!W->panels || n % LANES != 0 || W->format == FORMAT_NF8)))
+        return m == 0;
+    const struct looks looks = make_looks(W->format);
+    if (cell != CELL_NONE)
+        cells[m - 1](cell, &f);
+    else if (kind_of(W->format) == NIBBLES)
+        nibbles[m - 1](&f, &looks);
+    else
+        bytes[m - 1](&f, &looks);
     return true;
 }
