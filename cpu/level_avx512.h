@@ -164,6 +164,30 @@ static inline struct scales ggml_scales(const struct qmat *q, size_t p, size_t c
     return s;
 }
 
+/* gcc's macro for -O0 passes the mask of all lanes as a short. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion"
+INLINE __m512 gather(__m512i index, const float *table)
+{
+    return _mm512_i32gather_ps(index, table, 4);
+}
+#pragma GCC diagnostic pop
+
+/* Scales that are codes themselves: the operations of quant_block_scale.  b: the block in its row, of `blocks`. */
+static inline __m512 double_scales(const struct qmat *q, size_t p, size_t b, size_t blocks)
+{
+    uint8_t code[LANES];
+    int nested[LANES];
+    for (size_t r = 0; r < LANES; r++) {
+        size_t i = (p * LANES + r) * blocks + b;
+        code[r] = q->scale_codes[i];
+        nested[r] = (int)(i / 256);
+    }
+    __m512 value = gather(_mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)code)), quant_dynamic_table(true));
+    __m512 scale = _mm512_mul_ps(value, gather(_mm512_loadu_si512(nested), q->nested_absmax));
+    return _mm512_max_ps(_mm512_add_ps(scale, _mm512_set1_ps(q->nested_offset)), _mm512_setzero_ps());
+}
+
 /* Scales of panel p for the run of columns that holds col.  int8: absmax alone (BYTES_127). */
 static inline struct scales scales_at(const struct qmat *q, size_t p, size_t col)
 {
@@ -173,7 +197,9 @@ static inline struct scales scales_at(const struct qmat *q, size_t p, size_t col
         return ggml_scales(q, p, col);
     if (q->format == FORMAT_INT8)
         s.scale = _mm512_loadu_ps(q->scales + p * LANES);
-    else if (q->double_quant || q->cols % block != 0) {
+    else if (q->double_quant && q->cols % block == 0)
+        s.scale = double_scales(q, p, col / block, q->cols / block);
+    else if (q->cols % block != 0) {
         float scale[LANES];
         quant_panel_scales(q, p, col, scale, NULL);
         s.scale = _mm512_loadu_ps(scale);
@@ -191,15 +217,6 @@ INLINE __m512 scaled(enum kind kind, __m512 value, __m512 scale, __m512 minimum)
         return _mm512_mul_ps(_mm512_mul_ps(value, scale), _mm512_set1_ps(0.007874015718698502f));
     return _mm512_fmadd_ps(value, scale, minimum);
 }
-
-/* gcc's macro for -O0 passes the mask of all lanes as a short. */
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wsign-conversion"
-INLINE __m512 gather(__m512i index, const float *table)
-{
-    return _mm512_i32gather_ps(index, table, 4);
-}
-#pragma GCC diagnostic pop
 
 /* 16 codes, one a dword; of nibbles the bits above are ignored, of bytes they must be the sign's (or zeros for BYTES_TABLE). */
 INLINE __m512 values(enum kind kind, __m512i codes, const float *table, __m512 table16)
@@ -245,13 +262,15 @@ INLINE void square_bytes(struct square *at)
         _mm512_storeu_si512(at->bytes[j], rows[j]);
 }
 
-INLINE void square_at(struct square *at, const struct qmat *q, enum kind kind, size_t p, size_t col, bool second)
+INLINE void square_at(struct square *at, const struct qmat *q, enum kind kind, size_t p, size_t col, bool second, size_t run)
 {
+    struct scales s;
     at->codes = codes_at(q, kind, p, col);
     at->second = second;
     for (size_t g = 0; g < 2; g++) {
-        struct scales s = {_mm512_setzero_ps(), _mm512_setzero_ps()};
-        if (g == 0 || second)
+        if (g == 1 && !second)
+            s = (struct scales){_mm512_setzero_ps(), _mm512_setzero_ps()};
+        else if (g == 0 || (col + GROUP) % run == 0)
             s = scales_at(q, p, col + g * GROUP);
         _mm512_storeu_ps(at->scale[g], s.scale);
         _mm512_storeu_ps(at->minimum[g], s.minimum);

@@ -109,13 +109,14 @@ INLINE void panel_codes(enum kind kind, real *packed, const struct qmat *W, size
 INLINE void panel_t_codes(enum kind kind, real *packed, const struct qmat *W, size_t col0, size_t n, size_t row0, size_t k)
 {
     const float *table = values_of(W->format);
+    const size_t run = quant_panel_run(W);
     for (size_t h = 0; h < NR; h += LANES)
         for (size_t i = 0; i < k; i += LANES) {
             real *to = packed + i / UNIT * NR + h;
             __m512i w[LANES / UNIT];
             if (h < n) {
                 struct square at;
-                square_at(&at, W, kind, (row0 + i) / LANES, col0 + h, h + GROUP < n);
+                square_at(&at, W, kind, (row0 + i) / LANES, col0 + h, h + GROUP < n, run);
                 decode_across(kind, &at, table, w);
             }
             UNROLL for (int u = 0; u < LANES / UNIT; u++)
