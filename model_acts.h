@@ -49,6 +49,7 @@ void model_keep_qkv(const struct layer_pass *p, const struct layer_kept *kept, s
 void model_keep_rest(const struct layer_pass *p, const struct layer_kept *kept, const struct layer_acts *a, const real *x);
 void model_restore(const struct layer_pass *p, const struct layer_kept *kept, struct layer_acts *a, real *x);
 void model_layer_qkv(const struct layer_pass *p, struct layer_acts *a, const real *x);
+/* y NULL: up to what backward needs, the layer's output is not wanted again. */
 void model_layer_rest(const struct layer_pass *p, struct layer_acts *a, const real *x, real *y);
 
 #endif

@@ -219,10 +219,11 @@ void model_layer_rest(const struct layer_pass *p, struct layer_acts *a, const re
     forward_group(p, LINEAR_GATE, 2, a, a->n2, (real *const[]){a->gate, a->up});
     ops->swiglu_forward(p->ops, a->act, a->gate, a->up, n * F);
     forward(p, LINEAR_DOWN, a, a->act, y);
-    ops->add(p->ops, y, a->xm, n * C);
+    if (y)
+        ops->add(p->ops, y, a->xm, n * C);
 }
 
-/* kept: where to keep the activations, or NULL. */
+/* kept: where to keep the activations, or NULL.  y NULL: computed again for its backward. */
 static void layer_forward(const struct layer_pass *p, struct layer_acts *a, const struct layer_kept *kept, const real *x, real *y)
 {
     model_layer_qkv(p, a, x);
@@ -351,8 +352,8 @@ static enum status backward_all(struct model_run *run, struct layer_pass *p, str
         TRY(stop_check(err));
         if (acts->kept)
             model_restore(p, &acts->kept[p->l], &acts->layer[p->l], acts->x[p->l]);
-        else if (!run->keep) /* the layer's own output x[l + 1] is written again with the same bits */
-            layer_forward(p, &acts->layer[p->l], NULL, acts->x[p->l], acts->x[p->l + 1]);
+        else if (!run->keep)
+            layer_forward(p, &acts->layer[p->l], NULL, acts->x[p->l], NULL);
         layer_backward(p, acts, &acts->layer[p->l], acts->x[p->l], p->l == lowest && !whole);
     }
     if (whole)

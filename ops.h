@@ -41,7 +41,7 @@ struct linear_args {
     struct lora_args lora; /* r = 0: none */
     size_t n;
     const real *x;         /* [n, in] */
-    real *y;               /* forward: [n, out] */
+    real *y;               /* forward: [n, out]; NULL: only lora.h is wanted (a layer computed again for its backward) */
     const real *dy;        /* backward: [n, out] */
     real *dx;              /* backward: [n, in], optional; += when dx_add */
     bool dx_add;

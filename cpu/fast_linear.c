@@ -93,16 +93,17 @@ static void forward_span(const struct ops_context *c, const struct linear_args *
                 masked_hidden(c, &a[j]);
             else if (p[j].extra.r > 0)
                 product_narrow(c, &p[j], a[j].lora.A, p[j].extra.r, a[j].lora.h);
-            if (a[j].bias)
+            if (a[j].bias && a[j].y)
                 fill_bias(&a[j]);
         }
 #pragma omp barrier
         for (size_t j = 0; j < count; j++)
-            if (p[j].extra.r > 0)
+            if (p[j].extra.r > 0 && a[j].y)
                 product_pack_extra(&p[j], a[j].lora.h, a[j].lora.s);
 #pragma omp barrier
         for (size_t j = 0; j < count; j++)
-            product_multiply(c, &p[j], a[j].y, a[j].W->rows, a[j].bias != NULL);
+            if (a[j].y)
+                product_multiply(c, &p[j], a[j].y, a[j].W->rows, a[j].bias != NULL);
     }
 }
 
@@ -157,7 +158,7 @@ static bool forward_few(const struct ops_context *c, const struct linear_args *a
 #pragma omp barrier
         }
         for (size_t j = 0; j < count; j++) {
-            size_t out = a[j].W->rows, shares = (size_t)c->threads, chunk = ((out + shares - 1) / shares + 31) / 32 * 32;
+            size_t out = a[j].y ? a[j].W->rows : 0, shares = (size_t)c->threads, chunk = ((out + shares - 1) / shares + 31) / 32 * 32;
 #pragma omp for schedule(static) nowait
             for (size_t o0 = 0; o0 < out; o0 += chunk)
                 done = few_rows(&a[j], m, packed, o0, cpu_min(chunk, out - o0)) && done;
@@ -180,7 +181,7 @@ void fast_linear_forward(const struct ops_context *c, const struct linear_args *
             part[j] = a[j];
             part[j].n = cpu_min(span, a->n - i0);
             part[j].x = a->x + i0 * in;
-            part[j].y = a[j].y + i0 * a[j].W->rows;
+            part[j].y = a[j].y ? a[j].y + i0 * a[j].W->rows : NULL;
             part[j].lora.h = a[j].lora.r > 0 ? a[j].lora.h + i0 * (size_t)a[j].lora.r : NULL;
             part[j].lora.index0 += (uint64_t)i0 * in;
         }
@@ -197,15 +198,21 @@ static void scale_run(real *to, const real *from, real s, size_t n)
         to[i] = s * from[i];
 }
 
-/* dB += dy^T (s h).  nowait, here and below: nothing in the same region reads it. */
+/* dB += dy^T (s h), computed as (s h)^T dy, which is wide, and turned.  nowait, here and below: nothing in the same region reads it. */
 static void dB_tiles(const struct ops_context *c, const struct linear_args *a, const real *scaled)
 {
     size_t out = a->W->rows, r = (size_t)a->lora.r;
-    struct tiles t = tiles_of(out, 64);
+    struct tiles t = tiles_of(out, COL_TILE), ranks = tiles_of(r, ROW_TILE);
 #pragma omp for schedule(dynamic) nowait
-    for (size_t i = 0; i < t.count; i++)
-        gemm_tn(c, (struct gemm){.m = tile_length(&t, i), .n = r, .k = a->n, .add = true, .A = a->dy + i * t.size, .lda = out, .B = scaled,
-                                 .ldb = r, .C = a->lora.dB + i * t.size * r, .ldc = r});
+    for (size_t i = 0; i < t.count * ranks.count; i++) {
+        size_t o0 = i % t.count * t.size, m = tile_length(&t, i % t.count), j0 = i / t.count * ranks.size;
+        size_t n = tile_length(&ranks, i / t.count);
+        real *turned = cpu_scratch(c);
+        gemm_tn(c, (struct gemm){.m = n, .n = m, .k = a->n, .A = scaled + j0, .lda = r, .B = a->dy + o0, .ldb = out, .C = turned, .ldc = m});
+        for (size_t o = 0; o < m; o++)
+            for (size_t j = 0; j < n; j++)
+                a->lora.dB[(o0 + o) * r + j0 + j] += turned[j * m + o];
+    }
 }
 
 /* dA += dh^T dropout(x), a tile of columns over all rows, ROW_TILE of them at a time where a mask has to be drawn. */

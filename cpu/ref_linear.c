@@ -29,6 +29,8 @@ static void forward_one(const struct ops_context *c, const struct linear_args *a
     size_t in = a->W->cols, out = a->W->rows, r = (size_t)a->lora.r;
     if (r > 0)
         lora_hidden(c, a);
+    if (!a->y)
+        return;
 #pragma omp parallel for num_threads(c->threads)
     for (size_t o = 0; o < out; o++) {
         const real *w = cpu_row(a->W, o, cpu_scratch(c));
