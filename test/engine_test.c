@@ -218,9 +218,9 @@ static void score_again(const char *model, const char *adapter, const char *name
     struct evaluate_result result;
     const struct evaluate_sample *sample;
     size_t index[64];
-    struct inference_options options = {.adapter = adapter, .threads = 1};
-    ASSERT_OK(compute_parse("auto", &options.compute, &err)); /* as the run's */
-    ASSERT_OK(inference_open(&in, model, &options, &err));
+    struct inference_options opening = {.adapter = adapter, .threads = 1};
+    ASSERT_OK(compute_parse("auto", &opening.compute, &err)); /* as the run's */
+    ASSERT_OK(inference_open(&in, model, &opening, &err));
     ASSERT_OK(task_load(&task, name, "tasks", &err));
     assert_true(task.n <= 64);
     size_t n = task_split(&task, PART_REPORT, 0.3, 0, index);
