@@ -104,16 +104,15 @@ INLINE void decode_across(enum kind kind, const struct square *at, const float *
     }
 }
 
-/* ---- codes as bf16, for few rows ---- */
+/* ---- nibbles as bf16, for few rows (bytes: level_avx512_words.h) ---- */
 
-/* Nibbles: 16 bf16, twice over.  Bytes: the high and the low halves of bf16(0) .. bf16(127). */
 struct looks {
-    __m512i words, high[2], low[2], join[2];
-    float factor; /* of all sums */
+    __m512i words; /* 16 bf16, twice over */
+    float factor;  /* of all sums */
 };
 
 struct look {
-    __m512i high, low; /* nibbles: the codes in high */
+    __m512i codes;
 };
 
 /* NF4's sixteen levels times 1.18872 lie nearest to bf16 numbers: the largest relative error is 1.6e-3 instead of 3.9e-3.  FP4's times 12
@@ -123,43 +122,15 @@ static struct looks make_looks(enum format format)
     struct looks looks;
     float times = format == FORMAT_NF4 ? 1.18872f : format == FORMAT_FP4 ? 12 : 1;
     __m256i words = (__m256i)_mm512_cvtneps_pbh(_mm512_mul_ps(_mm512_loadu_ps(values_of(format)), _mm512_set1_ps(times)));
-    uint8_t high[128], low[128];
-    for (int i = 0; i < 128; i += LANES) {
-        __m512i code = _mm512_add_epi32(_mm512_set1_epi32(i), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-        __m512i bits = as_si(_mm512_cvtepi32_ps(code));
-        _mm_storeu_si128((void *)(high + i), _mm512_cvtepi32_epi8(_mm512_srli_epi32(bits, 24)));
-        _mm_storeu_si128((void *)(low + i), _mm512_cvtepi32_epi8(_mm512_srli_epi32(bits, 16)));
-    }
     looks.words = _mm512_broadcast_i64x4(words);
-    for (int i = 0; i < 2; i++) {
-        looks.high[i] = _mm512_loadu_si512(high + 64 * i);
-        looks.low[i] = _mm512_loadu_si512(low + 64 * i);
-    }
-    for (int j = 0; j < 2; j++) {
-        uint8_t from[64];
-        for (int i = 0; i < 64; i++)
-            from[i] = (uint8_t)(i / 4 * 4 + 2 * j + i % 4 / 2 + i % 2 * 64);
-        looks.join[j] = _mm512_loadu_si512(from);
-    }
     looks.factor = format == FORMAT_INT8 ? 0.007874015718698502f : 1 / times;
     return looks;
 }
 
-/* Bytes: bf16 by halves, looked up by magnitude, with the code's sign.  -128 is the one magnitude that the tables lack: its low half is
- * 0, its high half 0xc3. */
 INLINE struct look look_at(enum kind kind, const uint8_t *codes, const struct looks *looks)
 {
-    struct look look;
-    if (kind == NIBBLES) {
-        look.high = _mm512_loadu_si512(codes);
-        return look;
-    }
-    __m512i code = _mm512_loadu_si512(codes), magnitude = _mm512_abs_epi8(code);
-    __m512i high = _mm512_permutex2var_epi8(looks->high[0], magnitude, looks->high[1]);
-    high = _mm512_ternarylogic_epi32(high, code, _mm512_set1_epi8(-128), 0xf8); /* high | (code & 0x80) */
-    look.high = _mm512_mask_mov_epi8(high, _mm512_movepi8_mask(magnitude), _mm512_set1_epi8((char)0xc3));
-    look.low = _mm512_permutex2var_epi8(looks->low[0], magnitude, looks->low[1]);
-    return look;
+    (void)kind, (void)looks;
+    return (struct look){_mm512_loadu_si512(codes)};
 }
 
 /* Words of pair j to the lowest bits; what stands above them is ignored. */
@@ -170,9 +141,8 @@ INLINE __m512i nibble(__m512i codes, size_t j)
 
 INLINE __m512 look_up(enum kind kind, const struct look *look, const struct looks *looks, size_t j)
 {
-    if (kind == NIBBLES)
-        return as_ps(_mm512_permutexvar_epi16(nibble(look->high, j), looks->words));
-    return as_ps(_mm512_permutex2var_epi8(look->low, looks->join[j], look->high));
+    (void)kind;
+    return as_ps(_mm512_permutexvar_epi16(nibble(look->codes, j), looks->words));
 }
 
 #include "cpu/level_avx512_micro.h"

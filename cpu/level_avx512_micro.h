@@ -353,6 +353,15 @@ INLINE void few_panels(const size_t m, enum kind kind, const struct few *f, cons
     }
 }
 
+#if UNIT == 1
+INLINE void few_bytes(const size_t m, const struct few *f, const struct looks *looks)
+{
+    few_panels(m, BYTES, f, looks);
+}
+#else
+#include "cpu/level_avx512_words.h"
+#endif
+
 /* ---- one function for each number of rows, so that its sums are registers ---- */
 
 #define ROWS(m)                                                                                                                                \
@@ -370,7 +379,7 @@ INLINE void few_panels(const size_t m, enum kind kind, const struct few *f, cons
     }                                                                                                                                          \
     static void few_bytes_##m(const struct few *f, const struct looks *looks)                                                                  \
     {                                                                                                                                          \
-        few_panels(m, BYTES, f, looks);                                                                                                        \
+        few_bytes(m, f, looks);                                                                                                                \
     }
 ROWS(1)
 ROWS(2)

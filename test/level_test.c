@@ -413,20 +413,26 @@ static void panels_matrix(const struct micro *micro, const struct matrix *M)
 
 /* y[i, o] is a sum of cols products and of the parts of its scale: a value times scale is rounded at most twice in `value`, twice more in the
  * kernel, and at most one rounding a column joins chains and runs: gamma(2 cols + 8).  In bf16 x is exact (it was rounded when packed), and a
- * table of levels may have been rounded: 2^-8. */
+ * table of levels may have been rounded: 2^-8; or x is multiplied in 16 bits of fixed point: off by half a unit of 2^-15 of the largest |x| near it, no
+ * more than 2^-16 (1 + 2^-10) of the largest of all (the unit is 1/32767 of it, and rounded). */
 static void few_check(const struct micro *micro, const struct matrix *M, const float *x, size_t o, float got)
 {
     size_t cols = M->q.cols;
-    double want = 0, size = 0, factor = gamma_of(2 * cols + 8) + (micro->unit == 2 ? U_BF16 * (1 + 0x1p-8) : 0);
+    double want = 0, size = 0, largest = 0, weights = 0;
     for (size_t k = 0; k < cols; k++) {
         double value = (double)rounded(micro, x[k]);
         want += value * (double)M->value[o * cols + k];
         size += fabs(value) * (double)M->large[o * cols + k];
+        largest = fmax(largest, fabs(value));
+        weights += (double)M->large[o * cols + k];
     }
-    bool good = fabs((double)got - want) <= factor * size + 0x1p-120;
+    double bound = gamma_of(2 * cols + 8) * size + 0x1p-120;
+    if (micro->unit == 2)
+        bound += U_BF16 * (1 + 0x1p-8) * size + 0x1p-16 * (1 + 0x1p-10) * largest * weights;
+    bool good = fabs((double)got - want) <= bound;
     if (!good)
         print_error("%s few of %s%s [%zu, %zu] block %d, row %zu: %g, want %g, bound %g\n", micro->name, name_of(M), M->q.panels ? " in panels" : "",
-                    M->q.rows, cols, M->q.block, o, (double)got, want, factor * size);
+                    M->q.rows, cols, M->q.block, o, (double)got, want, bound);
     assert_true(good);
 }
 

@@ -1,0 +1,207 @@
+/* level_avx512_words.h: few rows times matrices of bytes (int8, int8_64, q8_0) in 16-bit fixed point, summed by VPDPWSSD.
+ *
+ * Not a header in the usual sense: level_avx512_micro.h includes it for pairs of bf16.  A byte becomes a word with 1.5 operations for two
+ * columns, a bf16 number with three; and VPDPWSSD is as fast as VDPBF16PS.  x, which was rounded to bf16, is turned once a call: 16 bits for each row
+ * and span of at most 256 columns, in units of 2^-15 of the span's largest |x|, so that an element is off by at most 2^-16 of that.
+ * Sums are exact: 256 products of at most 2^7 2^15 stay below 2^31. */
+enum {
+    SPAN_MOST = 256,
+    ROWS_AT_ONCE = 6, /* times 2 panels: with more, or with 8, sums or words go to memory */
+    TURNED = 4096,    /* dwords of x that are turned at once: half of the first cache */
+    TURNED_SPANS = 64 /* a span has 129 columns or more, but for the last */
+};
+
+struct turned {
+    uint32_t words[TURNED];            /* [k / 4][2][m]: columns 0 and 2 of four, columns 1 and 3 */
+    float scale[TURNED_SPANS * LANES]; /* [span][LANES]: by row */
+    size_t span;
+};
+
+/* Columns that share a scale of x: whole runs where one is short. */
+static size_t span_of(const struct qmat *W)
+{
+    size_t run = quant_panel_run(W);
+    return run < SPAN_MOST ? SPAN_MOST / run * run : SPAN_MOST;
+}
+
+/* scale = largest / 32767 and its inverse, zeros where all are zeros. */
+INLINE __m512 scale_of(__m512 largest, __m512 *inverse)
+{
+    const __m512 most = _mm512_set1_ps(32767);
+    *inverse = _mm512_maskz_div_ps(_mm512_cmp_ps_mask(largest, _mm512_set1_ps(0x1p-100f), _CMP_GT_OQ), most, largest);
+    return _mm512_div_ps(largest, most);
+}
+
+INLINE __m512i fixed_low(__m512i pairs, __m512 inverse)
+{
+    return _mm512_cvtps_epi32(_mm512_mul_ps(as_ps(_mm512_slli_epi32(pairs, 16)), inverse));
+}
+
+INLINE __m512i fixed_high(__m512i pairs, __m512 inverse)
+{
+    return _mm512_cvtps_epi32(_mm512_mul_ps(as_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000))), inverse));
+}
+
+/* The larger of both magnitudes of each pair, both bf16: as integers they are ordered alike. */
+INLINE __m512 larger_of(__m512i magnitudes)
+{
+    return as_ps(_mm512_slli_epi32(_mm512_max_epu16(magnitudes, _mm512_srli_epi32(magnitudes, 16)), 16));
+}
+
+/* One row, 32 columns in a register.  Returns the scale. */
+static float turn_row(uint32_t *to, const real *x, size_t columns)
+{
+    const __m512i both = _mm512_set1_epi32(0x7fff7fff);
+    __m512i magnitudes = _mm512_setzero_si512();
+    __m512 inverse;
+    for (size_t u = 0; u < columns / 2; u += LANES)
+        magnitudes = _mm512_max_epu16(magnitudes, _mm512_and_si512(both, as_si(_mm512_maskz_loadu_ps(first(columns / 2 - u), x + u))));
+    __m512 scale = scale_of(_mm512_set1_ps(_mm512_reduce_max_ps(larger_of(magnitudes))), &inverse);
+    for (size_t u = 0; u < columns / 2; u += LANES) {
+        __mmask16 some = first(columns / 2 - u);
+        __m512i pairs = as_si(_mm512_maskz_loadu_ps(some, x + u));
+        __m256i even = _mm512_cvtepi32_epi16(fixed_low(pairs, inverse)), odd = _mm512_cvtepi32_epi16(fixed_high(pairs, inverse));
+        __m512i zip = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+        __m512i joined = _mm512_inserti64x4(_mm512_castsi256_si512(even), odd, 1);
+        _mm512_mask_storeu_epi32(to + u, some, _mm512_permutexvar_epi32(zip, joined));
+    }
+    return _mm512_cvtss_f32(scale);
+}
+
+/* m rows, a row in each lane. */
+INLINE __m512 turn_rows(const size_t m, uint32_t *to, const real *x, size_t columns)
+{
+    const __m512i both = _mm512_set1_epi32(0x7fff7fff);
+    const __mmask16 rows = first(m);
+    __m512i magnitudes = _mm512_setzero_si512();
+    __m512 inverse;
+    for (size_t u = 0; u < columns / 2; u++)
+        magnitudes = _mm512_max_epu16(magnitudes, _mm512_and_si512(both, as_si(_mm512_maskz_loadu_ps(rows, x + u * m))));
+    __m512 scale = scale_of(larger_of(magnitudes), &inverse);
+    for (size_t u = 0; u < columns / 2; u += 2) {
+        __m512i a = as_si(_mm512_maskz_loadu_ps(rows, x + u * m)), b = as_si(_mm512_maskz_loadu_ps(rows, x + (u + 1) * m));
+        __m512i even = _mm512_mask_mov_epi16(fixed_low(a, inverse), 0xaaaaaaaa, _mm512_slli_epi32(fixed_low(b, inverse), 16));
+        __m512i odd = _mm512_mask_mov_epi16(fixed_high(a, inverse), 0xaaaaaaaa, _mm512_slli_epi32(fixed_high(b, inverse), 16));
+        _mm512_mask_storeu_epi32(to + u * m, rows, even);
+        _mm512_mask_storeu_epi32(to + (u + 1) * m, rows, odd);
+    }
+    return scale;
+}
+
+/* Columns [k0, k0 + k) of x. */
+INLINE void turn(const size_t m, struct turned *t, const real *x, size_t k0, size_t k)
+{
+    for (size_t at = 0; at < k; at += t->span) {
+        size_t columns = k - at < t->span ? k - at : t->span;
+        const real *from = x + (k0 + at) / 2 * m;
+        uint32_t *to = t->words + at / 2 * m;
+        __m512 scale = m == 1 ? _mm512_set1_ps(turn_row(to, from, columns)) : turn_rows(m, to, from, columns);
+        _mm512_storeu_ps(t->scale + at / t->span * LANES, scale);
+    }
+}
+
+/* Some of the m rows and some panels: as many sums as there are registers for. */
+struct block {
+    size_t m, i0, rows, panels;
+};
+
+/* sum[p][i] = x[i] times the codes of panel p over `columns` (a multiple of 4), in whole numbers. */
+INLINE void sum_words(const struct block b, const uint8_t *codes[AT_ONCE], size_t columns, const uint32_t *x, __m512i sum[AT_ONCE][ROWS_AT_ONCE])
+{
+    UNROLL for (size_t p = 0; p < b.panels; p++)
+        UNROLL for (size_t i = 0; i < b.rows; i++)
+            sum[p][i] = _mm512_setzero_si512();
+    x += b.i0;
+    for (size_t c = 0; c < columns; c += 4, x += 2 * b.m) {
+        __m512i even[AT_ONCE], odd[AT_ONCE];
+        UNROLL for (size_t p = 0; p < b.panels; p++) {
+            __m512i bytes = _mm512_loadu_si512(codes[p]);
+            _mm_prefetch((const char *)codes[p] + AHEAD, _MM_HINT_T0);
+            codes[p] += 64;
+            even[p] = _mm512_srai_epi16(_mm512_slli_epi16(bytes, 8), 8);
+            odd[p] = _mm512_srai_epi16(bytes, 8);
+        }
+        UNROLL for (size_t i = 0; i < b.rows; i++) {
+            __m512i xi = _mm512_set1_epi32((int)x[i]), next = _mm512_set1_epi32((int)x[b.m + i]);
+            UNROLL for (size_t p = 0; p < b.panels; p++)
+                sum[p][i] = _mm512_dpwssd_epi32(sum[p][i], even[p], xi);
+            UNROLL for (size_t p = 0; p < b.panels; p++)
+                sum[p][i] = _mm512_dpwssd_epi32(sum[p][i], odd[p], next);
+        }
+    }
+}
+
+struct words {
+    const struct few *f;
+    const struct turned *t;
+    size_t k0, k, o; /* columns of t; the first panel's place in f */
+    float factor;
+};
+
+/* Columns [at, at + columns) of t, a span: total[p][i] += x[i] times the values of panel p, run by run, x's scale last. */
+INLINE void add_span(const struct block b, const struct words *w, const size_t panel[AT_ONCE], size_t at, size_t columns,
+                     __m512 total[AT_ONCE][ROWS_AT_ONCE])
+{
+    const struct qmat *W = w->f->W;
+    const size_t run = quant_panel_run(W), step = run < columns ? run : columns;
+    const uint8_t *codes[AT_ONCE];
+    __m512 part[AT_ONCE][ROWS_AT_ONCE];
+    UNROLL for (size_t p = 0; p < b.panels; p++) {
+        codes[p] = codes_at(W, BYTES, panel[p], 0) + (w->k0 + at) * LANES;
+        UNROLL for (size_t i = 0; i < b.rows; i++)
+            part[p][i] = _mm512_setzero_ps();
+    }
+    for (size_t c = 0; c < columns; c += step) {
+        __m512i sum[AT_ONCE][ROWS_AT_ONCE];
+        sum_words(b, codes, step, w->t->words + (at + c) / 2 * b.m, sum);
+        UNROLL for (size_t p = 0; p < b.panels; p++) {
+            __m512 scale = scales_at(W, panel[p], w->k0 + at + c).scale;
+            UNROLL for (size_t i = 0; i < b.rows; i++)
+                part[p][i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[p][i]), scale, part[p][i]);
+        }
+    }
+    UNROLL for (size_t p = 0; p < b.panels; p++)
+        UNROLL for (size_t i = 0; i < b.rows; i++)
+            total[p][i] = _mm512_fmadd_ps(part[p][i], _mm512_set1_ps(w->t->scale[at / w->t->span * LANES + b.i0 + i]), total[p][i]);
+}
+
+/* Begins with zeros when k0 is 0, else goes on with y. */
+INLINE void add_block(const struct block b, const struct words *w)
+{
+    const struct few *f = w->f;
+    const size_t count = f->n / LANES, span = w->t->span;
+    float *to[AT_ONCE];
+    size_t panel[AT_ONCE];
+    __m512 total[AT_ONCE][ROWS_AT_ONCE];
+    UNROLL for (size_t p = 0; p < b.panels; p++) {
+        size_t at = w->o + p < count ? w->o + p : count - 1;
+        panel[p] = f->row0 / LANES + at;
+        to[p] = f->y + b.i0 * f->ldy + at * LANES;
+        UNROLL for (size_t i = 0; i < b.rows; i++)
+            total[p][i] = w->k0 == 0 ? _mm512_setzero_ps() : _mm512_loadu_ps(to[p] + i * f->ldy);
+    }
+    for (size_t at = 0; at < w->k; at += span)
+        add_span(b, w, panel, at, w->k - at < span ? w->k - at : span, total);
+    UNROLL for (size_t p = 0; p < b.panels; p++)
+        UNROLL for (size_t i = 0; i < b.rows; i++)
+            _mm512_storeu_ps(to[p] + i * f->ldy, _mm512_mul_ps(total[p][i], _mm512_set1_ps(w->factor)));
+}
+
+/* More than that in two parts: the second finds the codes in the first cache. */
+INLINE void few_bytes(const size_t m, const struct few *f, const struct looks *looks)
+{
+    const size_t panels = m == 1 ? 4 : 2, rows = m > ROWS_AT_ONCE ? (m + 1) / 2 : m, cols = f->W->cols;
+    struct turned t;
+    t.span = span_of(f->W);
+    const size_t block = 2 * TURNED / m / t.span * t.span;
+    for (size_t k0 = 0; k0 < cols; k0 += block) {
+        size_t k = cols - k0 < block ? cols - k0 : block;
+        turn(m, &t, f->x, k0, k);
+        struct words w = {.f = f, .t = &t, .k0 = k0, .k = k, .factor = k0 + k == cols ? looks->factor : 1};
+        for (; w.o < f->n / LANES; w.o += panels) {
+            add_block((struct block){m, 0, rows, panels}, &w);
+            if (rows < m)
+                add_block((struct block){m, rows, m - rows, panels}, &w);
+        }
+    }
+}
