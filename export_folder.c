@@ -7,6 +7,7 @@
 #include "base/stop.h"
 #include "export.h"
 #include "io/safetensors.h"
+#include "quant_panel.h"
 
 /* A tensor to be written: bytes as they are, or reals that are rounded on the way. */
 struct part {
@@ -15,6 +16,8 @@ struct part {
     const void *bytes; /* as they are */
     const real *reals; /* to be written as item.dtype */
     const struct qmat *decode; /* to be decoded to F32 */
+    const struct qmat *panels; /* to be written in the layout of files: its scales when `scales`, else its codes */
+    bool scales;
     char *owned;       /* text that lives as long as the list */
 };
 
@@ -69,6 +72,21 @@ static enum status add_reals(struct parts *parts, const char *name, int n_dims, 
 
 /* ---- one matrix in its format ---- */
 
+/* The codes of q, or its scales; from panels they are laid out as in files when they are written. */
+static enum status add_stored(struct parts *parts, const char *name, const char *suffix, enum st_dtype dtype, int n_dims, uint64_t d0,
+                              uint64_t d1, const struct qmat *q, bool scales)
+{
+    struct part *p = add(parts, name, suffix, dtype, n_dims, d0, d1);
+    if (!p)
+        return no_memory(parts);
+    if (q->panels) {
+        p->panels = q;
+        p->scales = scales;
+    } else
+        p->bytes = scales ? q->scales : q->codes;
+    return OK;
+}
+
 /* bitsandbytes' description of a packed weight. */
 static enum status add_quant_state(struct parts *parts, const char *name, const struct qmat *q)
 {
@@ -95,14 +113,14 @@ static enum status add_nibbles(struct parts *parts, const char *name, const stru
 {
     uint64_t n = q->rows * q->cols, blocks = (n + (uint64_t)q->block - 1) / (uint64_t)q->block;
     const float *table = q->format == FORMAT_NF4 ? quant_nf4_table : quant_fp4_table;
-    TRY(add_bytes(parts, name, "", ST_U8, 2, (n + 1) / 2, 1, q->codes));
+    TRY(add_stored(parts, name, "", ST_U8, 2, (n + 1) / 2, 1, q, false));
     TRY(add_bytes(parts, name, ".quant_map", ST_F32, 1, 16, 0, table));
     if (q->double_quant) {
         TRY(add_bytes(parts, name, ".absmax", ST_U8, 1, blocks, 0, q->scale_codes));
         TRY(add_bytes(parts, name, ".nested_absmax", ST_F32, 1, (blocks + 255) / 256, 0, q->nested_absmax));
         TRY(add_bytes(parts, name, ".nested_quant_map", ST_F32, 1, 256, 0, quant_dynamic_table(true)));
     } else {
-        TRY(add_bytes(parts, name, ".absmax", ST_F32, 1, blocks, 0, q->scales));
+        TRY(add_stored(parts, name, ".absmax", ST_F32, 1, blocks, 0, q, true));
     }
     return add_quant_state(parts, name, q);
 }
@@ -113,8 +131,8 @@ static enum status add_int8(struct parts *parts, const char *name, const struct 
     char module[96];
     snprintf(module, sizeof module, "%s", name);
     module[strlen(module) - strlen(".weight")] = 0;
-    TRY(add_bytes(parts, name, "", ST_I8, 2, q->rows, q->cols, q->codes));
-    TRY(add_bytes(parts, module, ".SCB", ST_F32, 1, q->rows, 0, q->scales));
+    TRY(add_stored(parts, name, "", ST_I8, 2, q->rows, q->cols, q, false));
+    TRY(add_stored(parts, module, ".SCB", ST_F32, 1, q->rows, 0, q, true));
     return add_bytes(parts, module, ".weight_format", ST_U8, 0, 0, 0, &row_format);
 }
 
@@ -203,12 +221,37 @@ static enum status put_decoded(const struct qmat *q, struct st_sink *sink, struc
     return status;
 }
 
+/* One matrix at a time is copied and turned back. */
+static enum status put_from_panels(const struct part *part, struct st_sink *sink, struct err *err)
+{
+    const struct qmat *q = part->panels;
+    struct arena arena = {0};
+    struct qmat file;
+    quant_place(&file, q->format, q->block, q->double_quant, q->rows, q->cols, &arena);
+    TRY(arena_commit(&arena, part->name, err));
+    quant_place(&file, q->format, q->block, q->double_quant, q->rows, q->cols, &arena);
+    bool nibbles = q->format == FORMAT_NF4 || q->format == FORMAT_FP4;
+    size_t n = q->rows * q->cols, scales = nibbles ? (n + (size_t)q->block - 1) / (size_t)q->block : q->rows;
+    size_t codes = nibbles ? (n + 1) / 2 : n;
+    memcpy(file.codes, q->codes, codes);
+    if (!q->double_quant)
+        memcpy(file.scales, q->scales, scales * sizeof *q->scales);
+    file.panels = 1;
+    enum status status = quant_from_panels(&file, err);
+    if (status == OK)
+        status = part->scales ? st_put(sink, file.scales, scales * sizeof *file.scales, err) : st_put(sink, file.codes, codes, err);
+    arena_free(&arena);
+    return status;
+}
+
 static enum status emit(void *user, const struct st_item *item, struct st_sink *sink, struct err *err)
 {
     const struct part *p = &((const struct parts *)user)->part[item->id];
     TRY(stop_check(err));
     if (p->decode)
         return put_decoded(p->decode, sink, err);
+    if (p->panels)
+        return put_from_panels(p, sink, err);
     size_t n = 1;
     for (int d = 0; d < item->n_dims; d++)
         n *= (size_t)item->dim[d];

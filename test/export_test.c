@@ -7,6 +7,7 @@
 /* cmocka wants the four above first */
 #include <cmocka.h>
 
+#include "base/file.h"
 #include "convert.h"
 #include "export.h"
 #include "inference.h"
@@ -357,6 +358,37 @@ static void mixed_folder_loads_equal(void **state)
     }
 }
 
+static void assert_same_bytes(const char *first, const char *second)
+{
+    char *x, *y;
+    size_t n, m;
+    CHECK(file_read(first, 1 << 26, &x, &n, &err));
+    CHECK(file_read(second, 1 << 26, &y, &m, &err));
+    assert_int_equal(n, m);
+    assert_memory_equal(x, y, n);
+    free(x);
+    free(y);
+}
+
+/* Kernels want matrices in panels of 16 rows (quant_panel.h); no file ever shows it. */
+static void panels_stay_inside(void **state)
+{
+    (void)state;
+    struct fixture f;
+    char plain[128], panels[128];
+    make_mixed(&f, false);
+    snprintf(plain, sizeof plain, "%s/as-files", dir);
+    CHECK(export_folder(plain, &f.model, tokenizer, NULL, "f32", &err));
+    CHECK(model_to_panels(&f.model, &err));
+    assert_true(f.model.layer[0].linear[0].panels);
+    snprintf(panels, sizeof panels, "%s/from-panels", dir);
+    CHECK(export_folder(panels, &f.model, tokenizer, NULL, "f32", &err));
+    strcat(plain, "/model.safetensors");
+    strcat(panels, "/model.safetensors");
+    assert_same_bytes(plain, panels);
+    fixture_close(&f);
+}
+
 /* W + s B A, encoded in the GGUF's format and decoded: what the file must hold, bit for bit (q and k are permuted by whole rows, blocks lie in
  * rows). */
 static real *as_in_gguf(const struct fixture *f, int l, int j)
@@ -575,7 +607,7 @@ static void padding_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(folders),     cmocka_unit_test(mixed_folder_loads_equal), cmocka_unit_test(ggufs),
+        cmocka_unit_test(folders),     cmocka_unit_test(mixed_folder_loads_equal), cmocka_unit_test(panels_stay_inside), cmocka_unit_test(ggufs),
         cmocka_unit_test(what_readers_need), cmocka_unit_test(merged_gguf),        cmocka_unit_test(adapters),
         cmocka_unit_test(patterns_are_whole_names), cmocka_unit_test(padded),      cmocka_unit_test(padding_refused),
     };
