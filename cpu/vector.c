@@ -15,52 +15,87 @@
 #define VECTOR_PHILOX philox_blocks
 #endif
 
-enum { BLOCKS = 16 }; /* Philox blocks drawn at once: 64 elements of a mask */
+enum {
+    BLOCKS = 128, /* Philox blocks drawn at once: 512 elements of a mask */
+    RUN = 64     /* exponentials summed as reals before they join a double */
+};
 
 /* ---- exponential ---- */
 
+/* a b + c, in one rounding where the machine has such an instruction: a call for every element elsewhere. */
+static inline float fused(float a, float b, float c)
+{
+#if defined(__FMA__) || defined(__aarch64__)
+    return fmaf(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
 /* exp in single precision within 2 ulp of the true value (test/ops_test.c tries every 1001st float):
- * x = k log 2 + t, |t| <= log(2)/2; 2^k exactly, e^t by its Taylor polynomial of degree 7 (the rest is below 2^-26).
- * NaN stays NaN. */
+ * x = 2 k log 2 + t, |t| <= log 2; 2^k twice, exactly, so that 2^128 and denormals come out by themselves; e^t = 1 + t q(t), q the minimax
+ * polynomial of degree 7 (relative error 2^-27.5 with these coefficients).  NaN stays NaN.  No branch is left, so loops become vectors. */
 static inline real exp_real(real x)
 {
 #ifdef VENEER_DOUBLE
     return exp(x);
 #else
     const float shift = 0x1.8p23f; /* adding it rounds to an integer, which then stands in the low bits */
-    float clamped = x > 89.0f ? 89.0f : x; /* from here on the products below overflow to infinity by themselves ... */
-    clamped = clamped < -104.0f ? -104.0f : clamped; /* ... or underflow to 0; no branch is left, so loops become vectors */
-    float biased = clamped * 0x1.715476p+0f + shift;
-    float k = biased - shift;
-    float t = (clamped - k * 0x1.62e400p-1f) - k * 0x1.7f7d1cp-20f; /* k times the first constant is exact */
-    float p = 1.98412698e-4f;
-    p = p * t + 1.38888889e-3f;
-    p = p * t + 8.33333333e-3f;
-    p = p * t + 4.16666667e-2f;
-    p = p * t + 1.66666667e-1f;
-    p = p * t + 0.5f;
-    p = p * t * t + t + 1.0f;
+    float clamped = x < -105.0f ? -105.0f : x; /* from here on the products below underflow to 0 by themselves */
+    float biased = fused(clamped, 0x1.715476p-1f, shift), k = biased - shift;
+    float t = fused(k, -0x1.7f7d1cp-19f, fused(k, -0x1.62e400p+0f, clamped)); /* the inner product is exact */
+    float t2 = t * t; /* by Estrin's scheme: a chain half as long as Horner's */
+    float q01 = fused(0.5f, t, 1.0f), q23 = fused(0x1.5555b0p-5f, t, 0x1.555574p-3f);
+    float q45 = fused(0x1.6be10ep-10f, t, 0x1.11048ap-7f), q67 = fused(0x1.b39ca2p-16f, t, 0x1.a77c04p-13f);
+    float q = fused(fused(q67, t2, q45), t2 * t2, fused(q23, t2, q01));
     uint32_t bits;
     memcpy(&bits, &biased, sizeof bits);
-    int32_t power = (int32_t)(bits - 0x4b400000u); /* k; in two halves, for 2^128 is not a float */
-    int32_t half = power >> 1;
-    uint32_t a = (uint32_t)(half + 127) << 23, b = (uint32_t)(power - half + 127) << 23;
-    float fa, fb;
-    memcpy(&fa, &a, sizeof fa);
-    memcpy(&fb, &b, sizeof fb);
-    return p * fa * fb;
+    bits = (bits << 23) + (127u << 23); /* the shift's own bits leave at the top */
+    float power;
+    memcpy(&power, &bits, sizeof power);
+    return x > 89.0f ? INFINITY : fused(q, t * power, power) * power;
 #endif
+}
+
+/* z = exp(a z - b).  In a function of its own: unrolled into another, its constants would not stay in registers. */
+static __attribute__((noinline)) void exp_run(real *z, real a, real b, size_t n)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++)
+        z[i] = exp_real(a * z[i] - b);
+}
+
+/* The sum of z[RUN], pair by pair: eight lanes whatever the machine's registers. */
+static inline real sum_run(const real z[RUN])
+{
+    typedef real lanes __attribute__((vector_size(8 * sizeof(real)), aligned(sizeof(real)), may_alias));
+    const lanes *v = (const lanes *)(const void *)z;
+    lanes sum = ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
+    real l[8];
+    memcpy(l, &sum, sizeof l);
+    return ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7]));
 }
 
 static double exp_sum(real *z, real a, real b, size_t n)
 {
+    enum { BLOCK = 16 * RUN };
     double sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (size_t i = 0; i < n; i++) {
-        z[i] = exp_real(a * z[i] - b);
-        sum += (double)z[i];
+    size_t i = 0, whole = n / RUN * RUN;
+    for (size_t end; i < whole; i = end) { /* a block is in the first cache when it is summed */
+        end = whole - i < BLOCK ? whole : i + BLOCK;
+        exp_run(z + i, a, b, end - i);
+        for (size_t j = i; j < end; j += RUN)
+            sum += (double)sum_run(z + j);
     }
-    return sum;
+    if (i == n)
+        return sum;
+    real rest[RUN] = {0}; /* whole vectors: elements one by one would cost as much as all others */
+    size_t some = n - i;
+    memcpy(rest, z + i, some * sizeof *z);
+    exp_run(rest, a, b, (some + 15) / 16 * 16);
+    memcpy(z + i, rest, some * sizeof *z);
+    memset(rest + some, 0, (RUN - some) * sizeof *rest);
+    return sum + (double)sum_run(rest);
 }
 
 /* ---- sums and scales ---- */
@@ -202,11 +237,11 @@ static void rotate(real *x, const real *restrict sine, const real *restrict cosi
 /* ---- dropout ---- */
 
 #ifndef VECTOR_OWN_PHILOX
-/* The random bits of blocks first .. first+BLOCKS-1: bits[4 * block + lane]. */
-static void philox_blocks(const struct vector_dropout *d, uint64_t first, uint32_t bits[4 * BLOCKS])
+/* The random bits of `blocks` blocks from `first` on: bits[4 * block + lane].  Whole eights of them may be written. */
+static void philox_blocks(const struct vector_dropout *d, uint64_t first, size_t blocks, uint32_t *bits)
 {
     const uint32_t key[2] = {(uint32_t)d->seed, (uint32_t)(d->seed >> 32)};
-    for (uint64_t b = 0; b < BLOCKS; b++) {
+    for (uint64_t b = 0; b < blocks; b++) {
         uint64_t at = first + b;
         const uint32_t counter[4] = {(uint32_t)at, (uint32_t)(at >> 32), d->step, RNG_DROPOUT};
         philox4x32(counter, key, bits + 4 * b);
@@ -236,7 +271,7 @@ static void dropout(real *y, const real *x, const struct vector_dropout *d, size
         uint64_t at = d->index + i;
         size_t skip = (size_t)(at % 4), some = 4 * BLOCKS - skip;
         some = some < n - i ? some : n - i;
-        VECTOR_PHILOX(d, at / 4, bits);
+        VECTOR_PHILOX(d, at / 4, (skip + some + 3) / 4, bits);
         masked(y + i, x + i, bits + skip, d, some, add);
         i += some;
     }

@@ -30,7 +30,8 @@ struct vector {
     void (*axpy)(real *y, real a, const real *x, size_t n);  /* y += a x */
     void (*scale)(real *x, real a, size_t n);                /* x *= a */
     real (*largest)(const real *x, size_t n);                /* NaN elements are passed over */
-    double (*exp_sum)(real *z, real a, real b, size_t n);    /* z = exp(a z - b); returns the sum */
+    /* z = exp(a z - b); returns the sum, of runs of 64 pair by pair as reals (relative error gamma(6)), of the runs as doubles */
+    double (*exp_sum)(real *z, real a, real b, size_t n);
     double (*squares)(const real *x, size_t n);
     void (*to_bf16)(uint16_t *to, const real *x, size_t n); /* to nearest even; NaN stays NaN */
     void (*from_bf16)(real *y, const uint16_t *from, size_t n);

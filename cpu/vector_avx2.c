@@ -1,5 +1,5 @@
 /* vector_avx2.c: vector.c compiled for AVX2, and by hand what a compiler does not find: the decoding of nf4, fp4 and int8 and
- * sixteen Philox blocks at once.
+ * eight Philox blocks at once.
  *
  * Only built with -mavx2 -mfma -mbmi2 (Makefile), only called when the machine has them.  Products and sums stay separate (no
  * contraction), so a decoded weight has the bits that quant.c gives. */
@@ -94,75 +94,66 @@ static void decode_avx2(const struct qmat *q, size_t row0, size_t n, real *out)
     }
 }
 
-/* ---- Philox4x32-10, one block a lane (Salmon et al. 2011) ---- */
+/* ---- Philox4x32-10, a block in each 64-bit lane (Salmon et al. 2011) ----
+ *
+ * VPMULUDQ reads the lower 32 bits of a lane and fills all 64: a word's upper half may hold anything, and no product needs to be put together. */
 
-/* High and low halves of a * m in each of eight lanes. */
-static inline void multiply(__m256i a, __m256i m, __m256i *high, __m256i *low)
+struct keys {
+    __m256i word[10][2]; /* of every round */
+};
+
+static void philox_keys(struct keys *keys, uint64_t seed)
 {
-    __m256i even = _mm256_mul_epu32(a, m), odd = _mm256_mul_epu32(_mm256_srli_epi64(a, 32), m);
-    *low = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
-    *high = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
+    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+    for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+        keys->word[round][0] = _mm256_set1_epi64x(k0);
+        keys->word[round][1] = _mm256_set1_epi64x(k1);
+    }
 }
 
 struct lanes {
-    __m256i c0, c1, c2, c3; /* word w of eight counters */
+    __m256i c0, c1, c2, c3; /* word w of four counters */
 };
 
-static inline void philox_start(struct lanes *l, const struct vector_dropout *d, uint64_t first)
+static inline struct lanes philox_start(const struct vector_dropout *d, uint64_t first)
 {
-    uint32_t lo[8], hi[8];
-    for (uint32_t b = 0; b < 8; b++) {
-        lo[b] = (uint32_t)(first + b);
-        hi[b] = (uint32_t)((first + b) >> 32);
-    }
-    l->c0 = _mm256_loadu_si256((const __m256i *)(const void *)lo);
-    l->c1 = _mm256_loadu_si256((const __m256i *)(const void *)hi);
-    l->c2 = _mm256_set1_epi32((int32_t)d->step);
-    l->c3 = _mm256_set1_epi32(RNG_DROPOUT);
+    __m256i counter = _mm256_add_epi64(_mm256_set1_epi64x((int64_t)first), _mm256_setr_epi64x(0, 1, 2, 3));
+    return (struct lanes){counter, _mm256_srli_epi64(counter, 32), _mm256_set1_epi64x(d->step), _mm256_set1_epi64x(RNG_DROPOUT)};
 }
 
-static inline void philox_round(struct lanes *l, __m256i k0, __m256i k1)
+static inline struct lanes philox_round(struct lanes l, const __m256i key[2])
 {
-    const __m256i m0 = _mm256_set1_epi32((int32_t)0xD2511F53u), m1 = _mm256_set1_epi32((int32_t)0xCD9E8D57u);
-    __m256i h0, l0, h1, l1;
-    multiply(l->c0, m0, &h0, &l0);
-    multiply(l->c2, m1, &h1, &l1);
-    l->c0 = _mm256_xor_si256(_mm256_xor_si256(h1, l->c1), k0);
-    l->c2 = _mm256_xor_si256(_mm256_xor_si256(h0, l->c3), k1);
-    l->c1 = l1;
-    l->c3 = l0;
+    const __m256i m0 = _mm256_set1_epi64x(0xD2511F53), m1 = _mm256_set1_epi64x(0xCD9E8D57);
+    __m256i p0 = _mm256_mul_epu32(l.c0, m0), p1 = _mm256_mul_epu32(l.c2, m1);
+    return (struct lanes){_mm256_xor_si256(_mm256_srli_epi64(p1, 32), _mm256_xor_si256(l.c1, key[0])), p1,
+                          _mm256_xor_si256(_mm256_srli_epi64(p0, 32), _mm256_xor_si256(l.c3, key[1])), p0};
 }
 
-/* From word w of block b to block b, word w: a 4 x 8 transpose. */
-static inline void philox_store(const struct lanes *l, uint32_t bits[32])
+/* From word w of block b to block b, word w. */
+static inline void philox_store(struct lanes l, uint32_t bits[16])
 {
-    __m256i a = _mm256_unpacklo_epi32(l->c0, l->c1), b = _mm256_unpackhi_epi32(l->c0, l->c1);
-    __m256i e = _mm256_unpacklo_epi32(l->c2, l->c3), f = _mm256_unpackhi_epi32(l->c2, l->c3);
-    __m256i p = _mm256_unpacklo_epi64(a, e), q = _mm256_unpackhi_epi64(a, e); /* blocks 0 and 4, 1 and 5 */
-    __m256i r = _mm256_unpacklo_epi64(b, f), s = _mm256_unpackhi_epi64(b, f); /* blocks 2 and 6, 3 and 7 */
+    __m256i low = _mm256_blend_epi32(l.c0, _mm256_slli_epi64(l.c1, 32), 0xaa), high = _mm256_blend_epi32(l.c2, _mm256_slli_epi64(l.c3, 32), 0xaa);
+    __m256i even = _mm256_unpacklo_epi64(low, high), odd = _mm256_unpackhi_epi64(low, high); /* blocks 0 and 2, 1 and 3 */
     __m256i *to = (__m256i *)(void *)bits;
-    _mm256_storeu_si256(to, _mm256_permute2x128_si256(p, q, 0x20));
-    _mm256_storeu_si256(to + 1, _mm256_permute2x128_si256(r, s, 0x20));
-    _mm256_storeu_si256(to + 2, _mm256_permute2x128_si256(p, q, 0x31));
-    _mm256_storeu_si256(to + 3, _mm256_permute2x128_si256(r, s, 0x31));
+    _mm256_storeu_si256(to, _mm256_permute2x128_si256(even, odd, 0x20));
+    _mm256_storeu_si256(to + 1, _mm256_permute2x128_si256(even, odd, 0x31));
 }
 
-/* Two sets of eight blocks side by side: a round waits for its multiplications, the other set fills the wait. */
-static void philox_avx2(const struct vector_dropout *d, uint64_t first, uint32_t bits[64])
+/* Two sets of four blocks side by side: a round waits for its multiplications, the other set fills the wait. */
+static void philox_avx2(const struct vector_dropout *d, uint64_t first, size_t blocks, uint32_t *bits)
 {
-    struct lanes a, b;
-    philox_start(&a, d, first);
-    philox_start(&b, d, first + 8);
-    uint32_t k0 = (uint32_t)d->seed, k1 = (uint32_t)(d->seed >> 32);
-    for (int round = 0; round < 10; round++) {
-        __m256i key0 = _mm256_set1_epi32((int32_t)k0), key1 = _mm256_set1_epi32((int32_t)k1);
-        philox_round(&a, key0, key1);
-        philox_round(&b, key0, key1);
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
+    struct keys keys;
+    philox_keys(&keys, d->seed);
+    for (size_t done = 0; done < blocks; done += 8, bits += 32) {
+        struct lanes a = philox_start(d, first + done), b = philox_start(d, first + done + 4);
+#pragma GCC unroll 10
+        for (int round = 0; round < 10; round++) {
+            a = philox_round(a, keys.word[round]);
+            b = philox_round(b, keys.word[round]);
+        }
+        philox_store(a, bits);
+        philox_store(b, bits + 16);
     }
-    philox_store(&a, bits);
-    philox_store(&b, bits + 32);
 }
 
 #define VECTOR_TABLE vector_avx2

@@ -603,6 +603,26 @@ static void exp_sweep(const struct vector *v)
     assert_true(edge[0] == 0 && edge[1] == 0 && isinf(edge[2]) && isinf(edge[3]) && isnan(edge[4]));
 }
 
+/* The sum is that of the exponentials returned: six levels of additions in runs of 64. */
+static void exp_lengths(const struct vector *v)
+{
+    static const size_t lengths[] = {1, 7, 63, 64, 65, 172, 1023, 4403};
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        size_t n = lengths[i];
+        real *z = normals(n, 1, 3);
+        const real *x = copied(z, n, false);
+        double sum = v->exp_sum(z, (real)0.7, (real)0.3, n), want = 0;
+        for (size_t j = 0; j < n; j++) {
+            real one[1] = {x[j]};
+            v->exp_sum(one, (real)0.7, (real)0.3, 1);
+            assert_true(z[j] == one[0]); /* wherever it stands in its row */
+            want += (double)z[j];
+        }
+        assert_true(fabs(sum - want) <= gamma_of(6) * want);
+        walls_down();
+    }
+}
+
 static void sincos_sweep(const struct vector *v)
 {
     float inv_freq[9] = {1, 0.7f, 0.3f, 0.1f, 0.03f, 0.001f, 1e-4f, 1e-5f, 0};
@@ -636,6 +656,7 @@ static void test_vector(void **state)
     const struct vector *tables[] = {&vector_plain, vector()};
     for (int t = 0; t < 2; t++) {
         exp_sweep(tables[t]);
+        exp_lengths(tables[t]);
         sincos_sweep(tables[t]);
         dropout_sweep(tables[t]);
     }
