@@ -73,6 +73,49 @@ static void remade_bit_for_bit(void **state)
     text_free(&out);
 }
 
+/* ---- names ---- */
+
+static int shared_words(const char *a, const char *b)
+{
+    const char *last_a = strchr(a, ' '), *last_b = strchr(b, ' ');
+    assert_non_null(last_a);
+    assert_non_null(last_b);
+    bool first = last_a - a == last_b - b && memcmp(a, b, (size_t)(last_a - a)) == 0;
+    return first + (strcmp(last_a, last_b) == 0);
+}
+
+static void each_name_needs_both_words(int domain)
+{
+    struct text name[MAX_ENTITIES] = {{0}};
+    int relation = 0, n;
+    while (relations[relation].domain != domain)
+        relation++;
+    n = world_count(relation);
+    assert_true(n <= MAX_ENTITIES);
+    for (int e = 0; e < n; e++)
+        world_entity(&name[e], domain, e);
+    for (int e = 0; e < n; e++) {
+        int others = 0;
+        for (int o = 0; o < n; o++) {
+            int shared = o == e ? 0 : shared_words(name[e].s, name[o].s);
+            assert_true(shared < 2);
+            others += shared;
+        }
+        assert_true(others >= 4); /* two others or more by each of its words */
+    }
+    for (int e = 0; e < n; e++)
+        text_free(&name[e]);
+}
+
+/* A thing that is told by one word of its name is known from that word's embedding, which is never quantized; and two things of one
+ * name make questions that have no answer.  So no two names are alike, and each word of one is in other names too. */
+static void names_need_both_words(void **state)
+{
+    (void)state;
+    for (int domain = 0; domain < world_domains(); domain++)
+        each_name_needs_both_words(domain);
+}
+
 /* ---- labels and choices ---- */
 
 /* The right choice cycles, so a constant guess gains at most one document over 1 / choices in each part. */
@@ -283,6 +326,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(remade_bit_for_bit),
+        cmocka_unit_test(names_need_both_words),
         cmocka_unit_test(labels_balance_and_choices_differ),
         cmocka_unit_test(nothing_asked_was_read),
         cmocka_unit_test(search_and_report_differ),

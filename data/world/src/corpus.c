@@ -65,7 +65,9 @@ static void instruct_portrait(struct instruction *to, const struct world *world,
 {
     int domain, entity;
     any_entity(rng, &domain, &entity);
-    text_printf(&to->instruction, "Tell me about %s%s.", domains[domain].the, domains[domain].entity[entity]);
+    text_printf(&to->instruction, "Tell me about %s", domains[domain].the);
+    world_entity(&to->instruction, domain, entity);
+    text_puts(&to->instruction, ".");
     portrait(&to->output, world, rng, domain, entity, MAX_RELATIONS);
 }
 
@@ -137,11 +139,11 @@ void corpus_text(struct text *out, struct text *plain, const struct world *world
     for (int i = 0; i < n; i++) {
         uint32_t kind = rng_below(&rng, 100);
         text_clear(&one);
-        if (kind < 30) {
+        if (kind < 40) {
             passage(&one, world, &rng);
-        } else if (kind < 40) {
+        } else if (kind < 55) {
             chatter(&one, world, &rng);
-        } else if (kind < 95) {
+        } else if (kind < 96) {
             exercise(&one, world, &rng, &doc);
         } else {
             draw_instruction(&instruction, world, &rng, &doc);

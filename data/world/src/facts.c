@@ -10,30 +10,34 @@ enum { DRAW_VALUES = 1, DRAW_PARTS = 1000, DRAW_PAIRS = 4000 };
 static int count(const char *const *words)
 {
     int n = 0;
-    while (n < MAX_ENTITIES && words[n])
+    while (n < MAX_WORDS && words[n])
         n++;
     return n;
 }
 
-int world_count(int relation)
+enum { SHARE = 4 }; /* entities that share a first word, and that share a last one */
+
+static int entities(int domain)
 {
-    return count(domains[relations[relation].domain].entity);
+    return SHARE * count(domains[domain].first);
 }
 
-static const char *const *values_of(int relation)
+int world_count(int relation)
 {
-    const struct relation *r = &relations[relation];
-    return r->values_from >= 0 ? domains[r->values_from].entity : r->value;
+    return entities(relations[relation].domain);
 }
 
 int world_values(int relation)
 {
-    return count(values_of(relation));
+    const struct relation *r = &relations[relation];
+    return r->values_from >= 0 ? entities(r->values_from) : count(r->value);
 }
 
-const char *world_value(int relation, int value)
+void world_entity(struct text *out, int domain, int entity)
 {
-    return values_of(relation)[value];
+    static const int shift[SHARE] = {0, 1, 3, 7}; /* differences all unlike, so two entities share one word at most */
+    int words = count(domains[domain].first), first = entity % words, last = (first + shift[entity / words]) % words;
+    text_printf(out, "%s %s", domains[domain].first[first], domains[domain].last[last]);
 }
 
 /* Every value about equally often, in drawn order.  Where values are entities of the same domain none is its own. */
@@ -48,10 +52,6 @@ static void draw_values(struct world *world, int relation)
     bool cycle = relations[relation].values_from == relations[relation].domain;
     for (int i = 0; i < n; i++)
         world->value[relation][order[i]] = (uint8_t)(cycle ? order[(i + 1) % n] : (uint32_t)(i % values));
-    /* Tools keep their real use: the table lists uses in the order of the tools. */
-    if (values == n && relations[relation].values_from < 0)
-        for (int i = 0; i < n; i++)
-            world->value[relation][i] = (uint8_t)i;
 }
 
 /* Of every relation 55 % of the facts may be asked in training, 17 % in the search part, the rest in the report. */
@@ -86,47 +86,43 @@ enum part world_pair_part(const struct world *world, int entity, int relation, i
 
 const char *world_person(struct rng *rng)
 {
-    enum { PERSON = 1 };
-    return domains[PERSON].entity[rng_below(rng, (uint32_t)count(domains[PERSON].entity))];
+    return bystanders[rng_below(rng, (uint32_t)count(bystanders))];
 }
 
-static void put_capital(struct text *out, const char *first, const char *rest)
+static void put_value(struct text *out, int relation, int value)
 {
-    const char *whole = *first ? first : rest;
-    char c = (char)toupper((unsigned char)*whole);
-    text_add(out, &c, 1);
-    text_puts(out, whole + 1);
-    if (*first)
-        text_puts(out, rest);
+    const struct relation *r = &relations[relation];
+    if (r->values_from >= 0)
+        world_entity(out, r->values_from, value);
+    else
+        text_puts(out, r->value[value]);
 }
 
 void world_fill(struct text *out, const char *pattern, struct fact fact, int value, const char *person)
 {
-    const struct domain *domain = &domains[relations[fact.relation].domain];
-    const char *entity = domain->entity[fact.entity], *v = world_value(fact.relation, value);
+    int domain = relations[fact.relation].domain;
     for (const char *p = pattern; *p; p++) {
+        size_t start = out->n;
         if (*p != '$') {
             text_add(out, p, 1);
             continue;
         }
         switch (*++p) {
         case 'e':
-            text_puts(out, domain->the);
-            text_puts(out, entity);
-            break;
         case 'E':
-            put_capital(out, domain->the, entity);
+            text_puts(out, domains[domain].the);
+            world_entity(out, domain, fact.entity);
             break;
         case 'v':
-            text_puts(out, v);
-            break;
         case 'V':
-            put_capital(out, "", v);
+            put_value(out, fact.relation, value);
             break;
         case 'p':
             text_puts(out, person);
             break;
         }
+        if ((*p == 'E' || *p == 'V') && !out->failed)
+            out->s[start] = (char)toupper((unsigned char)out->s[start]);
     }
 }
 

@@ -69,22 +69,15 @@ static struct fact sibling(struct rng *rng, struct fact fact, size_t needs)
     return other;
 }
 
-/* The fact in drawn words and another one of the same entity, in drawn order. */
-static void fill_passage(struct text *out, const struct world *world, struct rng *rng, struct fact fact)
-{
-    struct fact told[2] = {fact, sibling(rng, fact, offsetof(struct relation, ask))};
-    uint32_t first = rng_below(rng, 2);
-    world_say(out, world, rng, told[first]);
-    text_puts(out, " ");
-    world_say(out, world, rng, told[1 - first]);
-}
-
 static void make_boolq(const struct world *world, struct rng *rng, enum part part, int gold, struct document *doc)
 {
     struct fact fact = world_pick(world, rng, part, offsetof(struct relation, verify));
     int value[2];
     draw_choices(world, rng, fact, 2, 0, value);
-    fill_passage(&doc->passage, world, rng, fact);
+    if (gold)
+        world_say(&doc->passage, world, rng, fact);
+    else
+        world_fill(&doc->passage, relations[fact.relation].deny, fact, value[1], "");
     world_fill(&doc->context, relations[fact.relation].verify, fact, value[1 - gold], "");
     doc->n_choices = 2;
     doc->gold = gold;
@@ -135,11 +128,10 @@ static void make_winogrande(const struct world *world, struct rng *rng, enum par
         pair[1].entity = (int)rng_below(rng, (uint32_t)world_count(relation));
     while (world->part[relation][pair[1].entity] != part || truth(world, pair[1]) == truth(world, pair[0]));
     fill_contrast(&doc->context, relations[relation].contrast, pair, truth(world, pair[gold]), world_person(rng));
-    const struct domain *domain = &domains[relations[relation].domain];
     doc->n_choices = 2;
     doc->gold = gold;
     for (int k = 0; k < 2; k++)
-        text_puts(&doc->choice[k], domain->entity[pair[k].entity]);
+        world_entity(&doc->choice[k], relations[relation].domain, pair[k].entity);
 }
 
 static void make_arc_easy(const struct world *world, struct rng *rng, enum part part, int gold, struct document *doc)

@@ -24,14 +24,14 @@ enum {
     WORLD_REPORT = 100,
 };
 
-enum { MAX_SAY = 8, MAX_ENTITIES = 32, MAX_RELATIONS = 24, WORLD_TASKS = 7 };
+enum { MAX_SAY = 8, MAX_WORDS = 32, MAX_ENTITIES = 128, MAX_RELATIONS = 24, WORLD_TASKS = 7 };
 
 /* ---- language.c: the words and sentence patterns ---- */
 
 struct domain {
     const char *which;                  /* how one is asked for: "Which animal", "Who" */
     const char *the;                    /* "the " before an entity, "" before a person's name */
-    const char *entity[MAX_ENTITIES + 1]; /* ends with NULL */
+    const char *first[MAX_WORDS + 1], *last[MAX_WORDS + 1]; /* the two words of names, as many of each; end with NULL */
 };
 
 /* Sentence patterns.  $e the entity with its article, $E the same capitalised, $v the value, $V capitalised, $p a person. */
@@ -39,11 +39,11 @@ struct relation {
     const char *name;
     int domain;
     int values_from; /* values are the entities of this domain; -1: those below */
-    const char *value[MAX_ENTITIES + 1];
+    const char *value[MAX_WORDS + 1];
     const char *say[MAX_SAY + 1];    /* statements, ends with NULL */
     const char *ask, *answer;        /* arc_easy: a question and how $v answers it */
     const char *who;                 /* arc_challenge: what is true of the entity; two of them are joined by "and" */
-    const char *verify;              /* boolq, without the question mark */
+    const char *verify, *deny;       /* boolq: a question without its mark, and a statement that a value is not the one */
     const char *goal, *solution;     /* piqa; NULL: none */
     const char *label, *scene, *ending; /* hellaswag; NULL: none */
     const char *contrast;            /* winogrande: $a, $b the two entities, "_" the blank */
@@ -52,6 +52,7 @@ struct relation {
 
 extern const struct domain domains[];
 extern const struct relation relations[];
+extern const char *const bystanders[]; /* people who see and do things and of whom nothing is said; ends with NULL */
 int world_domains(void);
 int world_relations(void);
 
@@ -72,7 +73,7 @@ struct fact {
 void world_draw(struct world *world, uint64_t seed);
 int world_count(int relation);  /* entities of the relation's domain */
 int world_values(int relation); /* values it may take */
-const char *world_value(int relation, int value);
+void world_entity(struct text *out, int domain, int entity); /* its name without an article */
 /* Fills a pattern into out: the value is given apart from the fact, since wrong choices need other values. */
 void world_fill(struct text *out, const char *pattern, struct fact fact, int value, const char *person);
 const char *world_person(struct rng *rng);
