@@ -23,7 +23,7 @@
 #include "ops.h"
 #include "quant_panel.h"
 
-enum { FORMATS = 6, SAMPLED = 32, MOST_M = 1024, ROUNDS_LEAST = 3, ROUNDS_MOST = 15 };
+enum { FORMATS = 6, SAMPLED = 32, INT8 = 3 /* formats in the fast mode */, MOST_M = 1024, ROUNDS_LEAST = 3, ROUNDS_MOST = 15 };
 static const enum format formats[FORMATS] = {FORMAT_NF4, FORMAT_INT8, FORMAT_Q4_0, FORMAT_Q8_0, FORMAT_BF16, FORMAT_F32};
 
 struct settings {
@@ -138,7 +138,7 @@ struct contestant {
     struct samples rate; /* GF/s */
 };
 
-enum { CONTESTANTS_MOST = 2 + 4 * FORMATS };
+enum { CONTESTANTS_MOST = 2 + 4 * FORMATS + INT8 };
 
 struct contest {
     struct matrix *matrix;
@@ -146,7 +146,7 @@ struct contest {
     struct ops_context c; /* compute is the contestant's */
     struct contestant contestant[CONTESTANTS_MOST];
     int n;
-    struct samples peak[2]; /* by compute */
+    struct samples peak[PEAK_COUNT];
 };
 
 static void call(const struct contest *t, const struct contestant *who)
@@ -200,8 +200,8 @@ static void round_of(struct contest *t)
             pause_threads();
         turn(t, who);
         if (i % 4 == 3)
-            for (int k = 0; k < 2; k++)
-                samples_add(&t->peak[k], peak_measure(k ? PEAK_BF16 : PEAK_F32, t->c.threads));
+            for (int k = 0; k < PEAK_COUNT; k++)
+                samples_add(&t->peak[k], peak_measure((enum peak)k, t->c.threads));
     }
     pause_threads();
 }
@@ -210,6 +210,16 @@ static void enter(struct contest *t, int format, enum compute compute)
 {
     for (int back = 0; back < 2; back++)
         t->contestant[t->n++] = (struct contestant){.format = format, .backward = back, .compute = compute};
+}
+
+/* The fast mode, forward alone, where it is more than bf16. */
+static void enter_int8(struct contest *t, bool brief)
+{
+    static const enum format fast[INT8] = {FORMAT_NF4, FORMAT_INT8, FORMAT_Q4_0};
+    for (int f = 0; f < FORMATS; f++)
+        for (int k = 0; k < (brief ? 1 : INT8) && level_has_int8() && t->M > 12; k++)
+            if (formats[f] == fast[k])
+                t->contestant[t->n++] = (struct contestant){.format = f, .compute = COMPUTE_INT8};
 }
 
 static void measure_errors(struct contest *t)
@@ -227,6 +237,11 @@ static void measure_errors(struct contest *t)
     }
 }
 
+static enum peak peak_of(enum compute compute)
+{
+    return compute == COMPUTE_INT8 ? PEAK_INT8 : compute == COMPUTE_BF16 ? PEAK_BF16 : PEAK_F32;
+}
+
 /* Goals of the table "figures to reach"; 0: none is set. */
 struct goal {
     double share, blas, error;
@@ -234,6 +249,8 @@ struct goal {
 
 static struct goal goal_of(const struct contest *t, const struct contestant *who)
 {
+    if (who->compute == COMPUTE_INT8)
+        return (struct goal){.error = 1e-2};
     struct goal g = {.error = who->compute == COMPUTE_BF16 ? 3e-3 : 1e-6};
     enum format f = formats[who->format];
     bool bf16 = who->compute == COMPUTE_BF16;
@@ -253,7 +270,7 @@ static struct goal goal_of(const struct contest *t, const struct contestant *who
 static void print_contestant(const struct contest *t, const struct contestant *who, struct table *table)
 {
     const struct contestant *blas = &t->contestant[who->backward];
-    const struct samples *peak = &t->peak[who->compute == COMPUTE_BF16];
+    const struct samples *peak = &t->peak[peak_of(who->compute)];
     double share = samples_best(&who->rate) / samples_best(peak), ratio = samples_median(&who->rate) / samples_median(&blas->rate);
     struct goal g = goal_of(t, who);
     table_number(table, (double)t->M, 0);
@@ -261,7 +278,7 @@ static void print_contestant(const struct contest *t, const struct contestant *w
     table_number(table, (double)t->matrix->in, 0);
     table_text(table, "%s", format_info(formats[who->format])->name);
     table_text(table, who->backward ? "dX" : "forward");
-    table_text(table, who->compute == COMPUTE_BF16 ? "bf16" : "f32");
+    table_text(table, who->compute == COMPUTE_INT8 ? "int8" : who->compute == COMPUTE_BF16 ? "bf16" : "f32");
     table_number(table, t->c.threads, 0);
     table_number(table, samples_best(&who->rate), 1);
     table_number(table, samples_median(&who->rate), 1);
@@ -293,6 +310,7 @@ static enum status run_contest(struct matrix *matrix, size_t M, int threads, boo
             enter(&t, f, formats[f] == FORMAT_F32 ? COMPUTE_F32 : t.c.compute); /* reals are always multiplied as reals */
     if (t.c.compute == COMPUTE_BF16)
         enter(&t, 0, COMPUTE_F32);
+    enter_int8(&t, brief);
     measure_errors(&t);
     double start = bench_clock_s(), budget = brief ? 1.5 : 4;
     for (int i = 0; i < ROUNDS_MOST; i++) { /* a slow level is left alone after its first round */

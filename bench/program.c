@@ -28,6 +28,7 @@ struct job {
     enum format embed;
     bool keep;
     int threads;
+    bool fast; /* a prompt with 8-bit activations */
 };
 
 struct outcome {
@@ -41,6 +42,11 @@ struct outcome {
 static double peak_now(int threads)
 {
     return 1e9 * peak_measure(best_compute() == COMPUTE_BF16 ? PEAK_BF16 : PEAK_F32, threads);
+}
+
+static enum compute compute_of(const struct job *job)
+{
+    return job->fast ? COMPUTE_INT8 : best_compute();
 }
 
 /* Whether to go for another round: three at least, a dozen at most, some 8 s. */
@@ -116,7 +122,7 @@ static enum status generating(const struct job *job, bool prompt, struct outcome
     enum status status = open_workload(&w, job, 1, 0, false, err);
     if (status == OK) {
         arena_free(&w.activations); /* the generator has its own */
-        status = generator_open(&g, &w.model, NULL, LENGTH + 1, job->threads, best_compute(), err);
+        status = generator_open(&g, &w.model, NULL, LENGTH + 1, job->threads, compute_of(job), err);
     }
     if (status == OK)
         status = prompt ? measure_prompt(&w, &g, job->threads, o, err) : measure_decode(&w, &g, job->threads, o, err);
@@ -409,6 +415,10 @@ static enum status prompt_rows(const struct settings *s, struct table *t, struct
     struct job job = {.format = FORMAT_NF4, .embed = FORMAT_NF4, .threads = s->threads};
     if (measure(s, prompting, &job, &row, &o, &status, err))
         rate_row(t, &row, 0.72, level_has_bf16() ? 1500 : 750);
+    row.what = "prompt of 256 tokens, fast (int8)";
+    job.fast = true;
+    if (level_has_int8() && measure(s, prompting, &job, &row, &o, &status, err))
+        rate_row(t, &row, 0, 2000);
     return status;
 }
 

@@ -187,3 +187,8 @@ bool level_has_bf16(void)
 {
     return strcmp(cpu_level_name(), "ref") != 0 && level()->bf16 != NULL;
 }
+
+bool level_has_int8(void)
+{
+    return strcmp(cpu_level_name(), "ref") != 0 && level()->int8 != NULL;
+}

@@ -41,5 +41,7 @@ double read_measure(const struct read_buffer *buffer, size_t n, int threads);
 
 /* True when the level that runs (VENEER_CPU) multiplies bf16: its products are then held against PEAK_BF16, else against PEAK_F32. */
 bool level_has_bf16(void);
+/* The same of bytes: the fast mode exists. */
+bool level_has_int8(void);
 
 #endif

@@ -5,6 +5,7 @@
 #include "cpu/cpu.h"
 #include "cpu/fast.h"
 #include "cpu/gemm.h"
+#include "cpu/int8.h"
 #include "cpu/vector.h"
 
 enum {
@@ -167,6 +168,56 @@ static bool forward_few(const struct ops_context *c, const struct linear_args *a
     return done;
 }
 
+/* y += s (x A^T) B^T, some rows. */
+static void adapter_rows(const struct ops_context *c, const struct linear_args *a)
+{
+    size_t in = a->W->cols, out = a->W->rows, r = (size_t)a->lora.r;
+    struct tiles t = tiles_of(a->n, 64);
+#pragma omp for schedule(dynamic) nowait
+    for (size_t i = 0; i < t.count; i++) {
+        size_t row = i * t.size, m = tile_length(&t, i);
+        real *h = a->lora.h + row * r, *scaled = cpu_scratch(c);
+        gemm_nt(c, (struct gemm){.m = m, .n = r, .k = in, .A = a->x + row * in, .lda = in, .B = a->lora.A, .ldb = in, .C = h, .ldc = r});
+        for (size_t j = 0; j < m * r; j++)
+            scaled[j] = a->lora.s * h[j];
+        gemm_nt(c, (struct gemm){.m = m, .n = out, .k = r, .add = true, .A = scaled, .lda = r, .B = a->lora.B, .ldb = r, .C = a->y + row * out, .ldc = out});
+    }
+}
+
+/* int8.h's product of at most so many rows that the packed x fits; adapters in bf16. */
+static void int8_span(const struct ops_context *c, const struct int8_product *p, const struct linear_args *a, size_t count)
+{
+    int32_t *packed = (int32_t *)(void *)(c->scratch + 2 * HIDDEN);
+    size_t in = a->W->cols, work = 0;
+    for (size_t j = 0; j < count; j++)
+        work += a->n * in * a[j].W->rows;
+#pragma omp parallel num_threads(team(c, work))
+    {
+        int8_pack(p, packed, a->x, a->n, in);
+        for (size_t j = 0; j < count; j++)
+            if (a[j].bias)
+                fill_bias(&a[j]);
+#pragma omp barrier
+        for (size_t j = 0; j < count; j++)
+            int8_multiply(c, p, a[j].W, packed, a->n, a[j].y, a[j].bias != NULL);
+#pragma omp barrier
+        for (size_t j = 0; j < count; j++)
+            if (a[j].lora.r > 0)
+                adapter_rows(c, &a[j]);
+    }
+}
+
+/* The fast mode, when all matrices have it: rows that fit the place of the packed x (fast_linear_shared counts 4 bytes a column; here 5/4 are needed). */
+static size_t int8_rows(const struct ops_context *c, const struct int8_product *p, const struct linear_args *a, size_t count)
+{
+    if (!p)
+        return 0;
+    for (size_t j = 0; j < count; j++)
+        if (!p->has(a[j].W) || !a[j].y || (a[j].lora.r > 0 && a[j].lora.dropout > 0) || (size_t)a[j].lora.r > a[j].W->cols)
+            return 0;
+    return packed_room(c) / (int8_runs(a->W->cols) * INT8_A) / p->MR * p->MR;
+}
+
 void fast_linear_forward(const struct ops_context *c, const struct linear_args *a, size_t count)
 {
     size_t in = a->W->cols, r = 0;
@@ -174,7 +225,8 @@ void fast_linear_forward(const struct ops_context *c, const struct linear_args *
         return;
     for (size_t j = 0; j < count; j++)
         r += (size_t)a[j].lora.r + 1;
-    size_t span = product_rows(micro_of(c), packed_room(c), in, r);
+    const struct int8_product *int8 = int8_of(c);
+    size_t eight = int8_rows(c, int8, a, count), span = eight > 0 ? eight : product_rows(micro_of(c), packed_room(c), in, r);
     for (size_t i0 = 0; i0 < a->n; i0 += span) {
         struct linear_args part[LINEAR_GROUP];
         for (size_t j = 0; j < count; j++) {
@@ -185,7 +237,10 @@ void fast_linear_forward(const struct ops_context *c, const struct linear_args *
             part[j].lora.h = a[j].lora.r > 0 ? a[j].lora.h + i0 * (size_t)a[j].lora.r : NULL;
             part[j].lora.index0 += (uint64_t)i0 * in;
         }
-        forward_span(c, part, count);
+        if (eight > 0)
+            int8_span(c, int8, part, count);
+        else
+            forward_span(c, part, count);
     }
 }
 

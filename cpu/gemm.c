@@ -7,7 +7,7 @@
 enum {
     KC = 512,  /* units of k in a block: a B panel of 128 columns takes 256 KB */
     MC = 128,  /* rows of A packed at once */
-    NC = 128,  /* columns of B packed at once */
+    NC = GEMM_COLUMNS,
     A_BUFFER = (MC + MICRO_MR_MOST) * KC,
     B_BUFFER = KC * (NC + MICRO_NR_MOST)
 };
@@ -16,7 +16,7 @@ _Static_assert(A_BUFFER + B_BUFFER == GEMM_SCRATCH, "gemm.h says how much");
 const struct micro *micro_of(const struct ops_context *c)
 {
     const struct level *l = level();
-    return c->compute == COMPUTE_BF16 && l->bf16 ? l->bf16 : l->f32;
+    return c->compute != COMPUTE_F32 && l->bf16 ? l->bf16 : l->f32;
 }
 
 static real *a_buffer(const struct ops_context *c)
@@ -201,16 +201,15 @@ static void product_tile(const struct ops_context *c, const struct product *p, s
     }
 }
 
-/* Tiles of at most NC columns, as many as share out evenly. */
-static size_t tile_columns(const struct ops_context *c, const struct micro *m, size_t columns)
+size_t gemm_tile_columns(const struct ops_context *c, size_t NR, size_t columns)
 {
-    size_t threads = (size_t)c->threads, rounds = (columns + threads * NC - 1) / (threads * NC), NR = (size_t)m->NR;
+    size_t threads = (size_t)c->threads, rounds = (columns + threads * NC - 1) / (threads * NC);
     return cpu_min(NC, ((columns + threads * rounds - 1) / (threads * rounds) + NR - 1) / NR * NR);
 }
 
 void product_multiply(const struct ops_context *c, const struct product *p, real *y, size_t ldy, bool add)
 {
-    size_t columns = p->transposed ? p->W->cols : p->W->rows, size = tile_columns(c, p->micro, columns);
+    size_t columns = p->transposed ? p->W->cols : p->W->rows, size = gemm_tile_columns(c, (size_t)p->micro->NR, columns);
 #pragma omp for schedule(dynamic) nowait
     for (size_t j0 = 0; j0 < columns; j0 += size)
         product_tile(c, p, j0, cpu_min(size, columns - j0), y, ldy, add);

@@ -26,6 +26,11 @@ void gemm_tn(const struct ops_context *c, struct gemm g); /* A[k,m]^T B[k,n] */
 /* Every thread's scratch ends with the packing buffers of gemm and product. */
 enum { GEMM_SCRATCH = (128 + 16) * 512 + 512 * (128 + 64) };
 
+/* Columns of C that are unpacked at once, at most. */
+enum { GEMM_COLUMNS = 128 };
+/* Tiles of at most so many columns, as many as share out evenly. */
+size_t gemm_tile_columns(const struct ops_context *c, size_t NR, size_t columns);
+
 /* The micro-kernels for c->compute. */
 const struct micro *micro_of(const struct ops_context *c);
 

@@ -49,11 +49,13 @@ struct micro {
 };
 
 struct vector;
+struct int8_product;
 struct level {
     const char *name;            /* as in VENEER_CPU: "plain", "avx2", "avx512", "avx512_bf16", "neon" */
     bool (*supported)(void);     /* by this machine */
     const struct micro *f32;     /* never NULL */
     const struct micro *bf16;    /* NULL where the CPU does not multiply bf16 */
+    const struct int8_product *int8; /* int8.h; NULL where the CPU does not multiply bytes */
     const struct vector *vector; /* rows and runs (vector.h) */
 };
 

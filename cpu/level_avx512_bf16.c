@@ -147,6 +147,8 @@ INLINE __m512 look_up(enum kind kind, const struct look *look, const struct look
 
 #include "cpu/level_avx512_micro.h"
 
+extern const struct int8_product int8_avx512; /* level_avx512_int8.c */
+
 static bool supported(void)
 {
     return level_avx512.supported() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni") &&
@@ -156,7 +158,7 @@ static bool supported(void)
 static const struct micro micro_bf16 = {.name = "avx512 bf16", .unit = UNIT, .MR = MR, .NR = NR, .pack = pack, .pack_t = pack_t, .panel = panel,
                                         .panel_t = panel_t, .kernel = kernel, .few = few};
 
-const struct level level_avx512_bf16 = {.name = "avx512_bf16", .supported = supported, .f32 = &micro_avx512, .bf16 = &micro_bf16,
+const struct level level_avx512_bf16 = {.name = "avx512_bf16", .supported = supported, .f32 = &micro_avx512, .bf16 = &micro_bf16, .int8 = &int8_avx512,
                                         .vector = &vector_avx2};
 #else
 typedef int level_avx512_bf16_is_for_x86; /* ISO C wants a declaration in every file */

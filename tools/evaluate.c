@@ -24,7 +24,8 @@ static const char usage[] =
     "  --perplexity FILE   exp(mean nll) of a text in windows of --window tokens (256)\n"
     "  --kl REFERENCE      Kullback-Leibler and Jensen-Shannon divergence from a reference model on --text\n"
     "  --batch N           rows at once (1024)\n"
-    "  --compute-dtype T   f32, bf16 (faster, log-likelihoods off by some 0.05), or auto: bf16 where the CPU multiplies it (f32)\n"
+    "  --compute-dtype T   f32, bf16 (faster, log-likelihoods off by some 0.05), int8 (faster and coarser still), or auto: bf16 where the\n"
+    "                      CPU multiplies it (f32)\n"
     "  --threads N, --quiet, --help, --version\n"
     "\n"
     "exit: 0 done, 1 failed, 2 wrong usage or input, 3 not enough memory, 75 stopped\n";

@@ -23,7 +23,7 @@ static const char usage[] =
     "  --top-p P           only the likeliest that together hold P (0.95)\n"
     "  --seed S            of the draws: same seed, same text (0)\n"
     "  --threads N         0: one a core (0)\n"
-    "  --compute-dtype T   f32, bf16, or auto: bf16 where the CPU multiplies it (auto)\n"
+    "  --compute-dtype T   f32, bf16, int8 (reads prompts faster, with 8-bit activations), or auto: bf16 where the CPU multiplies it (auto)\n"
     "  --device auto|cpu\n"
     "  --quiet             no speed on stderr at the end\n"
     "  --help, --version\n"
