@@ -238,10 +238,6 @@ static void test_what_was_measured_is_what_was_written(void **state)
 {
     (void)state;
     static const char *const tasks[] = {"boolq", "piqa", "hellaswag"};
-    if (!getenv("VENEER_EXACT")) {
-        print_message("since few rows go another way than many, the digits differ: open, VENEER_EXACT=1 shows it\n");
-        skip();
-    }
     for (int i = 0; i < 3; i++) {
         struct text now = {0};
         struct err err;
