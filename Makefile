@@ -48,6 +48,7 @@ flags_cpu/vector_avx2 := -fno-trapping-math $(if $(filter x86_64,$(shell uname -
 x86                        := $(filter x86_64,$(shell uname -m))
 flags_cpu/level_avx2       := $(if $(x86),-mavx2 -mfma -mbmi2 -mf16c)
 flags_cpu/level_avx2_few   := $(flags_cpu/level_avx2)
+flags_cpu/level_avx2_words := $(flags_cpu/level_avx2)
 flags_cpu/level_avx512     := $(if $(x86),-mavx2 -mfma -mbmi2 -mavx512f -mavx512bw -mavx512vl -mavx512dq)
 flags_cpu/level_avx512_bf16 := $(flags_cpu/level_avx512) $(if $(x86),-mavx512bf16 -mavx512vnni -mavx512vbmi)
 flags_cpu/level_avx512_int8 := $(flags_cpu/level_avx512_bf16)

@@ -32,7 +32,7 @@ struct outcome {
 
 static void measure_peak(struct samples *peak, int threads)
 {
-    samples_add(peak, peak_measure(best_compute() == COMPUTE_BF16 ? PEAK_BF16 : PEAK_F32, threads));
+    samples_add(peak, peak_measure(level_has_bf16() ? PEAK_BF16 : PEAK_F32, threads));
 }
 
 static enum status train(const void *argument, void *result, struct err *err)

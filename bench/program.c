@@ -41,7 +41,7 @@ struct outcome {
 
 static double peak_now(int threads)
 {
-    return 1e9 * peak_measure(best_compute() == COMPUTE_BF16 ? PEAK_BF16 : PEAK_F32, threads);
+    return 1e9 * peak_measure(level_has_bf16() ? PEAK_BF16 : PEAK_F32, threads);
 }
 
 static enum compute compute_of(const struct job *job)

@@ -185,7 +185,7 @@ double read_measure(const struct read_buffer *buffer, size_t n, int threads)
 
 bool level_has_bf16(void)
 {
-    return strcmp(cpu_level_name(), "ref") != 0 && level()->bf16 != NULL;
+    return strcmp(cpu_level_name(), "ref") != 0 && level()->bf16 && level()->bf16->unit == 2;
 }
 
 bool level_has_int8(void)

@@ -8,6 +8,7 @@
 
 #include "base/linalg.h"
 #include "bench/roofline.h"
+#include "cpu/level.h"
 #include "quant_panel.h"
 
 const struct shape smollm2_135m = {.name = "SmolLM2-135M", .C = 576, .L = 30, .H = 9, .KV = 3, .D = 64, .F = 1536, .V = 49152, .tied = true};
@@ -17,7 +18,7 @@ const struct shape llama_7b_pruned = {.name = "LLaMA-7B pruned 20 %", .C = 4096,
 
 enum compute best_compute(void)
 {
-    return level_has_bf16() ? COMPUTE_BF16 : COMPUTE_F32;
+    return strcmp(cpu_level_name(), "ref") != 0 && level()->bf16 ? COMPUTE_BF16 : COMPUTE_F32;
 }
 
 /* ---- weights ---- */

@@ -63,7 +63,7 @@ double arithmetic_training(const struct arithmetic *a, bool keep);
 /* A prompt of `length` tokens, logits of its last. */
 double arithmetic_prefill(const struct arithmetic *a, size_t length);
 
-/* COMPUTE_BF16 where the level multiplies bf16. */
+/* What "auto" is: COMPUTE_BF16 where the level has something faster than fp32 for it. */
 enum compute best_compute(void);
 
 #endif

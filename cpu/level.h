@@ -30,6 +30,7 @@ struct micro {
     const char *name; /* "avx2 f32" ... */
     int unit;         /* 1: reals, 2: pairs of bf16 */
     int MR, NR;
+    bool fixed; /* few: 4-bit codes and x are multiplied in 16-bit fixed point; all else is that of unit 1 */
 
     /* packed[ceil(k/unit)][width] from x[m, k], rows ldx apart; columns m .. width-1 are zeros.  For A: width = m; for B: width = NR. */
     void (*pack)(real *packed, size_t width, const real *x, size_t ldx, size_t m, size_t k);
@@ -54,8 +55,12 @@ struct level {
     const char *name;            /* as in VENEER_CPU: "plain", "avx2", "avx512", "avx512_bf16", "neon" */
     bool (*supported)(void);     /* by this machine */
     const struct micro *f32;     /* never NULL */
+<<<<<<< HEAD
     const struct micro *bf16;    /* NULL where the CPU does not multiply bf16 */
     const struct int8_product *int8; /* int8.h; NULL where the CPU does not multiply bytes */
+=======
+    const struct micro *bf16;    /* of products that may be as inexact as bf16: NULL where nothing is faster than f32 */
+>>>>>>> 46b8fb1 (cpu: AVX2: few rows times 4-bit codes in 16-bit fixed point, chosen by compute_dtype auto and bf16)
     const struct vector *vector; /* rows and runs (vector.h) */
 };
 

@@ -1,5 +1,5 @@
 /* level_avx2.c: the level of CPUs with AVX2 and FMA, in single precision: packing, unpacking of frozen weights, the micro-kernel.
- * Products with few rows are in level_avx2_few.c.
+ * Products with few rows are in level_avx2_few.c, and level_avx2_words.c.
  *
  * A tile of C is 6 x 16: twelve of the sixteen registers hold it, two a row of B, one an element of A: 12 FMA for 8 loads. */
 #include "cpu/level.h"
@@ -344,5 +344,9 @@ static bool supported(void)
 static const struct micro avx2_f32 = {.name = "avx2 f32", .unit = 1, .MR = MR, .NR = NR, .pack = pack, .pack_t = pack_t, .panel = panel,
                                       .panel_t = panel_t, .kernel = kernel, .few = avx2_few};
 
-const struct level level_avx2 = {.name = "avx2", .supported = supported, .f32 = &avx2_f32, .vector = &vector_avx2};
+/* Products of many rows are those of avx2_f32: more exact than bf16, and there is nothing faster. */
+static const struct micro avx2_i16 = {.name = "avx2 i16", .unit = 1, .MR = MR, .NR = NR, .fixed = true, .pack = pack, .pack_t = pack_t, .panel = panel,
+                                      .panel_t = panel_t, .kernel = kernel, .few = avx2_few_words};
+
+const struct level level_avx2 = {.name = "avx2", .supported = supported, .f32 = &avx2_f32, .bf16 = &avx2_i16, .vector = &vector_avx2};
 #endif

@@ -1,4 +1,4 @@
-/* level_avx2.h: what the two files of the AVX2 level share: reading panels (quant_panel.h) into registers of eight floats.  Only included where
+/* level_avx2.h: what the files of the AVX2 level share: reading panels (quant_panel.h) into registers of eight floats.  Only included where
  * the compiler has AVX2, FMA and F16C. */
 #ifndef VENEER_CPU_LEVEL_AVX2_H
 #define VENEER_CPU_LEVEL_AVX2_H
@@ -157,5 +157,7 @@ AVX2_INLINE void avx2_scales_of(const struct avx2_runs *r, struct avx2_scales *s
 }
 
 bool avx2_few(const struct qmat *W, size_t row0, size_t n, const real *x, size_t m, real *y, size_t ldy);
+/* The same with 4-bit codes and x in 16-bit fixed point (level_avx2_words.c). */
+bool avx2_few_words(const struct qmat *W, size_t row0, size_t n, const real *x, size_t m, real *y, size_t ldy);
 
 #endif

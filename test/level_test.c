@@ -261,6 +261,7 @@ struct matrix {
     struct walls walls;
     struct qmat q;
     float *value; /* [rows, cols], decoded from the layout of files */
+    double largest; /* |value| */
     float *large; /* [rows, cols]: |value|, and more where a format is a difference of larger numbers */
 };
 
@@ -300,7 +301,7 @@ static void fill_large(struct matrix *M)
 {
     size_t cols = M->q.cols;
     for (size_t i = 0; i < M->q.rows * cols; i++)
-        M->large[i] = fabsf(M->value[i]);
+        M->large[i] = fabsf(M->value[i]), M->largest = fmax(M->largest, (double)M->large[i]);
     if (!M->q.panels || (M->q.format != FORMAT_Q4_0 && M->q.format != FORMAT_Q4_1))
         return;
     for (size_t p = 0; p < M->q.rows / PANEL_ROWS; p++)
@@ -415,21 +416,28 @@ static void panels_matrix(const struct micro *micro, const struct matrix *M)
 /* y[i, o] is a sum of cols products and of the parts of its scale: a value times scale is rounded at most twice in `value`, twice more in the
  * kernel, and at most one rounding a column joins chains and runs: gamma(2 cols + 8).  In bf16 x is exact (it was rounded when packed), and a
  * table of levels may have been rounded: 2^-8; or x is multiplied in 16 bits of fixed point: off by half a unit of 2^-15 of the largest |x| near it, no
- * more than 2^-16 (1 + 2^-10) of the largest of all (the unit is 1/32767 of it, and rounded). */
+ * more than 2^-16 (1 + 2^-10) of the largest of all (the unit is 1/32767 of it, and rounded).
+ * The other micro in fixed point (`fixed`): likewise, but of nf4 x has units of 1/8191 of the largest: 1/16382; and its levels units of 1/8192 of a scale
+ * that is some |w| (the largest of its block): 2^-14 of it. */
 static void few_check(const struct micro *micro, const struct matrix *M, const float *x, size_t o, float got)
 {
     size_t cols = M->q.cols;
-    double want = 0, size = 0, largest = 0, weights = 0;
+    double want = 0, size = 0, largest = 0, weights = 0, sum_x = 0;
     for (size_t k = 0; k < cols; k++) {
         double value = (double)rounded(micro, x[k]);
         want += value * (double)M->value[o * cols + k];
         size += fabs(value) * (double)M->large[o * cols + k];
         largest = fmax(largest, fabs(value));
         weights += (double)M->large[o * cols + k];
+        sum_x += fabs(value);
     }
     double bound = gamma_of(2 * cols + 8) * size + 0x1p-120;
     if (micro->unit == 2)
         bound += U_BF16 * (1 + 0x1p-8) * size + 0x1p-16 * (1 + 0x1p-10) * largest * weights;
+    if (micro->fixed && M->q.panels) {
+        bool nf4 = M->q.format == FORMAT_NF4;
+        bound += (nf4 ? 1.0 / 16382 : 0x1p-16) * (1 + 0x1p-9) * largest * weights + (nf4 ? 0x1p-14 * M->largest * sum_x : 0);
+    }
     bool good = fabs((double)got - want) <= bound;
     if (!good)
         print_error("%s few of %s%s [%zu, %zu] block %d, row %zu: %g, want %g, bound %g\n", micro->name, name_of(M), M->q.panels ? " in panels" : "",
