@@ -89,14 +89,10 @@ struct adamw_args {
 };
 
 /* What products are computed in.  bf16: both factors rounded to bf16, sums in fp32 (relative error of a product about 2.4e-3), where the CPU has such
-<<<<<<< HEAD
- * instructions; else fp32.  int8: the fast mode for reading a prompt, never for training: forward products of 13 rows or more with frozen weights (nf4, int8,
+ * instructions; else what it has that is at least as exact: with AVX2 fp32, and 16-bit fixed point (about 1e-4) where few rows meet 4-bit codes; else fp32.
+ * int8: the fast mode for reading a prompt, never for training: forward products of 13 rows or more with frozen weights (nf4, int8,
  * int8_64, q4_0, q8_0) round x to 8 bits for each 64 columns (relative error of a product 6e-3 to 8e-3) where the CPU multiplies bytes; all else as bf16. */
 enum compute { COMPUTE_F32, COMPUTE_BF16, COMPUTE_INT8 };
-=======
- * instructions; else what it has that is at least as exact: with AVX2 fp32, and 16-bit fixed point (about 1e-4) where few rows meet 4-bit codes; else fp32. */
-enum compute { COMPUTE_F32, COMPUTE_BF16 };
->>>>>>> 46b8fb1 (cpu: AVX2: few rows times 4-bit codes in 16-bit fixed point, chosen by compute_dtype auto and bf16)
 
 /* What a table's kernels share: threads and scratch memory (its sizes set by the table, counted like all memory). */
 struct ops;
@@ -171,11 +167,7 @@ const struct ops *cpu_ops(bool reference);
 enum status cpu_check(struct err *err);
 /* The name of the level that runs. */
 const char *cpu_level_name(void);
-<<<<<<< HEAD
-/* "f32", "bf16", "int8", or "auto": bf16 where this CPU multiplies it.  ERR_INPUT: another word. */
-=======
-/* "f32", "bf16", or "auto": bf16 where that is faster on this CPU.  ERR_INPUT: another word. */
->>>>>>> 46b8fb1 (cpu: AVX2: few rows times 4-bit codes in 16-bit fixed point, chosen by compute_dtype auto and bf16)
+/* "f32", "bf16", "int8", or "auto": bf16 where that is faster on this CPU.  ERR_INPUT: another word. */
 enum status compute_parse(const char *name, enum compute *compute, struct err *err);
 
 #endif

@@ -239,7 +239,7 @@ static void measure_errors(struct contest *t)
 
 static enum peak peak_of(enum compute compute)
 {
-    return compute == COMPUTE_INT8 ? PEAK_INT8 : compute == COMPUTE_BF16 ? PEAK_BF16 : PEAK_F32;
+    return compute == COMPUTE_INT8 ? PEAK_INT8 : compute == COMPUTE_BF16 && level_has_bf16() ? PEAK_BF16 : PEAK_F32;
 }
 
 /* Goals of the table "figures to reach"; 0: none is set. */
@@ -270,11 +270,7 @@ static struct goal goal_of(const struct contest *t, const struct contestant *who
 static void print_contestant(const struct contest *t, const struct contestant *who, struct table *table)
 {
     const struct contestant *blas = &t->contestant[who->backward];
-<<<<<<< HEAD
     const struct samples *peak = &t->peak[peak_of(who->compute)];
-=======
-    const struct samples *peak = &t->peak[who->compute == COMPUTE_BF16 && level_has_bf16()];
->>>>>>> 46b8fb1 (cpu: AVX2: few rows times 4-bit codes in 16-bit fixed point, chosen by compute_dtype auto and bf16)
     double share = samples_best(&who->rate) / samples_best(peak), ratio = samples_median(&who->rate) / samples_median(&blas->rate);
     struct goal g = goal_of(t, who);
     table_number(table, (double)t->M, 0);
@@ -282,11 +278,7 @@ static void print_contestant(const struct contest *t, const struct contestant *w
     table_number(table, (double)t->matrix->in, 0);
     table_text(table, "%s", format_info(formats[who->format])->name);
     table_text(table, who->backward ? "dX" : "forward");
-<<<<<<< HEAD
-    table_text(table, who->compute == COMPUTE_INT8 ? "int8" : who->compute == COMPUTE_BF16 ? "bf16" : "f32");
-=======
-    table_text(table, who->compute == COMPUTE_F32 ? "f32" : level_has_bf16() ? "bf16" : "i16");
->>>>>>> 46b8fb1 (cpu: AVX2: few rows times 4-bit codes in 16-bit fixed point, chosen by compute_dtype auto and bf16)
+    table_text(table, who->compute == COMPUTE_INT8 ? "int8" : who->compute == COMPUTE_F32 ? "f32" : level_has_bf16() ? "bf16" : "i16");
     table_number(table, t->c.threads, 0);
     table_number(table, samples_best(&who->rate), 1);
     table_number(table, samples_median(&who->rate), 1);

@@ -55,12 +55,8 @@ struct level {
     const char *name;            /* as in VENEER_CPU: "plain", "avx2", "avx512", "avx512_bf16", "neon" */
     bool (*supported)(void);     /* by this machine */
     const struct micro *f32;     /* never NULL */
-<<<<<<< HEAD
-    const struct micro *bf16;    /* NULL where the CPU does not multiply bf16 */
-    const struct int8_product *int8; /* int8.h; NULL where the CPU does not multiply bytes */
-=======
     const struct micro *bf16;    /* of products that may be as inexact as bf16: NULL where nothing is faster than f32 */
->>>>>>> 46b8fb1 (cpu: AVX2: few rows times 4-bit codes in 16-bit fixed point, chosen by compute_dtype auto and bf16)
+    const struct int8_product *int8; /* int8.h; NULL where the CPU does not multiply bytes */
     const struct vector *vector; /* rows and runs (vector.h) */
 };
 
