@@ -84,6 +84,7 @@ $(B)/test/%_double_test: $(B)/double/test/%_double_test.o $(B)/libveneer_double.
 	$(CC) -o $@ $^ $(LDFLAGS_) -lcmocka $(LIBS)
 $(B)/test/%_test: $(B)/test/%_test.o $(B)/libveneer.a
 	$(CC) -o $@ $^ $(LDFLAGS_) -lcmocka $(LIBS)
+$(B)/test/limits_test: | $(B)/train $(B)/tools/generate
 # Benchmarks are build/bench/NAME, beside the tables that they write.
 BENCHES   := kernels program llama7b
 BENCH_OBJ := $(patsubst %.c,$(B)/%.o,$(filter-out $(BENCHES:%=bench/%.c),$(wildcard bench/*.c)))

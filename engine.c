@@ -305,6 +305,8 @@ static enum status prepare_output_dir(struct engine *engine)
         free(path);
         TRY(status);
     }
+    if (engine_threads(engine->config) > machine_cores())
+        log_line(&engine->log, "threads = %d on %d cores: they take turns; threads = 0 is one a core", engine_threads(engine->config), machine_cores());
     return OK;
 }
 
@@ -313,12 +315,14 @@ static enum status run(struct engine *engine)
     bool full = strcmp(engine->config->train_mode, "full") == 0;
     TRY(config_check(engine->config, engine->err));
     TRY(keep_inputs(engine));
+    TRY(cpu_threads(engine_threads(engine->config), engine->err));
     TRY(engine_load_inputs(engine));
     if (full) {
         TRY(prepare_output_dir(engine));
         TRY(engine_open_journal(engine)); /* holds nothing but whose folder this is */
         return engine_train_full(engine);
     }
+    TRY(linalg_reserve(engine->err));
     TRY(engine_load_tasks(engine));
     TRY(engine_plan_memory(engine));
     TRY(prepare_output_dir(engine));

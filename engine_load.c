@@ -104,6 +104,7 @@ enum status engine_load_tasks(struct engine *engine)
 
 enum status engine_load_inputs(struct engine *engine)
 {
+    TRY(cpu_check(engine->err));
     TRY(load_model_head(engine));
     if (engine->checkpoint && tokenizer_vocab_size(engine->tokenizer) > engine->base_shape.vocab_size)
         return err_set(engine->err, ERR_INPUT, "%s: the tokenizer has %d pieces, the embedding %d rows", engine->config->model,
@@ -232,8 +233,7 @@ static size_t start_workspace(const struct engine *engine)
 
 int engine_threads(const struct config *config)
 {
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    return config->threads > 0 ? (int)config->threads : cores > 0 ? (int)cores : 1;
+    return config->threads > 0 ? (int)config->threads : machine_cores();
 }
 
 static size_t peak_of(const struct memory_plan *m)
@@ -264,8 +264,8 @@ static enum status check_limits(const struct engine *engine)
 {
     double machine = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE), peak = (double)engine->memory.peak;
     if (engine->config->max_memory > 0 && peak > engine->config->max_memory)
-        return err_set(engine->err, ERR_MEMORY, "the plan takes %.1f MB, max_memory = %.1f MB", peak / 1e6,
-                       engine->config->max_memory / 1e6);
+        return err_set(engine->err, ERR_MEMORY, "%s takes %.1f MB, max_memory = %.1f MB",
+                       engine->memory.keep_activations ? "the plan" : "the smallest plan", peak / 1e6, engine->config->max_memory / 1e6);
     if (machine > 0 && peak > machine)
         return err_set(engine->err, ERR_MEMORY, "the plan takes %.1f MB, this machine has %.1f MB", peak / 1e6, machine / 1e6);
     return OK;
@@ -284,7 +284,6 @@ enum status engine_plan_memory(struct engine *engine)
 {
     struct memory_plan *m = &engine->memory;
     struct model base = {0}, pruned = {0};
-    TRY(cpu_check(engine->err));
     engine->ops.ops = cpu_ops(false);
     engine->ops.threads = engine_threads(engine->config);
     TRY(compute_parse(engine->config->compute_dtype, &engine->ops.compute, engine->err));

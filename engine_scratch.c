@@ -96,7 +96,6 @@ enum status engine_train_full(struct engine *engine)
         TRY(shape_from_config(engine, &engine->base_shape));
     TRY(engine_load_tasks(engine));
     int64_t steps = finetune_steps(config->max_steps, config->num_epochs, engine->dataset.n, config->batch_size);
-    TRY(cpu_check(engine->err));
     engine->ops.ops = cpu_ops(false);
     engine->ops.threads = engine_threads(config);
     engine->memory.keep_activations = strcmp(config->gradient_checkpointing, "yes") != 0;

@@ -3,9 +3,9 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/linalg.h"
+#include "base/log.h"
 
 /* The formats that a checkpoint without a plan stores its linears in. */
 static enum status stored_formats(struct inference *in, struct err *err)
@@ -68,13 +68,13 @@ static enum status load_adapter(struct inference *in, const char *adapter, struc
 
 enum status inference_open(struct inference *in, const char *path, const struct inference_options *options, struct err *err)
 {
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
     memset(in, 0, sizeof *in);
     linalg_init();
     TRY(cpu_check(err));
     in->ops.ops = cpu_ops(false);
-    in->ops.threads = options->threads > 0 ? options->threads : cores > 0 ? (int)cores : 1;
+    in->ops.threads = options->threads > 0 ? options->threads : machine_cores();
     in->ops.compute = options->compute;
+    TRY(cpu_threads(in->ops.threads, err));
     TRY(checkpoint_open(&in->checkpoint, path, err));
     TRY(checkpoint_tokenizer(in->checkpoint, &in->tokenizer, err));
     TRY(make_plan(in, options, err));

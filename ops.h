@@ -165,6 +165,9 @@ struct ops {
 const struct ops *cpu_ops(bool reference);
 /* VENEER_CPU names an instruction set: ref, plain, avx2, avx512, avx512_bf16, neon.  ERR_INPUT when there is none of that name or this CPU lacks it. */
 enum status cpu_check(struct err *err);
+/* Wakes the threads that kernels called from this thread will use, and makes `threads` the number for every parallel loop that names none.  OpenMP ends the program
+ * when the system refuses a thread; here that is ERR_MEMORY. */
+enum status cpu_threads(int threads, struct err *err);
 /* The name of the level that runs. */
 const char *cpu_level_name(void);
 /* "f32", "bf16", "int8", or "auto": bf16 where that is faster on this CPU.  ERR_INPUT: another word. */

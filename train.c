@@ -22,6 +22,8 @@ static const char usage[] =
     "  --help          this, and every key\n"
     "  --version\n"
     "\n"
+    "environment: VENEER_CPU = avx512_bf16, avx512, avx2, neon, plain or ref: kernels of that instruction set instead of the best that\n"
+    "             the CPU has; ref is the plain C that all of them are held to, slow\n"
     "exit: 0 done, 1 failed, 2 wrong usage or input, 3 not enough memory, 4 output_dir in use, 75 stopped and saved\n"
     "\n"
     "keys of config.txt:\n";

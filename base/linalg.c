@@ -9,12 +9,25 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 void openblas_set_num_threads(int n);
 
 void linalg_init(void)
 {
     openblas_set_num_threads(1);
+}
+
+enum status linalg_reserve(struct err *err)
+{
+    enum { BUFFER = 1 << 27, MORE = 1 << 16 };
+    void *room = mmap(NULL, BUFFER + MORE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    double one = 1;
+    if (room == MAP_FAILED)
+        return err_set(err, ERR_MEMORY, "linear algebra: %d bytes are not to be had", BUFFER + MORE);
+    munmap(room, BUFFER + MORE);
+    LAPACKE_dpotrf_work(LAPACK_COL_MAJOR, 'U', 1, &one, 1); /* it keeps the buffer of its first call */
+    return OK;
 }
 
 /* ---- Cholesky ---- */

@@ -16,5 +16,8 @@ void linalg_solve_lower_transposed(const double *L, size_t n, double *b, size_t 
 enum status linalg_svd(double *W, size_t rows, size_t cols, double *U, double *S, double *Vt, struct err *err);
 /* One BLAS thread for the small problems here and for kernels that share work among our own threads.  Call once at start. */
 void linalg_init(void);
+/* Takes the working memory of LAPACK while it can still be refused with a sentence.  OpenBLAS asks for it at the first call, 128 MB of which it touches little, and
+ * where the system has none it asks again for ever.  ERR_MEMORY. */
+enum status linalg_reserve(struct err *err);
 
 #endif

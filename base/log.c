@@ -1,4 +1,4 @@
-/* log.c: lines, clocks, the memory of this process. */
+/* log.c: lines, clocks, the memory of this process, the machine's cores. */
 #include "base/log.h"
 
 #include <stdarg.h>
@@ -55,4 +55,10 @@ double process_now_bytes(void)
     int got = fscanf(f, "%lld %lld", &total, &resident);
     fclose(f);
     return got == 2 ? (double)resident * (double)sysconf(_SC_PAGESIZE) : 0;
+}
+
+int machine_cores(void)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    return cores > 0 ? (int)cores : 1;
 }

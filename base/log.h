@@ -1,4 +1,4 @@
-/* log.h: lines for the person who waits.  Rooms log through a callback; only a roof decides where lines go. */
+/* log.h: lines for the person who waits, and what they tell of: clock, memory, cores.  Rooms log through a callback; only a roof decides where lines go. */
 #ifndef VENEER_LOG_H
 #define VENEER_LOG_H
 
@@ -11,5 +11,6 @@ void log_line(const struct log *log, const char *format, ...) __attribute__((for
 double clock_s(void);            /* monotonic seconds */
 double process_peak_bytes(void); /* highest resident memory of this process so far */
 double process_now_bytes(void);  /* resident memory now */
+int machine_cores(void);         /* cores that are online, at least 1 */
 
 #endif

@@ -2,6 +2,7 @@
 #include "cpu/cpu.h"
 #include "cpu/fast.h"
 
+#include <pthread.h>
 #include <string.h>
 
 static const struct ops reference_table = {
@@ -31,4 +32,41 @@ static const struct ops reference_table = {
 const struct ops *cpu_ops(bool reference)
 {
     return reference || strcmp(cpu_level_name(), "ref") == 0 ? &reference_table : &fast_table;
+}
+
+/* ---- threads ---- */
+
+enum { MOST_THREADS = 1024 };
+
+static void *wait_for_all(void *gate)
+{
+    pthread_mutex_lock(gate);
+    pthread_mutex_unlock(gate);
+    return NULL;
+}
+
+/* Whether so many threads can be there at once: their stacks are what the system may refuse. */
+static int count_threads(int want)
+{
+    pthread_t thread[MOST_THREADS];
+    pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+    int n = 0;
+    pthread_mutex_lock(&gate);
+    while (n < want && pthread_create(&thread[n], NULL, wait_for_all, &gate) == 0)
+        n++;
+    pthread_mutex_unlock(&gate);
+    for (int i = 0; i < n; i++)
+        pthread_join(thread[i], NULL);
+    return n;
+}
+
+enum status cpu_threads(int threads, struct err *err)
+{
+    int want = threads > MOST_THREADS ? MOST_THREADS : threads, got = 1 + count_threads(want - 1);
+    if (got < want)
+        return err_set(err, ERR_MEMORY, "the system gives %d of %d threads, want memory for all or fewer (threads = N)", got, want);
+    omp_set_num_threads(want);
+#pragma omp parallel num_threads(want)
+    (void)omp_get_thread_num();
+    return OK;
 }

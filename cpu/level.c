@@ -85,7 +85,8 @@ enum status compute_parse(const char *name, enum compute *compute, struct err *e
     bool is_int8 = strcmp(name, "int8") == 0;
     if (!is_auto && !is_int8 && strcmp(name, "f32") != 0 && strcmp(name, "bf16") != 0)
         return err_set(err, ERR_INPUT, "compute_dtype '%s', want auto, f32, bf16 or int8", name);
-    *compute = is_int8 ? COMPUTE_INT8 : strcmp(name, "bf16") == 0 || (is_auto && level()->bf16) ? COMPUTE_BF16 : COMPUTE_F32;
+    bool faster = level()->bf16 && strcmp(cpu_level_name(), "ref") != 0;
+    *compute = is_int8 ? COMPUTE_INT8 : strcmp(name, "bf16") == 0 || (is_auto && faster) ? COMPUTE_BF16 : COMPUTE_F32;
     return OK;
 }
 

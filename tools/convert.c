@@ -15,7 +15,8 @@ static const char usage[] =
     "  --adapter DIR  a PEFT adapter; a GGUF always has it merged, a folder needs --merge\n"
     "  --merge        W + s B A into the weights\n"
     "  --pad          pruned layers get zeros up to the widest one: loads wherever one width for all is expected\n"
-    "  --threads N, --quiet, --help, --version\n"
+    "  --threads N    0: one a core (0)\n"
+    "  --quiet, --help, --version\n"
     "\n"
     "exit: 0 done, 1 failed, 2 wrong usage or input, 3 not enough memory, 75 stopped\n";
 
@@ -136,6 +137,7 @@ int main(int argc, char **argv)
     enum status status = parse(argc, argv, &o, &err);
     if (status != OK)
         return roof_fail("convert", status, &err);
+    roof_threads("convert", o.threads, o.quiet);
     status = inference_open(&in, o.in, &(struct inference_options){.adapter = o.adapter, .threads = (int)o.threads, .decode = true}, &err);
     if (status == OK)
         status = convert(&o, &in, &err);

@@ -26,8 +26,12 @@ static const char usage[] =
     "  --batch N           rows at once (1024)\n"
     "  --compute-dtype T   f32, bf16 (faster, log-likelihoods off by some 0.05), int8 (faster and coarser still), or auto: bf16 where the\n"
     "                      CPU multiplies it (f32)\n"
-    "  --threads N, --quiet, --help, --version\n"
+    "  --threads N         0: one a core (0)\n"
+    "  --quiet             no progress lines\n"
+    "  --help, --version\n"
     "\n"
+    "environment: VENEER_CPU = avx512_bf16, avx512, avx2, neon, plain or ref: kernels of that instruction set instead of the best that\n"
+    "             the CPU has; ref is the plain C that all of them are held to, slow\n"
     "exit: 0 done, 1 failed, 2 wrong usage or input, 3 not enough memory, 75 stopped\n";
 
 struct options {
@@ -257,6 +261,7 @@ int main(int argc, char **argv)
     enum status status = parse(argc, argv, &o, &err);
     if (status != OK)
         return roof_fail("evaluate", status, &err);
+    roof_threads("evaluate", o.threads, o.quiet);
     const struct inference_options open = {.adapter = o.adapter, .threads = (int)o.threads, .compute = o.compute};
     status = inference_open(&in, o.model, &open, &err);
     if (status == OK)

@@ -28,6 +28,8 @@ static const char usage[] =
     "  --quiet             no speed on stderr at the end\n"
     "  --help, --version\n"
     "\n"
+    "environment: VENEER_CPU = avx512_bf16, avx512, avx2, neon, plain or ref: kernels of that instruction set instead of the best that\n"
+    "             the CPU has; ref is the plain C that all of them are held to, slow\n"
     "exit: 0 done, 1 failed, 2 wrong usage or input, 3 not enough memory, 75 stopped\n";
 
 struct options {
@@ -424,6 +426,7 @@ int main(int argc, char **argv)
     enum status status = parse(argc, argv, &o, &err);
     if (status != OK)
         return roof_fail("generate", status, &err);
+    roof_threads("generate", o.threads, o.quiet);
     const struct inference_options open = {.adapter = o.adapter, .threads = (int)o.threads, .compute = o.compute};
     status = inference_open(&in, o.model, &open, &err);
     if (status == OK)

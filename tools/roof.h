@@ -9,17 +9,24 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "base/log.h"
 #include "base/stop.h"
 #include "veneer.h"
 
-/* First in main: threads that wait shall spin for some 40 microseconds and then sleep.  Longer spinning slows a model down twentyfold and more where
- * another program shares the cores; no spinning costs a wake-up at each of the 200 meetings of threads that a decoded token takes.  The thread library reads the environment once, before main: so the program starts itself again with it. */
+/* First in main.  Two libraries read the environment once, before main, so the program starts itself again with what is missing in it.
+ *
+ * OpenMP: threads that wait shall spin for some 40 microseconds and then sleep.  Longer spinning slows a model down twentyfold and more where
+ * another program shares the cores; no spinning costs a wake-up at each of the 200 meetings of threads that a decoded token takes.
+ * OpenBLAS: no threads of its own (linalg.h uses one); where memory is short they would ask for it forever and the program never end. */
 static inline void roof_start(char **argv)
 {
-    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || setenv("OMP_WAIT_POLICY", "passive", 1) != 0 ||
-        setenv("GOMP_SPINCOUNT", "2000", 1) != 0)
-        return;
-    execv("/proc/self/exe", argv); /* when it cannot: on as it is */
+    bool again = false;
+    if (!getenv("OMP_WAIT_POLICY") && !getenv("GOMP_SPINCOUNT"))
+        again = setenv("OMP_WAIT_POLICY", "passive", 1) == 0 && setenv("GOMP_SPINCOUNT", "2000", 1) == 0;
+    if (!getenv("OPENBLAS_NUM_THREADS"))
+        again = setenv("OPENBLAS_NUM_THREADS", "1", 1) == 0 || again;
+    if (again)
+        execv("/proc/self/exe", argv); /* when it cannot: on as it is */
 }
 
 /* --help or --version anywhere: prints it, *code is the exit code. */
@@ -63,6 +70,13 @@ static inline enum status roof_int(const char *name, const char *value, long lon
         return err_set(err, ERR_INPUT, "%s %s, want a whole number from %lld to %lld", name, value ? value : "without a value", low, high);
     *out = x;
     return OK;
+}
+
+/* More threads than cores give the same bits, later: that is worth a line. */
+static inline void roof_threads(const char *program, long long threads, bool quiet)
+{
+    if (threads > machine_cores() && !quiet)
+        fprintf(stderr, "%s: --threads %lld on %d cores: they take turns; --threads 0 is one a core\n", program, threads, machine_cores());
 }
 
 #endif
