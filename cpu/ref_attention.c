@@ -89,12 +89,14 @@ void ref_attention_decode(const struct ops_context *c, real *out, const real *q,
 
 /* ---- backward ---- */
 
-/* P and ds of query row i, head h against key row j. */
+/* P and ds of query row i, head h against key row j.  The score is rounded as it was for lse: where scores are large, half a unit of the last place is
+ * enough to make an exp that must not exceed 1 infinite. */
 static void pair(const struct attention_args *a, size_t i, size_t h, size_t j, double *P, double *ds)
 {
     size_t H = (size_t)a->H, KV = (size_t)a->KV, D = (size_t)a->D, qi = (i * H + h) * D, kj = (j * KV + h / (H / KV)) * D;
     double scale = 1 / sqrt((double)D);
-    *P = exp(dot(a->q + qi, a->k + kj, D) * scale - (double)a->lse[i * H + h]);
+    real score = (real)(dot(a->q + qi, a->k + kj, D) * scale);
+    *P = exp((double)score - (double)a->lse[i * H + h]);
     *ds = *P * (dot(a->dout + qi, a->v + kj, D) - dot(a->dout + qi, a->out + qi, D)) * scale;
 }
 
