@@ -111,6 +111,14 @@ test-neon:
 	$(ARM_QEMU) -cpu max build/neon/level_test; \
 	else echo 'skipped: level_neon (no $(ARM_CC) or no $(ARM_QEMU))'; fi
 .PHONY: test-neon
+# Instructions of five kernels, counted by valgrind and held to test/instructions.txt.
+$(B)/test/count_kernels: $(B)/test/count_kernels.o $(B)/libveneer.a
+	$(CC) -o $@ $^ $(LDFLAGS_) $(LIBS)
+test-instructions: $(B)/test/count_kernels
+	@sh test/callgrind.sh $(B) '$(CC)'
+record-instructions: $(B)/test/count_kernels
+	@sh test/callgrind.sh $(B) '$(CC)' --record
+.PHONY: test-instructions record-instructions
 fuzz:
 	$(MAKE) config=fuzz fuzzers
 .PHONY: fuzzers
@@ -142,7 +150,7 @@ uninstall:
 stats:
 	@wc -l *.c *.h base/* io/* cpu/* strategy/* tools/*.c | sort -n
 help:
-	@echo 'make [config=release|debug|sanitize|tsan|coverage|fuzz] [all|test|test-golden|fuzz|bench|deps|models|check|install|uninstall|stats|clean]'
+	@echo 'make [config=release|debug|sanitize|tsan|coverage|fuzz] [all|test|test-golden|test-neon|test-instructions|fuzz|bench|deps|models|check|install|uninstall|stats|clean]'
 
 .SECONDARY:
 -include $(shell find build -name '*.d' 2>/dev/null)
