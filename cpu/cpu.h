@@ -49,7 +49,6 @@ static inline real dropout_factor(const struct lora_args *lora, size_t in, size_
     return bits >= dropout_threshold(lora->dropout) ? (real)(1 / (1 - (double)lora->dropout)) : 0;
 }
 
-/* The reference's slots (ref*.c). */
 /* Sets the sizes (rounded up to 16) and returns all. */
 static inline size_t cpu_scratch_sizes(struct ops_context *c, size_t shared, size_t own)
 {
@@ -58,6 +57,7 @@ static inline size_t cpu_scratch_sizes(struct ops_context *c, size_t shared, siz
     return c->shared_n + c->scratch_n * (size_t)c->threads;
 }
 
+/* The reference's slots (ref*.c). */
 size_t ref_scratch_size(struct ops_context *c, size_t max_out, size_t max_in, size_t D, size_t T, size_t V);
 void ref_embed_forward(const struct ops_context *c, const struct qmat *W, const int32_t *tokens, size_t n, real *y);
 void ref_embed_backward(const struct ops_context *c, real *dW, const int32_t *tokens, size_t n, size_t C, const real *dy);

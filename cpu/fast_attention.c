@@ -166,20 +166,11 @@ static void block_forward(const struct worker *w, const struct block *b)
         v->scale(b->out + i * b->q_stride, inverse[i], w->D);
 }
 
-/* Rows of the whole batch that one worker may have to hold. */
-static size_t longest(const struct attention_args *a)
-{
-    size_t most = 0;
-    for (size_t i = 0; i < a->n_segments; i++)
-        most = cpu_max(most, (size_t)(a->segments[i].len + a->segments[i].prefix_len));
-    return most;
-}
-
 static void open_segment(struct worker *w, const struct ops_context *c, const struct attention_args *a, const struct segment *s, size_t g)
 {
     size_t D = (size_t)a->D, stride = (size_t)a->KV * D, prefix = (size_t)s->prefix_start * stride + g * D;
     size_t own = (size_t)s->start * stride + g * D;
-    open_worker(w, c, D, stride, longest(a));
+    open_worker(w, c, D, stride, (size_t)(s->len + s->prefix_len));
     w->run[0] = (struct run){a->k + prefix, a->v + prefix, (size_t)s->prefix_len};
     w->run[1] = (struct run){a->k + own, a->v + own, (size_t)s->len};
 }

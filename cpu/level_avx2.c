@@ -94,21 +94,21 @@ static void pack_t(real *packed, size_t width, const real *x, size_t ldx, size_t
 /* ---- panels of W ---- */
 
 /* value * scale + minimum, in the operations of quant.c; int8: (code * absmax) / 127 as it computes it. */
-AVX2_INLINE __m256 weight(enum avx2_kind kind, bool is_int8, __m256 value, __m256 scale, __m256 minimum)
+AVX2_INLINE __m256 weight(enum code_kind kind, bool is_int8, __m256 value, __m256 scale, __m256 minimum)
 {
     __m256 w = _mm256_mul_ps(value, scale);
     if (is_int8)
         w = _mm256_mul_ps(w, _mm256_set1_ps(0.007874015718698502f));
-    return kind == AVX2_CODE4 || kind == AVX2_CENTRED4 ? _mm256_add_ps(w, minimum) : w;
+    return kind == CODE4 || kind == CENTRED4 ? _mm256_add_ps(w, minimum) : w;
 }
 
 /* Columns [k, end) of panel p, whole groups, run after run. */
-AVX2_INLINE void unpack_columns(enum avx2_kind kind, bool is_int8, float *to, const struct qmat *W, size_t p, size_t k, size_t end)
+AVX2_INLINE void unpack_columns(enum code_kind kind, bool is_int8, float *to, const struct qmat *W, size_t p, size_t k, size_t end)
 {
     struct avx2_book book = avx2_open_book(W);
     struct avx2_runs runs = avx2_first_run(W, p, k);
-    int group = (int)avx2_group(kind);
-    const uint32_t *codes = avx2_codes(kind, W, p, k);
+    int group = (int)code_group(kind);
+    const uint32_t *codes = codes_of(kind, W, p, k);
     for (; k < end; avx2_next_run(&runs)) {
         struct avx2_scales s;
         avx2_scales_of(&runs, &s);
@@ -125,16 +125,16 @@ AVX2_INLINE void unpack_columns(enum avx2_kind kind, bool is_int8, float *to, co
 
 static void unpack(float *to, const struct qmat *W, size_t p, size_t k, size_t end)
 {
-    switch (avx2_kind_of(W)) {
-    case AVX2_BOOK4: unpack_columns(AVX2_BOOK4, false, to, W, p, k, end); break;
-    case AVX2_CODE4: unpack_columns(AVX2_CODE4, false, to, W, p, k, end); break;
-    case AVX2_CENTRED4: unpack_columns(AVX2_CENTRED4, false, to, W, p, k, end); break;
-    case AVX2_BOOK8: unpack_columns(AVX2_BOOK8, false, to, W, p, k, end); break;
+    switch (code_kind_of(W)) {
+    case BOOK4: unpack_columns(BOOK4, false, to, W, p, k, end); break;
+    case CODE4: unpack_columns(CODE4, false, to, W, p, k, end); break;
+    case CENTRED4: unpack_columns(CENTRED4, false, to, W, p, k, end); break;
+    case BOOK8: unpack_columns(BOOK8, false, to, W, p, k, end); break;
     default:
         if (W->format == FORMAT_INT8)
-            unpack_columns(AVX2_CODE8, true, to, W, p, k, end);
+            unpack_columns(CODE8, true, to, W, p, k, end);
         else
-            unpack_columns(AVX2_CODE8, false, to, W, p, k, end);
+            unpack_columns(CODE8, false, to, W, p, k, end);
     }
 }
 
@@ -203,26 +203,26 @@ static void panel(real *packed, const struct qmat *W, size_t row0, size_t n, siz
 }
 
 /* Eight columns of one row: `codes` points at its dword (nibbles), at two of them 16 apart (bytes). */
-AVX2_INLINE __m256 row_values(enum avx2_kind kind, const struct avx2_book *book, const uint32_t *codes)
+AVX2_INLINE __m256 row_values(enum code_kind kind, const struct avx2_book *book, const uint32_t *codes)
 {
-    if (avx2_is_nibbles(kind)) {
+    if (code_is_nibbles(kind)) {
         const __m256i shifts = _mm256_setr_epi32(0, 16, 4, 20, 8, 24, 12, 28);
         return avx2_low_values(kind, book, _mm256_srlv_epi32(_mm256_set1_epi32((int32_t)*codes), shifts));
     }
     __m128i bytes = _mm_insert_epi32(_mm_cvtsi32_si128((int32_t)codes[0]), (int32_t)codes[PANEL_ROWS], 1);
-    if (kind == AVX2_BOOK8)
+    if (kind == BOOK8)
         return _mm256_i32gather_ps(book->wide, _mm256_cvtepu8_epi32(bytes), 4);
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
 }
 
 /* Columns col0 .. col0+7 of rows row0 .. row0+k-1 into to[k][NR]. */
-AVX2_INLINE void unpack_rows(enum avx2_kind kind, bool is_int8, float *to, const struct qmat *W, size_t col0, size_t row0, size_t k)
+AVX2_INLINE void unpack_rows(enum code_kind kind, bool is_int8, float *to, const struct qmat *W, size_t col0, size_t row0, size_t k)
 {
     struct avx2_book book = avx2_open_book(W);
     float scale[PANEL_ROWS], minimum[PANEL_ROWS];
     for (size_t row = row0, end = row0 + k; row < end;) {
         size_t p = row / PANEL_ROWS, stop = smaller((p + 1) * PANEL_ROWS, end);
-        const uint32_t *codes = avx2_codes(kind, W, p, col0);
+        const uint32_t *codes = codes_of(kind, W, p, col0);
         struct avx2_runs runs = avx2_first_run(W, p, col0);
         struct avx2_scales s;
         avx2_scales_of(&runs, &s);
@@ -240,28 +240,16 @@ AVX2_INLINE void unpack_rows(enum avx2_kind kind, bool is_int8, float *to, const
 
 static void unpack_t(float *to, const struct qmat *W, size_t col0, size_t row0, size_t k)
 {
-    switch (avx2_kind_of(W)) {
-    case AVX2_BOOK4: unpack_rows(AVX2_BOOK4, false, to, W, col0, row0, k); break;
-    case AVX2_CODE4: unpack_rows(AVX2_CODE4, false, to, W, col0, row0, k); break;
-    case AVX2_CENTRED4: unpack_rows(AVX2_CENTRED4, false, to, W, col0, row0, k); break;
-    case AVX2_BOOK8: unpack_rows(AVX2_BOOK8, false, to, W, col0, row0, k); break;
+    switch (code_kind_of(W)) {
+    case BOOK4: unpack_rows(BOOK4, false, to, W, col0, row0, k); break;
+    case CODE4: unpack_rows(CODE4, false, to, W, col0, row0, k); break;
+    case CENTRED4: unpack_rows(CENTRED4, false, to, W, col0, row0, k); break;
+    case BOOK8: unpack_rows(BOOK8, false, to, W, col0, row0, k); break;
     default:
         if (W->format == FORMAT_INT8)
-            unpack_rows(AVX2_CODE8, true, to, W, col0, row0, k);
+            unpack_rows(CODE8, true, to, W, col0, row0, k);
         else
-            unpack_rows(AVX2_CODE8, false, to, W, col0, row0, k);
-    }
-}
-
-/* Columns that begin inside a block of ggml's are decoded from the block's first on. */
-static void spans_t(float *packed, const struct qmat *W, size_t col0, size_t n, size_t row0, size_t k)
-{
-    float row[2 * SPAN];
-    size_t begin = col0 / GGML_BLOCK * GGML_BLOCK, end = (col0 + n + GGML_BLOCK - 1) / GGML_BLOCK * GGML_BLOCK;
-    end = smaller(end, W->cols);
-    for (size_t i = 0; i < k; i++) {
-        span(W, row0 + i, begin, end - begin, row);
-        memcpy(packed + i * NR, row + (col0 - begin), n * sizeof *row);
+            unpack_rows(CODE8, false, to, W, col0, row0, k);
     }
 }
 
@@ -275,7 +263,7 @@ static void panel_t(real *packed, const struct qmat *W, size_t col0, size_t n, s
         for (size_t j = 0; j < n; j += 8)
             unpack_t(packed + j, W, col0 + j, row0, k);
     else
-        spans_t(packed, W, col0, n, row0, k);
+        panel_t_spans(packed, NR, W, col0, n, row0, k, span);
     for (size_t i = 0; n < NR && i < k; i++)
         memset(packed + i * NR + n, 0, (NR - n) * sizeof *packed);
 }

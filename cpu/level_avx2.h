@@ -4,54 +4,13 @@
 #define VENEER_CPU_LEVEL_AVX2_H
 #include <immintrin.h>
 
-#include "cpu/level.h"
-#include "quant_ggml.h"
-#include "quant_panel.h"
+#include "cpu/level_codes.h"
 
 #define AVX2_INLINE static inline __attribute__((always_inline))
-
-/* How a code becomes a value; every use has it as a constant, so that each kind gets its own loop. */
-enum avx2_kind {
-    AVX2_BOOK4,    /* nf4, fp4: 16 levels */
-    AVX2_CODE4,    /* q4_1: 0 .. 15 */
-    AVX2_CENTRED4, /* q4_0: code - 8 */
-    AVX2_CODE8,    /* int8, int8_64, q8_0: signed bytes */
-    AVX2_BOOK8     /* nf8: 256 levels */
-};
-
-AVX2_INLINE enum avx2_kind avx2_kind_of(const struct qmat *W)
-{
-    switch (W->format) {
-    case FORMAT_NF4:
-    case FORMAT_FP4: return AVX2_BOOK4;
-    case FORMAT_Q4_1: return AVX2_CODE4;
-    case FORMAT_Q4_0: return AVX2_CENTRED4;
-    case FORMAT_NF8: return AVX2_BOOK8;
-    default: return AVX2_CODE8;
-    }
-}
-
-AVX2_INLINE bool avx2_is_nibbles(enum avx2_kind kind)
-{
-    return kind <= AVX2_CENTRED4;
-}
-
-/* Columns of a group: the codes of one dword. */
-AVX2_INLINE size_t avx2_group(enum avx2_kind kind)
-{
-    return avx2_is_nibbles(kind) ? 8 : 4;
-}
 
 AVX2_INLINE __m256i avx2_words(const uint32_t *from)
 {
     return _mm256_loadu_si256((const __m256i *)(const void *)from);
-}
-
-/* Dwords of column k's group: 16 rows of panel p. */
-AVX2_INLINE const uint32_t *avx2_codes(enum avx2_kind kind, const struct qmat *W, size_t p, size_t k)
-{
-    size_t group = avx2_group(kind);
-    return (const uint32_t *)W->codes + (p * (W->cols / group) + k / group) * PANEL_ROWS;
 }
 
 struct avx2_book {
@@ -73,23 +32,22 @@ AVX2_INLINE __m256 avx2_level(const struct avx2_book *book, __m256i index, __m25
 }
 
 /* Values (before their scale) of codes that stand in the low bits of dwords, with other codes above them. */
-AVX2_INLINE __m256 avx2_low_values(enum avx2_kind kind, const struct avx2_book *book, __m256i codes)
+AVX2_INLINE __m256 avx2_low_values(enum code_kind kind, const struct avx2_book *book, __m256i codes)
 {
     switch (kind) {
-    case AVX2_BOOK4: return avx2_level(book, codes, _mm256_slli_epi32(codes, 28));
-    case AVX2_CODE4: return _mm256_cvtepi32_ps(_mm256_and_si256(codes, _mm256_set1_epi32(15)));
-    case AVX2_CENTRED4:
+    case BOOK4: return avx2_level(book, codes, _mm256_slli_epi32(codes, 28));
+    case CODE4: return _mm256_cvtepi32_ps(_mm256_and_si256(codes, _mm256_set1_epi32(15)));
+    case CENTRED4:
         return _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_and_si256(codes, _mm256_set1_epi32(15)), _mm256_set1_epi32(8)));
-    case AVX2_CODE8: return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(codes, 24), 24));
+    case CODE8: return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(codes, 24), 24));
     default: return _mm256_i32gather_ps(book->wide, _mm256_and_si256(codes, _mm256_set1_epi32(255)), 4);
     }
 }
 
-/* Values of column j of the group in `words`, one row a lane.  Nibbles: column 2i is nibble i, column 2i+1 nibble 4+i. */
-AVX2_INLINE __m256 avx2_values(enum avx2_kind kind, const struct avx2_book *book, __m256i words, int j)
+/* Values of column j of the group in `words`, one row a lane. */
+AVX2_INLINE __m256 avx2_values(enum code_kind kind, const struct avx2_book *book, __m256i words, int j)
 {
-    int shift = avx2_is_nibbles(kind) ? j % 2 * 16 + j / 2 * 4 : 8 * j;
-    return avx2_low_values(kind, book, _mm256_srli_epi32(words, shift));
+    return avx2_low_values(kind, book, _mm256_srli_epi32(words, code_shift(kind, j)));
 }
 
 /* Scales and minima of 16 rows, as two registers each. */

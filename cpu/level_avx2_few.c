@@ -305,9 +305,9 @@ static size_t smaller(size_t a, size_t b)
 static void panel_block(const struct qmat *W, const struct few_kind *kind, const struct few_book *book, size_t p, size_t k0, size_t k,
                         const struct few_x *x, size_t m, float (*total)[PANEL_ROWS])
 {
-    enum avx2_kind codes = avx2_kind_of(W);
-    size_t dwords = avx2_is_nibbles(codes) ? 2 : 4; /* of a column */
-    struct piece piece = {.book = book, .codes = avx2_codes(codes, W, p, k0), .has_minimum = W->format == FORMAT_Q4_0 || W->format == FORMAT_Q4_1};
+    enum code_kind codes = code_kind_of(W);
+    size_t dwords = code_is_nibbles(codes) ? 2 : 4; /* of a column */
+    struct piece piece = {.book = book, .codes = codes_of(codes, W, p, k0), .has_minimum = W->format == FORMAT_Q4_0 || W->format == FORMAT_Q4_1};
     struct avx2_runs runs = avx2_first_run(W, p, k0);
     for (size_t at = 0; at < k; avx2_next_run(&runs)) {
         size_t stop = smaller(runs.end - k0, k);

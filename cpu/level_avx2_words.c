@@ -192,9 +192,9 @@ static void shared_plain(const struct piece *p, const struct turned *x, size_t a
 static void panel_block(const struct qmat *W, const struct words_book *book, size_t p, size_t k0, size_t k, const struct turned *x, size_t m,
                         float (*total)[PANEL_ROWS])
 {
-    enum avx2_kind kind = avx2_kind_of(W);
+    enum code_kind kind = code_kind_of(W);
     bool plain = !(W->format == FORMAT_NF4 || W->format == FORMAT_FP4);
-    struct piece piece = {.book = book, .codes = avx2_codes(kind, W, p, k0), .has_minimum = plain};
+    struct piece piece = {.book = book, .codes = codes_of(kind, W, p, k0), .has_minimum = plain};
     struct avx2_runs runs = avx2_first_run(W, p, k0);
     for (size_t at = 0, i = 0; at < k; avx2_next_run(&runs)) {
         size_t stop = smaller(runs.end - k0, k);
@@ -268,7 +268,7 @@ static void turn(struct turned *to, const struct qmat *W, const struct words_boo
 
 bool avx2_few_words(const struct qmat *W, size_t row0, size_t n, const real *x, size_t m, real *y, size_t ldy)
 {
-    if (!W->panels || !avx2_is_nibbles(avx2_kind_of(W)))
+    if (!W->panels || !code_is_nibbles(code_kind_of(W)))
         return avx2_few(W, row0, n, x, m, y, ldy);
     struct turned turned;
     struct words_book book;

@@ -2,15 +2,13 @@
  *
  * A tile of C is 6 x 16: 24 of the 32 registers hold it, four a row of B, two six elements of A, which FMLA takes by lane.  The 16 levels of a 4-bit
  * format are 64 bytes in four registers: TBL looks up the four bytes of a float at 4 code + 0 .. 3. */
-#include "cpu/level.h"
+#include "cpu/level_codes.h"
 
 #if defined(__aarch64__) && !defined(VENEER_DOUBLE)
 #include <arm_neon.h>
 #include <string.h>
 
 #include "cpu/vector.h"
-#include "quant_ggml.h"
-#include "quant_panel.h"
 
 #define NEON_INLINE static inline __attribute__((always_inline))
 
@@ -55,38 +53,6 @@ static void pack_t(real *packed, size_t width, const real *x, size_t ldx, size_t
 
 /* ---- codes ---- */
 
-/* How a code becomes a value; a constant wherever it is used. */
-enum kind { BOOK4, CODE4, CENTRED4, CODE8, BOOK8 };
-
-static enum kind kind_of(const struct qmat *W)
-{
-    switch (W->format) {
-    case FORMAT_NF4:
-    case FORMAT_FP4: return BOOK4;
-    case FORMAT_Q4_1: return CODE4;
-    case FORMAT_Q4_0: return CENTRED4;
-    case FORMAT_NF8: return BOOK8;
-    default: return CODE8;
-    }
-}
-
-NEON_INLINE bool is_nibbles(enum kind kind)
-{
-    return kind <= CENTRED4;
-}
-
-/* Columns of a dword. */
-NEON_INLINE size_t group_of(enum kind kind)
-{
-    return is_nibbles(kind) ? 8 : 4;
-}
-
-NEON_INLINE const uint32_t *codes_of(enum kind kind, const struct qmat *W, size_t p, size_t k)
-{
-    size_t group = group_of(kind);
-    return (const uint32_t *)W->codes + (p * (W->cols / group) + k / group) * PANEL_ROWS;
-}
-
 struct book {
     uint8x16x4_t levels; /* 16 floats */
     const float *wide;   /* 256 */
@@ -102,7 +68,7 @@ static struct book open_book(const struct qmat *W)
 }
 
 /* Values, before their scale, of codes in the low bits of dwords (others may stand above them). */
-NEON_INLINE float32x4_t values_of(enum kind kind, const struct book *book, uint32x4_t codes)
+NEON_INLINE float32x4_t values_of(enum code_kind kind, const struct book *book, uint32x4_t codes)
 {
     uint32x4_t nibble = vandq_u32(codes, vdupq_n_u32(15));
     if (kind == BOOK4) {
@@ -123,16 +89,10 @@ NEON_INLINE float32x4_t values_of(enum kind kind, const struct book *book, uint3
     return vld1q_f32(wide);
 }
 
-/* Column j of a group: nibbles, column 2i is nibble i, column 2i+1 nibble 4+i. */
-NEON_INLINE int shift_of(enum kind kind, int j)
-{
-    return is_nibbles(kind) ? j % 2 * 16 + j / 2 * 4 : 8 * j;
-}
-
 /* Values of column j of the group whose four dwords of rows are in `words`. */
-NEON_INLINE float32x4_t column_values(enum kind kind, const struct book *book, uint32x4_t words, int j)
+NEON_INLINE float32x4_t column_values(enum code_kind kind, const struct book *book, uint32x4_t words, int j)
 {
-    return values_of(kind, book, vshlq_u32(words, vdupq_n_s32(-shift_of(kind, j))));
+    return values_of(kind, book, vshlq_u32(words, vdupq_n_s32(-code_shift(kind, j))));
 }
 
 /* ---- panels of W ---- */
@@ -150,7 +110,7 @@ static void scales_of(const struct qmat *W, size_t p, size_t k, struct scales *s
 }
 
 /* value * scale + minimum in the operations of quant.c. */
-NEON_INLINE float32x4_t weight(enum kind kind, bool is_int8, float32x4_t value, float32x4_t scale, float32x4_t minimum)
+NEON_INLINE float32x4_t weight(enum code_kind kind, bool is_int8, float32x4_t value, float32x4_t scale, float32x4_t minimum)
 {
     float32x4_t w = vmulq_f32(value, scale);
     if (is_int8)
@@ -159,12 +119,12 @@ NEON_INLINE float32x4_t weight(enum kind kind, bool is_int8, float32x4_t value, 
 }
 
 /* Columns [k, end) of panel p, which share their scales; whole groups. */
-NEON_INLINE void unpack_run(enum kind kind, bool is_int8, float *to, const struct qmat *W, size_t p, size_t k, size_t end)
+NEON_INLINE void unpack_run(enum code_kind kind, bool is_int8, float *to, const struct qmat *W, size_t p, size_t k, size_t end)
 {
     struct book book = open_book(W);
     struct scales s;
     scales_of(W, p, k, &s);
-    size_t group = group_of(kind);
+    size_t group = code_group(kind);
     const uint32_t *codes = codes_of(kind, W, p, k);
     for (; k < end; k += group, codes += PANEL_ROWS, to += group * NR)
         for (int q = 0; q < QUADS; q++) {
@@ -178,7 +138,7 @@ NEON_INLINE void unpack_run(enum kind kind, bool is_int8, float *to, const struc
 
 static void unpack(float *to, const struct qmat *W, size_t p, size_t k, size_t end)
 {
-    switch (kind_of(W)) {
+    switch (code_kind_of(W)) {
     case BOOK4: unpack_run(BOOK4, false, to, W, p, k, end); break;
     case CODE4: unpack_run(CODE4, false, to, W, p, k, end); break;
     case CENTRED4: unpack_run(CENTRED4, false, to, W, p, k, end); break;
@@ -229,16 +189,16 @@ static void panel(real *packed, const struct qmat *W, size_t row0, size_t n, siz
 }
 
 /* Columns 4 half .. 4 half + 3 of the eight from a group's first on, of one row; `codes` points at the row's dword. */
-NEON_INLINE float32x4_t row_values(enum kind kind, const struct book *book, const uint32_t *codes, int half)
+NEON_INLINE float32x4_t row_values(enum code_kind kind, const struct book *book, const uint32_t *codes, int half)
 {
     static const int32_t nibbles[2][4] = {{0, -16, -4, -20}, {-8, -24, -12, -28}}, bytes[4] = {0, -8, -16, -24};
-    uint32_t word = is_nibbles(kind) ? codes[0] : codes[half * PANEL_ROWS];
-    int32x4_t shift = vld1q_s32(is_nibbles(kind) ? nibbles[half] : bytes);
+    uint32_t word = code_is_nibbles(kind) ? codes[0] : codes[half * PANEL_ROWS];
+    int32x4_t shift = vld1q_s32(code_is_nibbles(kind) ? nibbles[half] : bytes);
     return values_of(kind, book, vshlq_u32(vdupq_n_u32(word), shift));
 }
 
 /* Columns col0 .. col0+7 of rows row0 .. row0+k-1 into to[k][NR]. */
-NEON_INLINE void unpack_rows(enum kind kind, bool is_int8, float *to, const struct qmat *W, size_t col0, size_t row0, size_t k)
+NEON_INLINE void unpack_rows(enum code_kind kind, bool is_int8, float *to, const struct qmat *W, size_t col0, size_t row0, size_t k)
 {
     struct book book = open_book(W);
     for (size_t row = row0, end = row0 + k; row < end;) {
@@ -257,7 +217,7 @@ NEON_INLINE void unpack_rows(enum kind kind, bool is_int8, float *to, const stru
 
 static void unpack_t(float *to, const struct qmat *W, size_t col0, size_t row0, size_t k)
 {
-    switch (kind_of(W)) {
+    switch (code_kind_of(W)) {
     case BOOK4: unpack_rows(BOOK4, false, to, W, col0, row0, k); break;
     case CODE4: unpack_rows(CODE4, false, to, W, col0, row0, k); break;
     case CENTRED4: unpack_rows(CENTRED4, false, to, W, col0, row0, k); break;
@@ -267,18 +227,6 @@ static void unpack_t(float *to, const struct qmat *W, size_t col0, size_t row0, 
             unpack_rows(CODE8, true, to, W, col0, row0, k);
         else
             unpack_rows(CODE8, false, to, W, col0, row0, k);
-    }
-}
-
-/* Columns that begin inside a block of ggml's are decoded from the block's first on. */
-static void spans_t(float *packed, const struct qmat *W, size_t col0, size_t n, size_t row0, size_t k)
-{
-    float row[2 * SPAN];
-    size_t begin = col0 / GGML_BLOCK * GGML_BLOCK, end = (col0 + n + GGML_BLOCK - 1) / GGML_BLOCK * GGML_BLOCK;
-    end = smaller(end, W->cols);
-    for (size_t i = 0; i < k; i++) {
-        quant_decode_span(W, row0 + i, begin, end - begin, row);
-        memcpy(packed + i * NR, row + (col0 - begin), n * sizeof *row);
     }
 }
 
@@ -292,7 +240,7 @@ static void panel_t(real *packed, const struct qmat *W, size_t col0, size_t n, s
         for (size_t j = 0; j < n; j += 8)
             unpack_t(packed + j, W, col0 + j, row0, k);
     else
-        spans_t(packed, W, col0, n, row0, k);
+        panel_t_spans(packed, NR, W, col0, n, row0, k, quant_decode_span);
     for (size_t i = 0; n < NR && i < k; i++)
         memset(packed + i * NR + n, 0, (NR - n) * sizeof *packed);
 }
@@ -355,9 +303,9 @@ static void kernel(size_t units, const real *a, const real *b, real *c, size_t l
 /* ---- few rows ---- */
 
 /* Values of at most SPAN columns, before scales: [columns][16]. */
-NEON_INLINE void unpack_values(enum kind kind, const struct book *book, const uint32_t *codes, size_t columns, float *to)
+NEON_INLINE void unpack_values(enum code_kind kind, const struct book *book, const uint32_t *codes, size_t columns, float *to)
 {
-    size_t group = group_of(kind);
+    size_t group = code_group(kind);
     for (size_t k = 0; k < columns; k += group, codes += PANEL_ROWS, to += group * NR)
         for (int q = 0; q < QUADS; q++) {
             uint32x4_t words = vld1q_u32(codes + 4 * q);
@@ -369,7 +317,7 @@ NEON_INLINE void unpack_values(enum kind kind, const struct book *book, const ui
 
 static void values_of_piece(const struct qmat *W, const struct book *book, size_t p, size_t k, size_t columns, float *to)
 {
-    switch (kind_of(W)) {
+    switch (code_kind_of(W)) {
     case BOOK4: unpack_values(BOOK4, book, codes_of(BOOK4, W, p, k), columns, to); break;
     case CODE4: unpack_values(CODE4, book, codes_of(CODE4, W, p, k), columns, to); break;
     case CENTRED4: unpack_values(CENTRED4, book, codes_of(CENTRED4, W, p, k), columns, to); break;

@@ -2,7 +2,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "cpu/level.h"
+#include "cpu/level_codes.h"
 #include "cpu/vector.h"
 
 enum { MR = 4, NR = 16, SPAN = 64 };
@@ -40,18 +40,10 @@ static void panel(real *packed, const struct qmat *W, size_t row0, size_t n, siz
         }
 }
 
-/* ggml's blocks begin at multiples of 32: columns are decoded from there on. */
 static void panel_t(real *packed, const struct qmat *W, size_t col0, size_t n, size_t row0, size_t k)
 {
-    real span[2 * SPAN];
-    size_t begin = col0 / 32 * 32;
-    for (size_t i = 0; i < k; i++) {
-        size_t end = (col0 + n + 31) / 32 * 32;
-        end = end < W->cols ? end : W->cols;
-        quant_decode_span(W, row0 + i, begin, end - begin, span);
-        memcpy(packed + i * NR, span + (col0 - begin), n * sizeof *span);
-        memset(packed + i * NR + n, 0, (NR - n) * sizeof *span);
-    }
+    memset(packed, 0, k * NR * sizeof *packed);
+    panel_t_spans(packed, NR, W, col0, n, row0, k, quant_decode_span);
 }
 
 static real multiply_add(real a, real b, real c)

@@ -13,16 +13,6 @@
 
 /* ---- decoding ---- */
 
-/* The scale of the block that holds element e. */
-static float block_scale(const struct qmat *q, size_t e)
-{
-    size_t b = e / (size_t)q->block;
-    if (!q->double_quant)
-        return q->scales[b];
-    float s = quant_dynamic_table(true)[q->scale_codes[b]] * q->nested_absmax[b / 256] + q->nested_offset;
-    return s > 0 ? s : 0;
-}
-
 /* Elements e0 .. e0+n-1 of one block: 16 levels in two registers, the code's high bit chooses between them.
  *
  *     bytes   |1 0|3 2|5 4|7 6|    element 2k in the high nibble: element j sits 4, 0, 12, 8, 20, 16, 28, 24 bits up */
@@ -69,7 +59,7 @@ static void decode_blocks(const struct qmat *q, size_t e0, size_t e1, float *out
         if (q->format == FORMAT_INT8_64)
             decode_int8((const int8_t *)q->codes + e0, q->scales[e0 / block] / 127, 1, n, out);
         else
-            decode_4bit(q->codes, table, block_scale(q, e0), e0, n, out);
+            decode_4bit(q->codes, table, quant_block_scale(q, e0 / block), e0, n, out);
         out += n;
         e0 += n;
     }
