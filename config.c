@@ -121,7 +121,7 @@ static const struct key keys[] = {
     {"export", NULL, LIST, AT(export_formats), "hf,gguf,peft", 0, 0, "hf gguf peft none", true, "what is written at the end"},
     {"export_dtype", "torch_dtype", CHOICE, AT(export_dtype), "f32", 0, 0, "f32 bf16 f16", true, "of embeddings, norms and unquantized weights in model/"},
     {"threads", NULL, INTEGER, AT(threads), "0", 0, 1024, NULL, true, "0: one a core"},
-    {"compute_dtype", "bnb_4bit_compute_dtype", CHOICE, AT(compute_dtype), "auto", 0, 0, "auto f32 bf16", false, "products in fine-tuning and evaluation; auto: bf16 where the CPU multiplies it. Activations wait for backward as bf16 unless f32. Pruning and train_mode = full compute in f32"},
+    {"compute_dtype", "bnb_4bit_compute_dtype", CHOICE, AT(compute_dtype), "auto", 0, 0, "auto f32 bf16", false, "products in fine-tuning and evaluation; auto: bf16, or what this CPU has that is at least as exact. Activations wait for backward as bf16 unless f32. Pruning and train_mode = full compute in f32"},
     {"device", NULL, CHOICE, AT(device), "auto", 0, 0, "auto cpu", false, "where kernels run"},
     {"strict", NULL, BOOLEAN, AT(strict), "yes", 0, 0, NULL, false, "the same bits for any number of threads; the CPU kernels always keep this"},
 };
