@@ -214,13 +214,9 @@ static void attend_one(real *out, const real *q, const real *k, const real *v, s
 {
     const struct vector *f = vector();
     real scale = (real)(1 / sqrt((double)D));
-    for (size_t j = 0; j < keys; j++)
-        p[j] = f->dot(q, k + j * stride, D);
+    f->dots(p, q, k, keys, stride, D);
     double sum = f->exp_sum(p, scale, scale * f->largest(p, keys), keys);
-    for (size_t d = 0; d < D; d++)
-        out[d] = 0;
-    for (size_t j = 0; j < keys; j++)
-        f->axpy(out, p[j], v + j * stride, D);
+    f->weighted(out, p, v, keys, stride, D);
     f->scale(out, (real)(1 / sum), D);
 }
 

@@ -150,20 +150,6 @@ struct scales {
     __m512 scale, minimum; /* lane r: row r of the panel */
 };
 
-/* Formats of ggml: f16 scales behind the codes, for each 32 columns of a panel 16 of them. */
-static inline struct scales ggml_scales(const struct qmat *q, size_t p, size_t col)
-{
-    size_t count = q->rows * (q->cols / 32), at = (p * (q->cols / 32) + col / 32) * LANES;
-    size_t codes = q->format == FORMAT_Q8_0 ? q->rows * q->cols : q->rows * q->cols / 2;
-    const uint8_t *half = (const uint8_t *)q->codes + codes + 2 * at;
-    struct scales s = {_mm512_cvtph_ps(_mm256_loadu_si256((const void *)half)), _mm512_set1_ps(-0.0f)};
-    if (q->format == FORMAT_Q4_1)
-        s.minimum = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(half + 2 * count)));
-    else if (q->format == FORMAT_Q4_0)
-        s.minimum = _mm512_setzero_ps();
-    return s;
-}
-
 /* gcc's macro for -O0 passes the mask of all lanes as a short. */
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wsign-conversion"
@@ -188,24 +174,67 @@ static inline __m512 double_scales(const struct qmat *q, size_t p, size_t b, siz
     return _mm512_max_ps(_mm512_add_ps(scale, _mm512_set1_ps(q->nested_offset)), _mm512_setzero_ps());
 }
 
-/* Scales of panel p for the run of columns that holds col.  int8: absmax alone (BYTES_127). */
-static inline struct scales scales_at(const struct qmat *q, size_t p, size_t col)
+/* Where the scales of a matrix lie, found out once: for each run of a panel's columns 16 of them, panel after panel. */
+struct scale_map {
+    const struct qmat *q;
+    enum { FLOATS, HALVES, COMPUTED } way; /* floats; f16 behind the codes, as ggml has them; codes themselves, or runs across blocks */
+    const uint8_t *scale, *minimum;        /* of panel 0; minimum: of q4_1 alone */
+    size_t runs;                           /* of a panel */
+    unsigned shift;                        /* column >> shift: its run */
+};
+
+static inline struct scale_map scale_map_of(const struct qmat *q)
 {
-    struct scales s = {_mm512_setzero_ps(), _mm512_set1_ps(-0.0f)};
+    size_t run = quant_panel_run(q), runs = q->cols / run, codes = q->format == FORMAT_Q8_0 ? q->rows * q->cols : q->rows * q->cols / 2;
+    struct scale_map m = {.q = q, .way = FLOATS, .scale = (const uint8_t *)q->scales, .runs = runs};
+    m.shift = runs == 1 ? 63 : (unsigned)__builtin_ctzl(run);
+    if (q->format == FORMAT_Q4_0 || q->format == FORMAT_Q4_1 || q->format == FORMAT_Q8_0) {
+        m.way = HALVES;
+        m.scale = (const uint8_t *)q->codes + codes;
+        m.minimum = m.scale + 2 * q->rows * runs;
+    } else if (q->format != FORMAT_INT8 && (q->double_quant || run != (size_t)q->block || (run & (run - 1)) != 0)) {
+        m.way = COMPUTED;
+    }
+    return m;
+}
+
+static inline __m512 computed_scales(const struct qmat *q, size_t p, size_t col)
+{
+    float scale[LANES];
     size_t block = (size_t)q->block;
-    if (q->format == FORMAT_Q4_0 || q->format == FORMAT_Q4_1 || q->format == FORMAT_Q8_0)
-        return ggml_scales(q, p, col);
-    if (q->format == FORMAT_INT8)
-        s.scale = _mm512_loadu_ps(q->scales + p * LANES);
-    else if (q->double_quant && q->cols % block == 0)
-        s.scale = double_scales(q, p, col / block, q->cols / block);
-    else if (q->cols % block != 0) {
-        float scale[LANES];
-        quant_panel_scales(q, p, col, scale, NULL);
-        s.scale = _mm512_loadu_ps(scale);
+    if (q->double_quant && q->cols % block == 0)
+        return double_scales(q, p, col / block, q->cols / block);
+    quant_panel_scales(q, p, col, scale, NULL);
+    return _mm512_loadu_ps(scale);
+}
+
+/* Asks memory for what scales_at will read. */
+INLINE void scales_soon(const struct scale_map *m, size_t p, size_t col)
+{
+    const size_t at = (p * m->runs + (col >> m->shift)) * LANES;
+    if (m->way == FLOATS)
+        _mm_prefetch((const char *)m->scale + 4 * at, _MM_HINT_T1);
+    else if (m->way == HALVES)
+        _mm_prefetch((const char *)m->scale + 2 * at, _MM_HINT_T1);
+    if (m->way == HALVES && m->q->format == FORMAT_Q4_1)
+        _mm_prefetch((const char *)m->minimum + 2 * at, _MM_HINT_T1);
+}
+
+/* Of panel p, for the run of columns that holds col.  int8: absmax alone (BYTES_127). */
+INLINE struct scales scales_at(const struct scale_map *m, size_t p, size_t col)
+{
+    const enum format format = m->q->format;
+    const size_t at = (p * m->runs + (col >> m->shift)) * LANES;
+    struct scales s = {_mm512_setzero_ps(), _mm512_set1_ps(format == FORMAT_Q4_0 ? 0 : -0.0f)};
+    if (m->way == HALVES) {
+        s.scale = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(m->scale + 2 * at)));
+        if (format == FORMAT_Q4_1)
+            s.minimum = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(m->minimum + 2 * at)));
+    } else if (m->way == COMPUTED) {
+        s.scale = computed_scales(m->q, p, col);
     } else {
-        s.scale = _mm512_loadu_ps(q->scales + (p * (q->cols / block) + col / block) * LANES);
-        if (q->format == FORMAT_INT8_64)
+        s.scale = _mm512_loadu_ps(m->scale + 4 * at);
+        if (format == FORMAT_INT8_64)
             s.scale = _mm512_div_ps(s.scale, _mm512_set1_ps(127));
     }
     return s;
@@ -262,16 +291,16 @@ INLINE void square_bytes(struct square *at)
         _mm512_storeu_si512(at->bytes[j], rows[j]);
 }
 
-INLINE void square_at(struct square *at, const struct qmat *q, enum kind kind, size_t p, size_t col, bool second, size_t run)
+INLINE void square_at(struct square *at, const struct scale_map *map, enum kind kind, size_t p, size_t col, bool second)
 {
     struct scales s;
-    at->codes = codes_at(q, kind, p, col);
+    at->codes = codes_at(map->q, kind, p, col);
     at->second = second;
     for (size_t g = 0; g < 2; g++) {
         if (g == 1 && !second)
             s = (struct scales){_mm512_setzero_ps(), _mm512_setzero_ps()};
-        else if (g == 0 || (col + GROUP) % run == 0)
-            s = scales_at(q, p, col + g * GROUP);
+        else if (g == 0 || (col + GROUP) >> map->shift != col >> map->shift || map->way == COMPUTED)
+            s = scales_at(map, p, col + g * GROUP);
         _mm512_storeu_ps(at->scale[g], s.scale);
         _mm512_storeu_ps(at->minimum[g], s.minimum);
     }

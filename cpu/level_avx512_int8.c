@@ -103,15 +103,16 @@ INLINE void panel_of(enum kind kind, int32_t *packed, const struct qmat *W, size
     const __m512i weights = weights_of(W->format);
     const __m512 factor = _mm512_set1_ps(W->format == FORMAT_NF4 ? 1 / nf4_factor : W->format == FORMAT_INT8 ? 0.007874015718698502f : 1);
     const bool halves = quant_panel_run(W) < INT8_RUN;
+    const struct scale_map map = scale_map_of(W);
     __m512i join[2];
     for (int j = 0; j < 2; j++)
         join[j] = _mm512_add_epi32(_mm512_set1_epi32(j == 0 ? 0x42400200 : 0x43410301), /* bytes 0 2 | 0 2 of the other, 1 3 | 1 3 */
                                    _mm512_mullo_epi32(_mm512_set1_epi32(0x04040404), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)));
     for (size_t at = 0; at < k; at += INT8_RUN, packed += INT8_B * NR) {
-        __m512 scale = _mm512_mul_ps(scales_at(W, p, k0 + at).scale, factor);
+        __m512 scale = _mm512_mul_ps(scales_at(&map, p, k0 + at).scale, factor);
         _mm512_storeu_ps(packed, scale);
         if (halves && at + HALF < k)
-            scale = _mm512_mul_ps(scales_at(W, p, k0 + at + HALF).scale, factor);
+            scale = _mm512_mul_ps(scales_at(&map, p, k0 + at + HALF).scale, factor);
         _mm512_storeu_ps(packed + NR, scale);
         unpack_run(packed + 2 * NR, codes_at(W, kind, p, k0 + at), kind, k - at, weights, join);
     }

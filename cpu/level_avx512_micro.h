@@ -85,13 +85,14 @@ static void panel_t_any(real *packed, const struct qmat *W, size_t col0, size_t 
 /* From panels: 16 rows side by side, run by run. */
 INLINE void panel_codes(enum kind kind, real *packed, const struct qmat *W, size_t row0, size_t n, size_t k0, size_t k)
 {
-    size_t run = quant_panel_run(W), end = k0 + k;
+    const struct scale_map map = scale_map_of(W);
     const float *table = values_of(W->format);
+    size_t run = quant_panel_run(W), end = k0 + k;
     for (size_t h = 0; h < NR; h += LANES) {
         real *to = packed + h;
         for (size_t c = k0; h < n && c < end;) {
             size_t p = (row0 + h) / LANES, stop = (c / run + 1) * run < end ? (c / run + 1) * run : end;
-            struct scales s = scales_at(W, p, c);
+            struct scales s = scales_at(&map, p, c);
             const uint8_t *codes = codes_at(W, kind, p, c);
             for (; c < stop; c += GROUP, codes += group_bytes(kind), to += UNITS * NR) {
                 __m512i w[UNITS];
@@ -109,14 +110,14 @@ INLINE void panel_codes(enum kind kind, real *packed, const struct qmat *W, size
 INLINE void panel_t_codes(enum kind kind, real *packed, const struct qmat *W, size_t col0, size_t n, size_t row0, size_t k)
 {
     const float *table = values_of(W->format);
-    const size_t run = quant_panel_run(W);
+    const struct scale_map map = scale_map_of(W);
     for (size_t h = 0; h < NR; h += LANES)
         for (size_t i = 0; i < k; i += LANES) {
             real *to = packed + i / UNIT * NR + h;
             __m512i w[LANES / UNIT];
             if (h < n) {
                 struct square at;
-                square_at(&at, W, kind, (row0 + i) / LANES, col0 + h, h + GROUP < n, run);
+                square_at(&at, &map, kind, (row0 + i) / LANES, col0 + h, h + GROUP < n);
                 decode_across(kind, &at, table, w);
             }
             UNROLL for (int u = 0; u < LANES / UNIT; u++)
@@ -213,13 +214,14 @@ INLINE void tile(const size_t m, size_t units, const real *a, const real *b, rea
 
 /* Bytes between a prefetch and its use: of a panel's codes, and of a row of plain numbers.  16 rows of a power of two share a set of the first
  * cache: they are asked into the second. */
-enum { AHEAD = 2048, ROW_AHEAD = 1024 };
+enum { AHEAD = 4096, ROW_AHEAD = 1024 };
 
 struct few {
     const struct qmat *W;
     const real *x; /* A panel */
     real *y;       /* y[0, row0] */
     size_t ldy, row0, n;
+    const float *sums; /* of x over each run [run][m]: what a minimum is multiplied with (q4_1) */
 };
 
 /* 16 rows (`rows` of them, then the first again) from column k on: to[u] is unit u of all of them.  What comes ROW_AHEAD bytes later is asked
@@ -278,78 +280,107 @@ INLINE void few_cells(const size_t m, enum cell cell, const struct few *f)
     }
 }
 
-enum { AT_ONCE = 4 /* panels, at most */ };
+enum { AT_ONCE = 4 /* panels, at most */, SUMS = 8192 /* of few's, at most */ };
 
-/* total[p][i] += minimum of panel p times the sum of x[i] over a run. */
-static void add_minima(size_t m, const real *x, size_t units, size_t panels, const struct scales *s, __m512 total[AT_ONCE][FEW_MOST])
+/* sums[run][i] = sum of x[i] over a run. */
+static void sum_runs(size_t m, const real *x, size_t cols, size_t run, float *sums)
 {
-    float sums[LANES];
-    __m512 sum = _mm512_setzero_ps();
-    for (size_t u = 0; u < units; u++)
-        sum = multiply_add(sum, _mm512_maskz_loadu_ps(first(m), x + u * m), unit_of_ones());
-    _mm512_storeu_ps(sums, sum);
-    for (size_t p = 0; p < panels; p++)
-        for (size_t i = 0; i < m; i++)
-            total[p][i] = _mm512_fmadd_ps(_mm512_set1_ps(sums[i]), s[p].minimum, total[p][i]);
+    for (size_t k = 0; k < cols; k += run, sums += m) {
+        __m512 sum = _mm512_setzero_ps();
+        for (size_t u = 0; u < run / UNIT; u++, x += m)
+            sum = multiply_add(sum, _mm512_maskz_loadu_ps(first(m), x), unit_of_ones());
+        _mm512_mask_storeu_ps(sums, first(m), sum);
+    }
 }
 
-/* sum[p][i] = x[i] times the bare values of panel p over a run. */
-INLINE void sum_run(const size_t m, const size_t panels, enum kind kind, const uint8_t *codes[AT_ONCE], size_t run, const real *x,
-                    const struct looks *looks, __m512 sum[AT_ONCE][FEW_MOST])
+/* Some panels of 16 rows, from row o of f.  What follows them in memory is asked for meanwhile, as it lies: one stream of 64 bytes for 64 bytes,
+ * into the second cache, as far as f's rows go. */
+struct block {
+    const struct few *f;
+    const struct looks *looks;
+    struct scale_map map;
+    size_t m, panels, o, run, panel_bytes;
+};
+
+/* sum[p][i] = x[i] times the bare values of panel p over the run from column k. */
+INLINE void sum_run(const struct block b, enum kind kind, size_t k, __m512 sum[AT_ONCE][FEW_MOST])
 {
-    UNROLL for (size_t p = 0; p < panels; p++)
+    const size_t m = b.m, columns = columns_of(kind), units = columns / UNIT;
+    const uint8_t *codes = codes_at(b.f->W, kind, (b.f->row0 + b.o) / LANES, k);
+    const uint8_t *later = codes + b.panels * b.panel_bytes + (b.panels - 1) * (k / columns) * 64;
+    const real *x = b.f->x + k / UNIT * m;
+    const bool last = b.o + b.panels * LANES >= b.f->n;
+    UNROLL for (size_t p = 0; p < b.panels; p++)
         UNROLL for (size_t i = 0; i < m; i++)
             sum[p][i] = _mm512_setzero_ps();
-    const size_t columns = columns_of(kind), units = columns / UNIT;
-    for (size_t c = 0; c < run; c += columns, x += units * m) {
+    for (size_t c = 0; c < b.run; c += columns, x += units * m, codes += 64) {
         struct look look[AT_ONCE];
-        UNROLL for (size_t p = 0; p < panels; p++) {
-            look[p] = look_at(kind, codes[p], looks);
-            _mm_prefetch((const char *)codes[p] + AHEAD, _MM_HINT_T0);
-            codes[p] += 64;
+        UNROLL for (size_t p = 0; p < b.panels; p++) {
+            look[p] = look_at(kind, codes + p * b.panel_bytes, b.looks);
+            if (!last)
+                _mm_prefetch((const char *)later + 64 * p, _MM_HINT_T1);
         }
+        later += 64 * b.panels;
         UNROLL for (size_t j = 0; j < units; j++) {
             __m512 w[AT_ONCE];
-            UNROLL for (size_t p = 0; p < panels; p++)
-                w[p] = look_up(kind, &look[p], looks, j);
+            UNROLL for (size_t p = 0; p < b.panels; p++)
+                w[p] = look_up(kind, &look[p], b.looks, j);
             UNROLL for (size_t i = 0; i < m; i++) {
                 __m512 xi = _mm512_set1_ps(x[j * m + i]);
-                UNROLL for (size_t p = 0; p < panels; p++)
+                UNROLL for (size_t p = 0; p < b.panels; p++)
                     sum[p][i] = multiply_add(sum[p][i], xi, w[p]);
             }
         }
     }
 }
 
-/* Panels of 16 rows, 4 or 2 at once, each with its chain of sums: while one waits the others add.  Behind the last the last is read again. */
+/* Each panel with its chain of sums: while one waits the others add. */
+INLINE void few_block(const struct block b, enum kind kind)
+{
+    const struct few *f = b.f;
+    const size_t panel = (f->row0 + b.o) / LANES;
+    __m512 total[AT_ONCE][FEW_MOST], sum[AT_ONCE][FEW_MOST];
+    UNROLL for (size_t p = 0; p < b.panels; p++)
+        UNROLL for (size_t i = 0; i < b.m; i++)
+            total[p][i] = _mm512_setzero_ps();
+    for (size_t k = 0; k < f->W->cols; k += b.run) {
+        sum_run(b, kind, k, sum);
+        UNROLL for (size_t p = 0; p < b.panels; p++) {
+            struct scales s = scales_at(&b.map, panel + p, k);
+            scales_soon(&b.map, panel + p + b.panels, k);
+            UNROLL for (size_t i = 0; i < b.m; i++) {
+                total[p][i] = _mm512_fmadd_ps(sum[p][i], s.scale, total[p][i]);
+                if (f->W->format == FORMAT_Q4_1)
+                    total[p][i] = _mm512_fmadd_ps(_mm512_set1_ps(f->sums[k / b.run * b.m + i]), s.minimum, total[p][i]);
+            }
+        }
+    }
+    UNROLL for (size_t p = 0; p < b.panels; p++)
+        UNROLL for (size_t i = 0; i < b.m; i++)
+            _mm512_storeu_ps(f->y + i * f->ldy + b.o + p * LANES, _mm512_mul_ps(total[p][i], _mm512_set1_ps(b.looks->factor)));
+}
+
+/* Four panels at once, or two when there are several rows; then what is left. */
 INLINE void few_panels(const size_t m, enum kind kind, const struct few *f, const struct looks *looks)
 {
-    const size_t panels = m == 1 ? 4 : 2, run = quant_panel_run(f->W), count = f->n / LANES;
-    for (size_t o = 0; o < count; o += panels) {
-        const uint8_t *codes[AT_ONCE];
-        size_t at[AT_ONCE];
-        __m512 total[AT_ONCE][FEW_MOST], sum[AT_ONCE][FEW_MOST];
-        UNROLL for (size_t p = 0; p < panels; p++) {
-            at[p] = o + p < count ? o + p : count - 1;
-            codes[p] = codes_at(f->W, kind, f->row0 / LANES + at[p], 0);
-            UNROLL for (size_t i = 0; i < m; i++)
-                total[p][i] = _mm512_setzero_ps();
+    const size_t most = m == 1 ? 4 : 2, columns = columns_of(kind);
+    struct block b = {.f = f, .looks = looks, .map = scale_map_of(f->W), .run = quant_panel_run(f->W), .panel_bytes = f->W->cols / columns * 64};
+    b.m = m;
+    for (b.o = 0; b.o < f->n; b.o += b.panels * LANES) {
+        size_t left = (f->n - b.o) / LANES;
+        if (left >= most) {
+            b.panels = most;
+            few_block(b, kind);
+        } else if (left == 3) {
+            b.panels = 3;
+            few_block(b, kind);
+        } else if (left == 2) {
+            b.panels = 2;
+            few_block(b, kind);
+        } else {
+            b.panels = 1;
+            few_block(b, kind);
         }
-        for (size_t k = 0; k < f->W->cols; k += run) {
-            struct scales s[AT_ONCE];
-            const real *x = f->x + k / UNIT * m;
-            sum_run(m, panels, kind, codes, run, x, looks, sum);
-            UNROLL for (size_t p = 0; p < panels; p++) {
-                s[p] = scales_at(f->W, f->row0 / LANES + at[p], k);
-                UNROLL for (size_t i = 0; i < m; i++)
-                    total[p][i] = _mm512_fmadd_ps(sum[p][i], s[p].scale, total[p][i]);
-            }
-            if (f->W->format == FORMAT_Q4_1)
-                add_minima(m, x, run / UNIT, panels, s, total);
-        }
-        UNROLL for (size_t p = 0; p < panels; p++)
-            UNROLL for (size_t i = 0; i < m; i++)
-                _mm512_storeu_ps(f->y + i * f->ldy + at[p] * LANES, _mm512_mul_ps(total[p][i], _mm512_set1_ps(looks->factor)));
     }
 }
 
@@ -408,10 +439,18 @@ static bool few(const struct qmat *W, size_t row0, size_t n, const real *x, size
     static void (*const cells[FEW_MOST])(enum cell, const struct few *) = OF_ROWS(few_cells);
     static void (*const nibbles[FEW_MOST])(const struct few *, const struct looks *) = OF_ROWS(few_nibbles);
     static void (*const bytes[FEW_MOST])(const struct few *, const struct looks *) = OF_ROWS(few_bytes);
-    const struct few f = {.W = W, .x = x, .y = y, .ldy = ldy, .row0 = row0, .n = n};
+    struct few f = {.W = W, .x = x, .y = y, .ldy = ldy, .row0 = row0, .n = n};
     enum cell cell = cell_of(W->format);
+    float sums[SUMS];
     if (m == 0 || (cell == CELL_NONE && (!W->panels || n % LANES != 0 || W->format == FORMAT_NF8)))
         return m == 0;
+    if (W->format == FORMAT_Q4_1) {
+        size_t run = quant_panel_run(W);
+        if (W->cols / run * m > SUMS)
+            return false;
+        sum_runs(m, x, W->cols, run, sums);
+        f.sums = sums;
+    }
     const struct looks looks = make_looks(W->format);
     if (cell != CELL_NONE)
         cells[m - 1](cell, &f);

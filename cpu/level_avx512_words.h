@@ -100,89 +100,137 @@ INLINE void turn(const size_t m, struct turned *t, const real *x, size_t k0, siz
     }
 }
 
-/* Some of the m rows and some panels: as many sums as there are registers for. */
-struct block {
-    size_t m, i0, rows, panels;
+struct words {
+    const struct few *f;
+    const struct turned *t;
+    struct scale_map map;
+    size_t k0, k; /* columns of t */
+    float factor;
+};
+
+/* ---- one row: panel after panel, as they lie in memory, since whole sums may be taken in any order ---- */
+
+/* x times the codes over `columns`: four chains. */
+INLINE __m512i sum_alone(const uint8_t *codes, size_t columns, const uint32_t *x)
+{
+    __m512i sum[4];
+    UNROLL for (size_t j = 0; j < 4; j++)
+        sum[j] = _mm512_setzero_si512();
+    for (size_t c = 0; c < columns; c += 8, codes += 128, x += 4)
+        UNROLL for (size_t j = 0; j < 4; j += 2) {
+            if (c + 2 * j >= columns)
+                break;
+            __m512i bytes = _mm512_loadu_si512(codes + 32 * j);
+            _mm_prefetch((const char *)codes + 32 * j + AHEAD, _MM_HINT_T0);
+            sum[j] = _mm512_dpwssd_epi32(sum[j], _mm512_srai_epi16(_mm512_slli_epi16(bytes, 8), 8), _mm512_set1_epi32((int)x[j]));
+            sum[j + 1] = _mm512_dpwssd_epi32(sum[j + 1], _mm512_srai_epi16(bytes, 8), _mm512_set1_epi32((int)x[j + 1]));
+        }
+    return _mm512_add_epi32(_mm512_add_epi32(sum[0], sum[1]), _mm512_add_epi32(sum[2], sum[3]));
+}
+
+/* The 16 rows from row o of f; sums in the order of add_block. */
+INLINE void add_alone(const struct words *w, size_t o)
+{
+    const struct few *f = w->f;
+    const size_t run = quant_panel_run(f->W), span = w->t->span, p = (f->row0 + o) / LANES;
+    const uint8_t *codes = codes_at(f->W, BYTES, p, 0) + w->k0 * LANES;
+    __m512 total = w->k0 == 0 ? _mm512_setzero_ps() : _mm512_loadu_ps(f->y + o);
+    for (size_t at = 0; at < w->k; at += span) {
+        size_t columns = w->k - at < span ? w->k - at : span, step = run < columns ? run : columns;
+        __m512 part = _mm512_setzero_ps();
+        for (size_t c = 0; c < columns; c += step, codes += step * LANES) {
+            __m512 sum = _mm512_cvtepi32_ps(sum_alone(codes, step, w->t->words + (at + c) / 2));
+            part = _mm512_fmadd_ps(sum, scales_at(&w->map, p, w->k0 + at + c).scale, part);
+            scales_soon(&w->map, p + 1, w->k0 + at + c);
+        }
+        total = _mm512_fmadd_ps(part, _mm512_set1_ps(w->t->scale[at / span * LANES]), total);
+    }
+    _mm512_storeu_ps(f->y + o, _mm512_mul_ps(total, _mm512_set1_ps(w->factor)));
+}
+
+/* ---- more rows: two panels at once ---- */
+
+enum { PANELS = 2 };
+
+/* Some of the m rows with two panels: as many sums as there are registers for. */
+struct part {
+    size_t m, i0, rows;
 };
 
 /* sum[p][i] = x[i] times the codes of panel p over `columns` (a multiple of 4), in whole numbers. */
-INLINE void sum_words(const struct block b, const uint8_t *codes[AT_ONCE], size_t columns, const uint32_t *x, __m512i sum[AT_ONCE][ROWS_AT_ONCE])
+INLINE void sum_words(const struct part b, const uint8_t *codes[PANELS], const uint8_t *later, size_t columns, const uint32_t *x,
+                      __m512i sum[PANELS][ROWS_AT_ONCE])
 {
-    UNROLL for (size_t p = 0; p < b.panels; p++)
+    UNROLL for (size_t p = 0; p < PANELS; p++)
         UNROLL for (size_t i = 0; i < b.rows; i++)
             sum[p][i] = _mm512_setzero_si512();
     x += b.i0;
     for (size_t c = 0; c < columns; c += 4, x += 2 * b.m) {
-        __m512i even[AT_ONCE], odd[AT_ONCE];
-        UNROLL for (size_t p = 0; p < b.panels; p++) {
+        __m512i even[PANELS], odd[PANELS];
+        UNROLL for (size_t p = 0; p < PANELS; p++, later += 64) {
             __m512i bytes = _mm512_loadu_si512(codes[p]);
-            _mm_prefetch((const char *)codes[p] + AHEAD, _MM_HINT_T0);
+            _mm_prefetch((const char *)later, _MM_HINT_T1);
             codes[p] += 64;
             even[p] = _mm512_srai_epi16(_mm512_slli_epi16(bytes, 8), 8);
             odd[p] = _mm512_srai_epi16(bytes, 8);
         }
         UNROLL for (size_t i = 0; i < b.rows; i++) {
             __m512i xi = _mm512_set1_epi32((int)x[i]), next = _mm512_set1_epi32((int)x[b.m + i]);
-            UNROLL for (size_t p = 0; p < b.panels; p++)
+            UNROLL for (size_t p = 0; p < PANELS; p++)
                 sum[p][i] = _mm512_dpwssd_epi32(sum[p][i], even[p], xi);
-            UNROLL for (size_t p = 0; p < b.panels; p++)
+            UNROLL for (size_t p = 0; p < PANELS; p++)
                 sum[p][i] = _mm512_dpwssd_epi32(sum[p][i], odd[p], next);
         }
     }
 }
 
-struct words {
-    const struct few *f;
-    const struct turned *t;
-    size_t k0, k, o; /* columns of t; the first panel's place in f */
-    float factor;
-};
-
 /* Columns [at, at + columns) of t, a span: total[p][i] += x[i] times the values of panel p, run by run, x's scale last. */
-INLINE void add_span(const struct block b, const struct words *w, const size_t panel[AT_ONCE], size_t at, size_t columns,
-                     __m512 total[AT_ONCE][ROWS_AT_ONCE])
+INLINE void add_span(const struct part b, const struct words *w, size_t o, const size_t panel[PANELS], size_t at, size_t columns,
+                     __m512 total[PANELS][ROWS_AT_ONCE])
 {
     const struct qmat *W = w->f->W;
-    const size_t run = quant_panel_run(W), step = run < columns ? run : columns;
-    const uint8_t *codes[AT_ONCE];
-    __m512 part[AT_ONCE][ROWS_AT_ONCE];
-    UNROLL for (size_t p = 0; p < b.panels; p++) {
-        codes[p] = codes_at(W, BYTES, panel[p], 0) + (w->k0 + at) * LANES;
+    const size_t run = quant_panel_run(W), step = run < columns ? run : columns, k = w->k0 + at;
+    const uint8_t *codes[PANELS], *later = codes_at(W, BYTES, (w->f->row0 + o) / LANES + PANELS, 0) + PANELS * k * LANES;
+    const bool last = o + PANELS * LANES >= w->f->n; /* another thread's rows begin there */
+    __m512 part[PANELS][ROWS_AT_ONCE];
+    UNROLL for (size_t p = 0; p < PANELS; p++) {
+        codes[p] = codes_at(W, BYTES, panel[p], 0) + k * LANES;
         UNROLL for (size_t i = 0; i < b.rows; i++)
             part[p][i] = _mm512_setzero_ps();
     }
-    for (size_t c = 0; c < columns; c += step) {
-        __m512i sum[AT_ONCE][ROWS_AT_ONCE];
-        sum_words(b, codes, step, w->t->words + (at + c) / 2 * b.m, sum);
-        UNROLL for (size_t p = 0; p < b.panels; p++) {
-            __m512 scale = scales_at(W, panel[p], w->k0 + at + c).scale;
+    for (size_t c = 0; c < columns; c += step, later += PANELS * step * LANES) {
+        __m512i sum[PANELS][ROWS_AT_ONCE];
+        sum_words(b, codes, last ? codes[0] : later, step, w->t->words + (at + c) / 2 * b.m, sum);
+        UNROLL for (size_t p = 0; p < PANELS; p++) {
+            __m512 scale = scales_at(&w->map, panel[p], k + c).scale;
+            scales_soon(&w->map, panel[p] + PANELS, k + c);
             UNROLL for (size_t i = 0; i < b.rows; i++)
                 part[p][i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[p][i]), scale, part[p][i]);
         }
     }
-    UNROLL for (size_t p = 0; p < b.panels; p++)
+    UNROLL for (size_t p = 0; p < PANELS; p++)
         UNROLL for (size_t i = 0; i < b.rows; i++)
             total[p][i] = _mm512_fmadd_ps(part[p][i], _mm512_set1_ps(w->t->scale[at / w->t->span * LANES + b.i0 + i]), total[p][i]);
 }
 
-/* Begins with zeros when k0 is 0, else goes on with y. */
-INLINE void add_block(const struct block b, const struct words *w)
+/* The panels from row o of f.  Begins with zeros when k0 is 0, else goes on with y. */
+INLINE void add_block(const struct part b, const struct words *w, size_t o)
 {
     const struct few *f = w->f;
-    const size_t count = f->n / LANES, span = w->t->span;
-    float *to[AT_ONCE];
-    size_t panel[AT_ONCE];
-    __m512 total[AT_ONCE][ROWS_AT_ONCE];
-    UNROLL for (size_t p = 0; p < b.panels; p++) {
-        size_t at = w->o + p < count ? w->o + p : count - 1;
-        panel[p] = f->row0 / LANES + at;
-        to[p] = f->y + b.i0 * f->ldy + at * LANES;
+    const size_t span = w->t->span;
+    float *to[PANELS];
+    size_t panel[PANELS];
+    __m512 total[PANELS][ROWS_AT_ONCE];
+    UNROLL for (size_t p = 0; p < PANELS; p++) {
+        size_t at = o + p * LANES < f->n ? o + p * LANES : f->n - LANES;
+        panel[p] = (f->row0 + at) / LANES;
+        to[p] = f->y + b.i0 * f->ldy + at;
         UNROLL for (size_t i = 0; i < b.rows; i++)
             total[p][i] = w->k0 == 0 ? _mm512_setzero_ps() : _mm512_loadu_ps(to[p] + i * f->ldy);
     }
     for (size_t at = 0; at < w->k; at += span)
-        add_span(b, w, panel, at, w->k - at < span ? w->k - at : span, total);
-    UNROLL for (size_t p = 0; p < b.panels; p++)
+        add_span(b, w, o, panel, at, w->k - at < span ? w->k - at : span, total);
+    UNROLL for (size_t p = 0; p < PANELS; p++)
         UNROLL for (size_t i = 0; i < b.rows; i++)
             _mm512_storeu_ps(to[p] + i * f->ldy, _mm512_mul_ps(total[p][i], _mm512_set1_ps(w->factor)));
 }
@@ -190,18 +238,22 @@ INLINE void add_block(const struct block b, const struct words *w)
 /* More than that in two parts: the second finds the codes in the first cache. */
 INLINE void few_bytes(const size_t m, const struct few *f, const struct looks *looks)
 {
-    const size_t panels = m == 1 ? 4 : 2, rows = m > ROWS_AT_ONCE ? (m + 1) / 2 : m, cols = f->W->cols;
+    const size_t rows = m > ROWS_AT_ONCE ? (m + 1) / 2 : m, cols = f->W->cols;
     struct turned t;
     t.span = span_of(f->W);
     const size_t block = 2 * TURNED / m / t.span * t.span;
     for (size_t k0 = 0; k0 < cols; k0 += block) {
         size_t k = cols - k0 < block ? cols - k0 : block;
         turn(m, &t, f->x, k0, k);
-        struct words w = {.f = f, .t = &t, .k0 = k0, .k = k, .factor = k0 + k == cols ? looks->factor : 1};
-        for (; w.o < f->n / LANES; w.o += panels) {
-            add_block((struct block){m, 0, rows, panels}, &w);
+        struct words w = {.f = f, .t = &t, .map = scale_map_of(f->W), .k0 = k0, .k = k, .factor = k0 + k == cols ? looks->factor : 1};
+        for (size_t o = 0; o < f->n; o += m == 1 ? LANES : PANELS * LANES) {
+            if (m == 1) {
+                add_alone(&w, o);
+                continue;
+            }
+            add_block((struct part){m, 0, rows}, &w, o);
             if (rows < m)
-                add_block((struct block){m, rows, m - rows, panels}, &w);
+                add_block((struct part){m, rows, m - rows}, &w, o);
         }
     }
 }

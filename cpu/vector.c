@@ -17,8 +17,22 @@
 
 enum {
     BLOCKS = 128, /* Philox blocks drawn at once: 512 elements of a mask */
+    AHEAD = 12,  /* rows between a prefetch and their use */
     RUN = 64     /* exponentials summed as reals before they join a double */
 };
+
+/* Eight numbers, whatever the machine's registers. */
+typedef real lanes __attribute__((vector_size(8 * sizeof(real)), aligned(sizeof(real)), may_alias));
+#ifdef VENEER_DOUBLE
+typedef int64_t lane_places __attribute__((vector_size(64)));
+#else
+typedef int32_t lane_places __attribute__((vector_size(32)));
+#endif
+
+static inline const lanes *lanes_at(const real *x)
+{
+    return (const lanes *)(const void *)x;
+}
 
 /* ---- exponential ---- */
 
@@ -68,8 +82,7 @@ static __attribute__((noinline)) void exp_run(real *z, real a, real b, size_t n)
 /* The sum of z[RUN], pair by pair: eight lanes whatever the machine's registers. */
 static inline real sum_run(const real z[RUN])
 {
-    typedef real lanes __attribute__((vector_size(8 * sizeof(real)), aligned(sizeof(real)), may_alias));
-    const lanes *v = (const lanes *)(const void *)z;
+    const lanes *v = lanes_at(z);
     lanes sum = ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
     real l[8];
     memcpy(l, &sum, sizeof l);
@@ -119,6 +132,73 @@ static void scale(real *x, real a, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         x[i] *= a;
+}
+
+/* to[i] = the sum of sum[i]'s lanes, four at once. */
+static inline void sum_lanes(const lanes sum[4], real to[4])
+{
+    const lane_places even = {0, 8, 2, 10, 4, 12, 6, 14}, odd = {1, 9, 3, 11, 5, 13, 7, 15};
+    const lane_places low = {0, 1, 8, 9, 4, 5, 12, 13}, high = {2, 3, 10, 11, 6, 7, 14, 15};
+    lanes a = __builtin_shuffle(sum[0], sum[1], even) + __builtin_shuffle(sum[0], sum[1], odd);
+    lanes b = __builtin_shuffle(sum[2], sum[3], even) + __builtin_shuffle(sum[2], sum[3], odd);
+    lanes all = __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
+    for (int i = 0; i < 4; i++)
+        to[i] = all[i] + all[i + 4];
+}
+
+/* Rows that are a stride apart escape the machine's own reading ahead. */
+static inline void fetch(const real *rows, size_t n, size_t stride, size_t D)
+{
+    for (size_t i = 0; i < n; i++)
+        for (size_t d = 0; d < D; d += 64 / sizeof(real))
+            __builtin_prefetch(rows + i * stride + d);
+}
+
+static void dots(real *y, const real *x, const real *rows, size_t n, size_t stride, size_t D)
+{
+    size_t whole = D / 8, i = 0;
+    for (; i + 4 <= n; i += 4, rows += 4 * stride) {
+        lanes sum[4] = {{0}};
+        fetch(rows + AHEAD * stride, 4, stride, D);
+        for (size_t d = 0; d < whole; d++)
+            for (size_t j = 0; j < 4; j++)
+                sum[j] += lanes_at(x)[d] * lanes_at(rows + j * stride)[d];
+        sum_lanes(sum, y + i);
+        for (size_t d = 8 * whole; d < D; d++)
+            for (size_t j = 0; j < 4; j++)
+                y[i + j] += x[d] * rows[j * stride + d];
+    }
+    for (; i < n; i++, rows += stride)
+        y[i] = dot(x, rows, D);
+}
+
+static void weighted(real *y, const real *w, const real *rows, size_t n, size_t stride, size_t D)
+{
+    enum { WIDE = 4 }; /* times 8 columns: their sums stay in registers */
+    size_t d = 0;
+    for (; d + 8 * WIDE <= D; d += 8 * WIDE) {
+        lanes sum[2][WIDE] = {{{0}}};
+        size_t i = 0;
+        for (; i + 2 <= n; i += 2) {
+            if (d == 0)
+                fetch(rows + (i + AHEAD) * stride, 2, stride, D);
+            for (size_t j = 0; j < WIDE; j++) {
+                sum[0][j] += w[i] * lanes_at(rows + i * stride + d)[j];
+                sum[1][j] += w[i + 1] * lanes_at(rows + (i + 1) * stride + d)[j];
+            }
+        }
+        for (size_t j = 0; j < WIDE; j++) {
+            lanes all = sum[0][j] + sum[1][j];
+            if (i < n)
+                all += w[i] * lanes_at(rows + i * stride + d)[j];
+            memcpy(y + d + 8 * j, &all, sizeof all);
+        }
+    }
+    for (; d < D; d++) {
+        y[d] = 0;
+        for (size_t i = 0; i < n; i++)
+            y[d] += w[i] * rows[i * stride + d];
+    }
 }
 
 static real largest(const real *x, size_t n)
@@ -317,6 +397,8 @@ static void adamw(real *restrict p, const real *restrict g, real *restrict m, re
 const struct vector VECTOR_TABLE = {
     .decode = VECTOR_DECODE,
     .dot = dot,
+    .dots = dots,
+    .weighted = weighted,
     .axpy = axpy,
     .scale = scale,
     .largest = largest,
