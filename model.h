@@ -99,7 +99,7 @@ void model_logits(const struct model_run *run, const struct model *model, const 
 /* ---- decoding ---- */
 struct kv_cache {
     size_t capacity, n; /* rows, rows filled */
-    real **k, **v;      /* [L] each [capacity, KV_l*D] */
+    real **k, **v;      /* [L] each [KV_l, capacity, D] */
 };
 void kv_cache_place(struct kv_cache *cache, const struct model *model, size_t capacity, struct arena *arena);
 /* Feeds n tokens (n <= run->max_n) and returns logits[V] of the last one. ERR_INPUT when the context is full. */

@@ -24,12 +24,16 @@ void kv_cache_place(struct kv_cache *cache, const struct model *model, size_t ca
 static void decode_layer(const struct layer_pass *p, struct layer_acts *a, struct kv_cache *cache, const real *x, real *y)
 {
     const struct plan_layer *w = &p->model->plan.layer[p->l];
-    size_t n = p->batch->n, width = (size_t)w->kv_heads * (size_t)p->model->config.head_dim;
+    size_t n = p->batch->n, KV = (size_t)w->kv_heads, D = (size_t)p->model->config.head_dim;
     model_layer_qkv(p, a, x);
-    memcpy(cache->k[p->l] + cache->n * width, a->k, n * width * sizeof(real));
-    memcpy(cache->v[p->l] + cache->n * width, a->v, n * width * sizeof(real));
-    p->ops->ops->attention_decode(p->ops, a->att, a->q, cache->k[p->l], cache->v[p->l], n, cache->n, w->heads, w->kv_heads,
-                                  p->model->config.head_dim);
+    for (size_t i = 0; i < n * KV; i++) {
+        size_t to = (i % KV * cache->capacity + cache->n + i / KV) * D;
+        memcpy(cache->k[p->l] + to, a->k + i * D, D * sizeof(real));
+        memcpy(cache->v[p->l] + to, a->v + i * D, D * sizeof(real));
+    }
+    p->ops->ops->attention_decode(p->ops, &(struct decode_args){.out = a->att, .q = a->q, .k = cache->k[p->l], .v = cache->v[p->l], .n = n,
+                                                                .past = cache->n, .capacity = cache->capacity, .H = w->heads, .KV = w->kv_heads,
+                                                                .D = p->model->config.head_dim});
     model_layer_rest(p, a, x, y);
 }
 

@@ -139,7 +139,9 @@ enum status model_run_place(struct model_run *run, const struct model *model, co
 struct linear_args model_linear_args(const struct layer_pass *p, enum linear j, const struct layer_acts *a, const real *x)
 {
     const struct model_layer *layer = &p->model->layer[p->l];
+    bool last = p->l + 1 == p->model->config.num_hidden_layers;
     struct linear_args args = {.W = &layer->linear[j], .bias = layer->bias[j], .n = p->batch->n, .x = x};
+    args.next = j != LINEAR_DOWN ? &layer->linear[j + 1] : last ? &p->model->head : &p->model->layer[p->l + 1].linear[LINEAR_Q];
     if (p->lora && p->lora->adapter[p->l][j].r > 0) {
         const struct adapter *d = &p->lora->adapter[p->l][j];
         args.lora = (struct lora_args){.r = d->r, .s = d->s, .A = d->A, .B = d->B, .dA = d->dA, .dB = d->dB, .h = a->h[j],

@@ -37,6 +37,7 @@ struct lora_args {
 
 struct linear_args {
     const struct qmat *W;  /* [out, in], any format */
+    const struct qmat *next; /* what is multiplied after W: its memory may be asked for ahead; optional */
     const real *bias;      /* [out], optional */
     struct lora_args lora; /* r = 0: none */
     size_t n;
@@ -61,6 +62,16 @@ struct attention_args {
     real *lse;             /* [n, H] log-sum-exp of the scores: forward writes, backward reads */
     const real *dout;
     real *dq, *dk, *dv;
+};
+
+/* One sequence that is being decoded: n new rows at positions past .. past+n-1.  The caches hold the rows of each KV head one after the other, so
+ * that decoding reads them as they lie. */
+struct decode_args {
+    real *out;             /* [n, H*D] */
+    const real *q;         /* [n, H*D], after RoPE */
+    const real *k, *v;     /* [KV, capacity, D], the new rows among them */
+    size_t n, past, capacity;
+    int32_t H, KV, D;
 };
 
 /* Cross-entropy through the head in chunks of rows; logits of a chunk exist only inside. */
@@ -135,9 +146,7 @@ struct ops {
     /* out = softmax(q k^T / sqrt(D)) v in blocks; T x T is never stored. */
     void (*attention_forward)(const struct ops_context *c, const struct attention_args *a);
     void (*attention_backward)(const struct ops_context *c, const struct attention_args *a);
-    /* One sequence that is being decoded: n new rows at positions past .. past+n-1; caches [capacity, KV*D] already hold their keys. */
-    void (*attention_decode)(const struct ops_context *c, real *out, const real *q, const real *k_cache, const real *v_cache,
-                             size_t n, size_t past, int32_t H, int32_t KV, int32_t D);
+    void (*attention_decode)(const struct ops_context *c, const struct decode_args *a);
 
     /* y = silu(gate) * up */
     void (*swiglu_forward)(const struct ops_context *c, real *y, const real *gate, const real *up, size_t n);

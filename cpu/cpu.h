@@ -71,8 +71,7 @@ void ref_rope(const struct ops_context *c, real *x, const int32_t *positions, co
               size_t D, bool backward);
 void ref_attention_forward(const struct ops_context *c, const struct attention_args *a);
 void ref_attention_backward(const struct ops_context *c, const struct attention_args *a);
-void ref_attention_decode(const struct ops_context *c, real *out, const real *q, const real *k_cache, const real *v_cache,
-                          size_t n, size_t past, int32_t H, int32_t KV, int32_t D);
+void ref_attention_decode(const struct ops_context *c, const struct decode_args *a);
 void ref_swiglu_forward(const struct ops_context *c, real *y, const real *gate, const real *up, size_t n);
 void ref_swiglu_backward(const struct ops_context *c, real *dgate, real *dup, const real *dy, const real *gate, const real *up,
                          size_t n);

@@ -12,7 +12,8 @@ static size_t fast_scratch_size(struct ops_context *c, size_t max_out, size_t ma
 {
     ref_scratch_size(c, 0, max_in, D, T, 0); /* for the slots that are the reference's own */
     size_t own = cpu_max(c->scratch_n, cpu_max(fast_linear_own(max_in), fast_attention_own(D, T)));
-    return cpu_scratch_sizes(c, cpu_max(fast_linear_shared(max_out, max_in, T), fast_head_shared(max_in, V)), own + GEMM_SCRATCH);
+    size_t shared = cpu_max(fast_linear_shared(max_out, max_in, T), fast_head_shared(max_in, V));
+    return cpu_scratch_sizes(c, cpu_max(shared, fast_decode_shared(max_in, D, T)), own + GEMM_SCRATCH);
 }
 
 /* ---- embedding ---- */
@@ -38,6 +39,10 @@ static void fast_embed_backward(const struct ops_context *c, real *dW, const int
 static void fast_rmsnorm_forward(const struct ops_context *c, real *y, real *s, const real *x, const real *g, real eps, size_t n,
                                  size_t C)
 {
+    if (n == 1) { /* decoding: here and below, no team for one row or run */
+        s[0] = vector()->rmsnorm(y, x, g, eps, C);
+        return;
+    }
 #pragma omp parallel for num_threads(team(c, n * C))
     for (size_t i = 0; i < n; i++)
         s[i] = vector()->rmsnorm(y + i * C, x + i * C, g, eps, C);
@@ -73,30 +78,43 @@ static void fast_rmsnorm_backward(const struct ops_context *c, real *dx, real *d
 
 /* ---- RoPE: one row's angles serve all its heads ---- */
 
+enum { MOST_PAIRS = 128 /* whose sines are held at once */ };
+
+static void rope_row(real *x, int32_t position, const float *inv_freq, size_t heads, size_t half, bool backward)
+{
+    real sine[MOST_PAIRS], cosine[MOST_PAIRS];
+    vector()->sincos(sine, cosine, (double)position, inv_freq, half);
+    for (size_t j = 0; backward && j < half; j++)
+        sine[j] = -sine[j];
+    for (size_t h = 0; h < heads; h++)
+        vector()->rotate(x + h * 2 * half, sine, cosine, half);
+}
+
 static void fast_rope(const struct ops_context *c, real *x, const int32_t *positions, const float *inv_freq, size_t n,
                       size_t heads, size_t D, bool backward)
 {
-    enum { MOST = 128 }; /* pairs whose sines are held at once */
     size_t half = D / 2;
-    if (half > MOST) {
+    if (half > MOST_PAIRS) {
         ref_rope(c, x, positions, inv_freq, n, heads, D, backward);
         return;
     }
-#pragma omp parallel for num_threads(team(c, n * heads * D))
-    for (size_t i = 0; i < n; i++) {
-        real sine[MOST], cosine[MOST];
-        vector()->sincos(sine, cosine, (double)positions[i], inv_freq, half);
-        for (size_t j = 0; backward && j < half; j++)
-            sine[j] = -sine[j];
-        for (size_t h = 0; h < heads; h++)
-            vector()->rotate(x + (i * heads + h) * D, sine, cosine, half);
+    if (n == 1) {
+        rope_row(x, positions[0], inv_freq, heads, half, backward);
+        return;
     }
+#pragma omp parallel for num_threads(team(c, n * heads * D))
+    for (size_t i = 0; i < n; i++)
+        rope_row(x + i * heads * D, positions[i], inv_freq, heads, half, backward);
 }
 
 /* ---- elementwise: runs of RUN ---- */
 
 static void fast_swiglu_forward(const struct ops_context *c, real *y, const real *gate, const real *up, size_t n)
 {
+    if (n <= RUN) {
+        vector()->swiglu(y, gate, up, n);
+        return;
+    }
 #pragma omp parallel for num_threads(team(c, 4 * n))
     for (size_t i = 0; i < n; i += RUN)
         vector()->swiglu(y + i, gate + i, up + i, cpu_min(RUN, n - i));
@@ -112,6 +130,10 @@ static void fast_swiglu_backward(const struct ops_context *c, real *dgate, real 
 
 static void fast_add(const struct ops_context *c, real *y, const real *x, size_t n)
 {
+    if (n <= RUN) {
+        vector()->axpy(y, 1, x, n);
+        return;
+    }
 #pragma omp parallel for num_threads(team(c, n / 2))
     for (size_t i = 0; i < n; i += RUN)
         vector()->axpy(y + i, 1, x + i, cpu_min(RUN, n - i));

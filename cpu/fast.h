@@ -41,8 +41,9 @@ void fast_linear_backward(const struct ops_context *c, const struct linear_args 
 size_t fast_attention_own(size_t D, size_t T);
 void fast_attention_forward(const struct ops_context *c, const struct attention_args *a);
 void fast_attention_backward(const struct ops_context *c, const struct attention_args *a);
-void fast_attention_decode(const struct ops_context *c, real *out, const real *q, const real *k_cache, const real *v_cache,
-                           size_t n, size_t past, int32_t H, int32_t KV, int32_t D);
+void fast_attention_decode_many(const struct ops_context *c, const struct decode_args *a);
+size_t fast_decode_shared(size_t width, size_t D, size_t T);
+void fast_attention_decode(const struct ops_context *c, const struct decode_args *a);
 size_t fast_head_shared(size_t C, size_t V);
 void fast_head_loss(const struct ops_context *c, const struct head_args *a);
 

@@ -10,7 +10,7 @@
 #include "cpu/fast.h"
 #include "cpu/vector.h"
 
-enum { BLOCK = 64, FEW = 8 };
+enum { BLOCK = 64 };
 
 /* A run of keys and values of one head: n rows, `stride` apart. */
 struct run {
@@ -207,49 +207,31 @@ void fast_attention_forward(const struct ops_context *c, const struct attention_
         segment_forward(c, a, &a->segments[t / KV], t % KV);
 }
 
-/* ---- decoding: few queries against a cache ---- */
+/* ---- a prompt against the cache (one query: fast_decode.c) ---- */
 
-/* One query by itself: keys are read once, in order. */
-static void attend_one(real *out, const real *q, const real *k, const real *v, size_t keys, size_t stride, size_t D, real *p)
+/* All new rows of one KV head's query heads against the whole cache. */
+static void decode_many(const struct ops_context *c, const struct decode_args *a, size_t g)
 {
-    const struct vector *f = vector();
-    real scale = (real)(1 / sqrt((double)D));
-    f->dots(p, q, k, keys, stride, D);
-    double sum = f->exp_sum(p, scale, scale * f->largest(p, keys), keys);
-    f->weighted(out, p, v, keys, stride, D);
-    f->scale(out, (real)(1 / sum), D);
-}
-
-/* n new rows of one KV head's query heads against the whole cache. */
-static void decode_many(const struct ops_context *c, real *out, const real *q, const struct run *cache, size_t n, size_t H, size_t g, size_t group,
-                        size_t D, size_t stride)
-{
+    size_t H = (size_t)a->H, D = (size_t)a->D, group = H / (size_t)a->KV, cache = g * a->capacity * D, keys = a->past + a->n;
     struct worker w;
-    open_worker(&w, c, D, stride, cache->n);
-    w.run[0] = (struct run){cache->k, cache->v, 0};
-    w.run[1] = *cache;
+    open_worker(&w, c, D, D, keys);
+    w.run[0] = (struct run){a->k + cache, a->v + cache, 0};
+    w.run[1] = (struct run){a->k + cache, a->v + cache, keys};
     pack_head(&w, false);
     for (size_t h = g * group; h < (g + 1) * group; h++)
-        for (size_t i0 = 0; i0 < n; i0 += BLOCK) {
+        for (size_t i0 = 0; i0 < a->n; i0 += BLOCK) {
             size_t at = (i0 * H + h) * D;
-            struct block b = {.q = q + at, .out = out + at, .m = cpu_min(BLOCK, n - i0), .seen = cache->n - n + i0 + 1, .q_stride = H * D};
+            struct block b = {.q = a->q + at, .out = a->out + at, .m = cpu_min(BLOCK, a->n - i0), .seen = a->past + i0 + 1, .q_stride = H * D};
             block_forward(&w, &b);
         }
 }
 
-void fast_attention_decode(const struct ops_context *c, real *out, const real *q, const real *k_cache, const real *v_cache,
-                           size_t n, size_t past, int32_t H, int32_t KV, int32_t D)
+void fast_attention_decode_many(const struct ops_context *c, const struct decode_args *a)
 {
-    size_t heads = (size_t)H, width = (size_t)D, group = heads / (size_t)KV, stride = (size_t)KV * width;
-    size_t tasks = n <= FEW ? n * heads : (size_t)KV;
-#pragma omp parallel for num_threads(team(c, n * (past + n) * heads * width)) schedule(dynamic)
-    for (size_t t = 0; t < tasks; t++) {
-        size_t h = t % heads, i0 = t / heads, kv = (n <= FEW ? h / group : t) * width, at = (i0 * heads + h) * width;
-        if (n <= FEW)
-            attend_one(out + at, q + at, k_cache + kv, v_cache + kv, past + i0 + 1, stride, width, cpu_scratch(c));
-        else
-            decode_many(c, out, q, &(struct run){k_cache + kv, v_cache + kv, past + n}, n, heads, t, group, width, stride);
-    }
+    size_t work = a->n * (a->past + a->n) * (size_t)(a->H * a->D);
+#pragma omp parallel for num_threads(team(c, work)) schedule(dynamic)
+    for (size_t g = 0; g < (size_t)a->KV; g++)
+        decode_many(c, a, g);
 }
 
 /* ---- backward ---- */

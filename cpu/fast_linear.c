@@ -7,6 +7,7 @@
 #include "cpu/gemm.h"
 #include "cpu/int8.h"
 #include "cpu/vector.h"
+#include "quant_panel.h"
 
 enum {
     ROW_TILE = 128,   /* token rows of a tile of gradients */
@@ -108,11 +109,21 @@ static void forward_span(const struct ops_context *c, const struct linear_args *
     }
 }
 
-/* Rows [o0, o0 + n) of W, all of x: y, and what bias and adapter add. */
-static bool few_rows(const struct linear_args *a, const struct micro *m, const real *packed, size_t o0, size_t n)
+/* Rows of W that each thread takes: whole pairs of panels. */
+static size_t share_of(const struct ops_context *c, const struct qmat *W)
 {
+    size_t shares = (size_t)c->threads;
+    return ((W->rows + shares - 1) / shares + 31) / 32 * 32;
+}
+
+/* Rows [o0, o0 + n) of W, all of x: y, and what bias and adapter add.  The same thread's share of the next matrix is what it will read soon. */
+static bool few_rows(const struct ops_context *c, const struct linear_args *a, const real *packed, size_t o0, size_t n)
+{
+    const struct micro *m = micro_of(c);
+    size_t then = a->next ? o0 / share_of(c, a->W) * share_of(c, a->next) : 0;
+    const void *soon = a->next && then < a->next->rows ? quant_panel_row(a->next, then) : NULL;
     size_t out = a->W->rows, r = (size_t)a->lora.r;
-    if (!m->few(a->W, o0, n, packed, a->n, a->y + o0, out))
+    if (!m->few(a->W, o0, n, packed, a->n, a->y + o0, out, soon))
         return false;
     for (size_t i = 0; (r > 0 || a->bias) && i < a->n; i++)
         for (size_t o = o0; o < o0 + n; o++) {
@@ -159,10 +170,10 @@ static bool forward_few(const struct ops_context *c, const struct linear_args *a
 #pragma omp barrier
         }
         for (size_t j = 0; j < count; j++) {
-            size_t out = a[j].y ? a[j].W->rows : 0, shares = (size_t)c->threads, chunk = ((out + shares - 1) / shares + 31) / 32 * 32;
+            size_t out = a[j].y ? a[j].W->rows : 0, share = share_of(c, a[j].W);
 #pragma omp for schedule(static) nowait
-            for (size_t o0 = 0; o0 < out; o0 += chunk)
-                done = few_rows(&a[j], m, packed, o0, cpu_min(chunk, out - o0)) && done;
+            for (size_t o0 = 0; o0 < out; o0 += share)
+                done = few_rows(c, &a[j], packed, o0, cpu_min(share, out - o0)) && done;
         }
     }
     return done;

@@ -44,9 +44,10 @@ struct micro {
     /* C[m, n] = (or += when add) A B over `units` units; m <= MR, n <= NR; rows of C ldc apart, nothing beyond column n is touched. */
     void (*kernel)(size_t units, const real *a, const real *b, real *c, size_t ldc, size_t m, size_t n, bool add);
     /* Few rows, weights as they lie in memory: y[i, o] = sum_k x[i, k] W[o, k] for i < m <= FEW_MOST and row0 <= o < row0 + n (row0 a multiple of 16;
-     * y points at column row0).  x is one A panel of all W->cols.  The order of the sum depends on W alone.
+     * y points at column row0).  x is one A panel of all W->cols.  The order of the sum depends on W alone.  soon: what the caller will read next,
+     * or NULL: a kernel that asks memory ahead goes on there behind its last row.
      * NULL, or false when W's format has no such kernel: the caller then goes by panels. */
-    bool (*few)(const struct qmat *W, size_t row0, size_t n, const real *x, size_t m, real *y, size_t ldy);
+    bool (*few)(const struct qmat *W, size_t row0, size_t n, const real *x, size_t m, real *y, size_t ldy, const void *soon);
 };
 
 struct vector;

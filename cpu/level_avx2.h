@@ -114,8 +114,8 @@ AVX2_INLINE void avx2_scales_of(const struct avx2_runs *r, struct avx2_scales *s
     }
 }
 
-bool avx2_few(const struct qmat *W, size_t row0, size_t n, const real *x, size_t m, real *y, size_t ldy);
+bool avx2_few(const struct qmat *W, size_t row0, size_t n, const real *x, size_t m, real *y, size_t ldy, const void *soon);
 /* The same with 4-bit codes and x in 16-bit fixed point (level_avx2_words.c). */
-bool avx2_few_words(const struct qmat *W, size_t row0, size_t n, const real *x, size_t m, real *y, size_t ldy);
+bool avx2_few_words(const struct qmat *W, size_t row0, size_t n, const real *x, size_t m, real *y, size_t ldy, const void *soon);
 
 #endif

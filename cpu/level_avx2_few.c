@@ -472,8 +472,9 @@ AVX2_INLINE void few_rows(enum format format, const struct qmat *W, size_t row0,
     }
 }
 
-bool avx2_few(const struct qmat *W, size_t row0, size_t n, const real *x, size_t m, real *y, size_t ldy)
+bool avx2_few(const struct qmat *W, size_t row0, size_t n, const real *x, size_t m, real *y, size_t ldy, const void *soon)
 {
+    (void)soon;
     switch (W->format) {
     case FORMAT_F32: few_rows(FORMAT_F32, W, row0, n, x, m, y, ldy); return true;
     case FORMAT_F16: few_rows(FORMAT_F16, W, row0, n, x, m, y, ldy); return true;

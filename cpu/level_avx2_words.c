@@ -266,10 +266,10 @@ static void turn(struct turned *to, const struct qmat *W, const struct words_boo
     }
 }
 
-bool avx2_few_words(const struct qmat *W, size_t row0, size_t n, const real *x, size_t m, real *y, size_t ldy)
+bool avx2_few_words(const struct qmat *W, size_t row0, size_t n, const real *x, size_t m, real *y, size_t ldy, const void *soon)
 {
     if (!W->panels || !code_is_nibbles(code_kind_of(W)))
-        return avx2_few(W, row0, n, x, m, y, ldy);
+        return avx2_few(W, row0, n, x, m, y, ldy, soon);
     struct turned turned;
     struct words_book book;
     open_words(&book, W);

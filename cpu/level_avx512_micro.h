@@ -221,6 +221,7 @@ struct few {
     const real *x; /* A panel */
     real *y;       /* y[0, row0] */
     size_t ldy, row0, n;
+    const uint8_t *soon; /* read next, or NULL */
     const float *sums; /* of x over each run [run][m]: what a minimum is multiplied with (q4_1) */
 };
 
@@ -294,7 +295,7 @@ static void sum_runs(size_t m, const real *x, size_t cols, size_t run, float *su
 }
 
 /* Some panels of 16 rows, from row o of f.  What follows them in memory is asked for meanwhile, as it lies: one stream of 64 bytes for 64 bytes,
- * into the second cache, as far as f's rows go. */
+ * into the second cache; behind f's last row that is what f says. */
 struct block {
     const struct few *f;
     const struct looks *looks;
@@ -309,7 +310,8 @@ INLINE void sum_run(const struct block b, enum kind kind, size_t k, __m512 sum[A
     const uint8_t *codes = codes_at(b.f->W, kind, (b.f->row0 + b.o) / LANES, k);
     const uint8_t *later = codes + b.panels * b.panel_bytes + (b.panels - 1) * (k / columns) * 64;
     const real *x = b.f->x + k / UNIT * m;
-    const bool last = b.o + b.panels * LANES >= b.f->n;
+    if (b.o + b.panels * LANES >= b.f->n)
+        later = b.f->soon ? b.f->soon + b.panels * (k / columns) * 64 : codes;
     UNROLL for (size_t p = 0; p < b.panels; p++)
         UNROLL for (size_t i = 0; i < m; i++)
             sum[p][i] = _mm512_setzero_ps();
@@ -317,8 +319,7 @@ INLINE void sum_run(const struct block b, enum kind kind, size_t k, __m512 sum[A
         struct look look[AT_ONCE];
         UNROLL for (size_t p = 0; p < b.panels; p++) {
             look[p] = look_at(kind, codes + p * b.panel_bytes, b.looks);
-            if (!last)
-                _mm_prefetch((const char *)later + 64 * p, _MM_HINT_T1);
+            _mm_prefetch((const char *)later + 64 * p, _MM_HINT_T1);
         }
         later += 64 * b.panels;
         UNROLL for (size_t j = 0; j < units; j++) {
@@ -434,12 +435,12 @@ static void kernel(size_t units, const real *a, const real *b, real *c, size_t l
         tiles[m - 1](units, a, b, c, ldc, n, add);
 }
 
-static bool few(const struct qmat *W, size_t row0, size_t n, const real *x, size_t m, real *y, size_t ldy)
+static bool few(const struct qmat *W, size_t row0, size_t n, const real *x, size_t m, real *y, size_t ldy, const void *soon)
 {
     static void (*const cells[FEW_MOST])(enum cell, const struct few *) = OF_ROWS(few_cells);
     static void (*const nibbles[FEW_MOST])(const struct few *, const struct looks *) = OF_ROWS(few_nibbles);
     static void (*const bytes[FEW_MOST])(const struct few *, const struct looks *) = OF_ROWS(few_bytes);
-    struct few f = {.W = W, .x = x, .y = y, .ldy = ldy, .row0 = row0, .n = n};
+    struct few f = {.W = W, .x = x, .y = y, .ldy = ldy, .row0 = row0, .n = n, .soon = soon};
     enum cell cell = cell_of(W->format);
     float sums[SUMS];
     if (m == 0 || (cell == CELL_NONE && (!W->panels || n % LANES != 0 || W->format == FORMAT_NF8)))

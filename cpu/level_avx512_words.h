@@ -111,17 +111,17 @@ struct words {
 /* ---- one row: panel after panel, as they lie in memory, since whole sums may be taken in any order ---- */
 
 /* x times the codes over `columns`: four chains. */
-INLINE __m512i sum_alone(const uint8_t *codes, size_t columns, const uint32_t *x)
+INLINE __m512i sum_alone(const uint8_t *codes, const uint8_t *later, size_t columns, const uint32_t *x)
 {
     __m512i sum[4];
     UNROLL for (size_t j = 0; j < 4; j++)
         sum[j] = _mm512_setzero_si512();
-    for (size_t c = 0; c < columns; c += 8, codes += 128, x += 4)
+    for (size_t c = 0; c < columns; c += 8, codes += 128, later += 128, x += 4)
         UNROLL for (size_t j = 0; j < 4; j += 2) {
             if (c + 2 * j >= columns)
                 break;
             __m512i bytes = _mm512_loadu_si512(codes + 32 * j);
-            _mm_prefetch((const char *)codes + 32 * j + AHEAD, _MM_HINT_T0);
+            _mm_prefetch((const char *)later + 32 * j, _MM_HINT_T0);
             sum[j] = _mm512_dpwssd_epi32(sum[j], _mm512_srai_epi16(_mm512_slli_epi16(bytes, 8), 8), _mm512_set1_epi32((int)x[j]));
             sum[j + 1] = _mm512_dpwssd_epi32(sum[j + 1], _mm512_srai_epi16(bytes, 8), _mm512_set1_epi32((int)x[j + 1]));
         }
@@ -133,13 +133,16 @@ INLINE void add_alone(const struct words *w, size_t o)
 {
     const struct few *f = w->f;
     const size_t run = quant_panel_run(f->W), span = w->t->span, p = (f->row0 + o) / LANES;
-    const uint8_t *codes = codes_at(f->W, BYTES, p, 0) + w->k0 * LANES;
+    const uint8_t *codes = codes_at(f->W, BYTES, p, 0) + w->k0 * LANES, *end = codes_at(f->W, BYTES, (f->row0 + f->n) / LANES, 0);
     __m512 total = w->k0 == 0 ? _mm512_setzero_ps() : _mm512_loadu_ps(f->y + o);
     for (size_t at = 0; at < w->k; at += span) {
         size_t columns = w->k - at < span ? w->k - at : span, step = run < columns ? run : columns;
         __m512 part = _mm512_setzero_ps();
         for (size_t c = 0; c < columns; c += step, codes += step * LANES) {
-            __m512 sum = _mm512_cvtepi32_ps(sum_alone(codes, step, w->t->words + (at + c) / 2));
+            const uint8_t *later = codes + AHEAD;
+            if (later >= end)
+                later = f->soon ? f->soon + (later - end) : codes;
+            __m512 sum = _mm512_cvtepi32_ps(sum_alone(codes, later, step, w->t->words + (at + c) / 2));
             part = _mm512_fmadd_ps(sum, scales_at(&w->map, p, w->k0 + at + c).scale, part);
             scales_soon(&w->map, p + 1, w->k0 + at + c);
         }
@@ -191,7 +194,8 @@ INLINE void add_span(const struct part b, const struct words *w, size_t o, const
     const struct qmat *W = w->f->W;
     const size_t run = quant_panel_run(W), step = run < columns ? run : columns, k = w->k0 + at;
     const uint8_t *codes[PANELS], *later = codes_at(W, BYTES, (w->f->row0 + o) / LANES + PANELS, 0) + PANELS * k * LANES;
-    const bool last = o + PANELS * LANES >= w->f->n; /* another thread's rows begin there */
+    if (o + PANELS * LANES >= w->f->n)
+        later = w->f->soon ? w->f->soon + PANELS * k * LANES : codes_at(W, BYTES, panel[0], 0);
     __m512 part[PANELS][ROWS_AT_ONCE];
     UNROLL for (size_t p = 0; p < PANELS; p++) {
         codes[p] = codes_at(W, BYTES, panel[p], 0) + k * LANES;
@@ -200,7 +204,7 @@ INLINE void add_span(const struct part b, const struct words *w, size_t o, const
     }
     for (size_t c = 0; c < columns; c += step, later += PANELS * step * LANES) {
         __m512i sum[PANELS][ROWS_AT_ONCE];
-        sum_words(b, codes, last ? codes[0] : later, step, w->t->words + (at + c) / 2 * b.m, sum);
+        sum_words(b, codes, later, step, w->t->words + (at + c) / 2 * b.m, sum);
         UNROLL for (size_t p = 0; p < PANELS; p++) {
             __m512 scale = scales_at(&w->map, panel[p], k + c).scale;
             scales_soon(&w->map, panel[p] + PANELS, k + c);

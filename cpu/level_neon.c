@@ -365,8 +365,9 @@ static void few_panel(const struct qmat *W, const struct book *book, size_t p, c
     }
 }
 
-static bool few(const struct qmat *W, size_t row0, size_t n, const real *x, size_t m, real *y, size_t ldy)
+static bool few(const struct qmat *W, size_t row0, size_t n, const real *x, size_t m, real *y, size_t ldy, const void *soon)
 {
+    (void)soon;
     if (!W->panels)
         return false;
     struct book book = open_book(W);

@@ -73,17 +73,15 @@ void ref_attention_forward(const struct ops_context *c, const struct attention_a
     }
 }
 
-void ref_attention_decode(const struct ops_context *c, real *out, const real *q, const real *k_cache, const real *v_cache,
-                          size_t n, size_t past, int32_t H, int32_t KV, int32_t D)
+void ref_attention_decode(const struct ops_context *c, const struct decode_args *a)
 {
-    size_t heads = (size_t)H, width = (size_t)D, stride = (size_t)KV * width;
+    size_t H = (size_t)a->H, D = (size_t)a->D;
 #pragma omp parallel for num_threads(c->threads)
-    for (size_t ih = 0; ih < n * heads; ih++) {
-        size_t i = ih / heads, g = ih % heads / (heads / (size_t)KV);
+    for (size_t ih = 0; ih < a->n * H; ih++) {
+        size_t i = ih / H, head = ih % H / (H / (size_t)a->KV) * a->capacity * D;
         double *sum_v = (double *)(void *)cpu_scratch(c);
-        struct keys keys = {.k = {k_cache + g * width, k_cache}, .v = {v_cache + g * width, v_cache}, .n = {past + i + 1, 0},
-                            .stride = stride};
-        attend(out + ih * width, q + ih * width, &keys, width, (real *)(sum_v + width), sum_v);
+        struct keys keys = {.k = {a->k + head, a->k}, .v = {a->v + head, a->v}, .n = {a->past + i + 1, 0}, .stride = D};
+        attend(a->out + ih * D, a->q + ih * D, &keys, D, (real *)(sum_v + D), sum_v);
     }
 }
 

@@ -17,7 +17,6 @@
 
 enum {
     BLOCKS = 128, /* Philox blocks drawn at once: 512 elements of a mask */
-    AHEAD = 12,  /* rows between a prefetch and their use */
     RUN = 64     /* exponentials summed as reals before they join a double */
 };
 
@@ -146,58 +145,46 @@ static inline void sum_lanes(const lanes sum[4], real to[4])
         to[i] = all[i] + all[i + 4];
 }
 
-/* Rows that are a stride apart escape the machine's own reading ahead. */
-static inline void fetch(const real *rows, size_t n, size_t stride, size_t D)
-{
-    for (size_t i = 0; i < n; i++)
-        for (size_t d = 0; d < D; d += 64 / sizeof(real))
-            __builtin_prefetch(rows + i * stride + d);
-}
-
-static void dots(real *y, const real *x, const real *rows, size_t n, size_t stride, size_t D)
+static void dots(real *y, const real *x, const real *rows, size_t n, size_t D)
 {
     size_t whole = D / 8, i = 0;
-    for (; i + 4 <= n; i += 4, rows += 4 * stride) {
+    for (; i + 4 <= n; i += 4, rows += 4 * D) {
         lanes sum[4] = {{0}};
-        fetch(rows + AHEAD * stride, 4, stride, D);
         for (size_t d = 0; d < whole; d++)
             for (size_t j = 0; j < 4; j++)
-                sum[j] += lanes_at(x)[d] * lanes_at(rows + j * stride)[d];
+                sum[j] += lanes_at(x)[d] * lanes_at(rows + j * D)[d];
         sum_lanes(sum, y + i);
         for (size_t d = 8 * whole; d < D; d++)
             for (size_t j = 0; j < 4; j++)
-                y[i + j] += x[d] * rows[j * stride + d];
+                y[i + j] += x[d] * rows[j * D + d];
     }
-    for (; i < n; i++, rows += stride)
+    for (; i < n; i++, rows += D)
         y[i] = dot(x, rows, D);
 }
 
-static void weighted(real *y, const real *w, const real *rows, size_t n, size_t stride, size_t D)
+static void weighted(real *y, const real *w, const real *rows, size_t n, size_t D)
 {
     enum { WIDE = 4 }; /* times 8 columns: their sums stay in registers */
     size_t d = 0;
     for (; d + 8 * WIDE <= D; d += 8 * WIDE) {
         lanes sum[2][WIDE] = {{{0}}};
         size_t i = 0;
-        for (; i + 2 <= n; i += 2) {
-            if (d == 0)
-                fetch(rows + (i + AHEAD) * stride, 2, stride, D);
+        for (; i + 2 <= n; i += 2)
             for (size_t j = 0; j < WIDE; j++) {
-                sum[0][j] += w[i] * lanes_at(rows + i * stride + d)[j];
-                sum[1][j] += w[i + 1] * lanes_at(rows + (i + 1) * stride + d)[j];
+                sum[0][j] += w[i] * lanes_at(rows + i * D + d)[j];
+                sum[1][j] += w[i + 1] * lanes_at(rows + (i + 1) * D + d)[j];
             }
-        }
         for (size_t j = 0; j < WIDE; j++) {
             lanes all = sum[0][j] + sum[1][j];
             if (i < n)
-                all += w[i] * lanes_at(rows + i * stride + d)[j];
+                all += w[i] * lanes_at(rows + i * D + d)[j];
             memcpy(y + d + 8 * j, &all, sizeof all);
         }
     }
     for (; d < D; d++) {
         y[d] = 0;
         for (size_t i = 0; i < n; i++)
-            y[d] += w[i] * rows[i * stride + d];
+            y[d] += w[i] * rows[i * D + d];
     }
 }
 

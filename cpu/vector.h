@@ -27,9 +27,8 @@ struct vector {
     /* Rows row0 .. row0+n-1 of q, bit for bit what quant_decode_rows gives. */
     void (*decode)(const struct qmat *q, size_t row0, size_t n, real *out);
     real (*dot)(const real *a, const real *b, size_t n);
-    void (*dots)(real *y, const real *x, const real *rows, size_t n, size_t stride, size_t D); /* y[i] = x . row i, of n rows of D */
-    /* y[D] = sum_i w[i] row i */
-    void (*weighted)(real *y, const real *w, const real *rows, size_t n, size_t stride, size_t D);
+    void (*dots)(real *y, const real *x, const real *rows, size_t n, size_t D);     /* y[i] = x . row i of rows[n, D] */
+    void (*weighted)(real *y, const real *w, const real *rows, size_t n, size_t D); /* y = sum_i w[i] row i */
     void (*axpy)(real *y, real a, const real *x, size_t n);  /* y += a x */
     void (*scale)(real *x, real a, size_t n);                /* x *= a */
     real (*largest)(const real *x, size_t n);                /* NaN elements are passed over */

@@ -452,7 +452,7 @@ static bool few_run(const struct micro *micro, const struct matrix *M, const flo
     size_t cols = M->q.cols, ldy = n + 5;
     float *packed = poison(&walls, units_of(micro, cols) * m), *wide = poison(&walls, (m - 1) * ldy + n);
     micro->pack(packed, m, x, cols, m, cols);
-    bool has = micro->few(&M->q, row0, n, packed, m, wide, ldy);
+    bool has = micro->few(&M->q, row0, n, packed, m, wide, ldy, n > 16 ? M->q.codes : NULL);
     for (size_t i = 0; has && i < m; i++) {
         memcpy(y + i * n, wide + i * ldy, n * sizeof *y);
         for (size_t j = n; i + 1 < m && j < ldy; j++)

@@ -379,13 +379,13 @@ static void test_attention_decode(void **state)
     static const size_t cases[][2] = {{1, 0}, {1, 100}, {3, 5}, {8, 64}, {9, 0}, {70, 100}};
     size_t H = 6, KV = 2, D = 24;
     for (size_t t = 0; t < 6; t++) {
-        size_t n = cases[t][0], past = cases[t][1], nq = n * H * D, nk = (past + n) * KV * D;
+        size_t n = cases[t][0], past = cases[t][1], nq = n * H * D, capacity = past + n + 3, nk = capacity * KV * D;
         real *q = normals(nq, 1, 1), *k = normals(nk, 2, 1), *v = normals(nk, 3, 1), *out[4];
         for (int i = 0; i < 4; i++) {
             const struct ops *ops = cpu_ops(i == 0);
             struct ops_context c = context_new(ops, i == 0 ? 1 : i);
             out[i] = zeros(nq);
-            ops->attention_decode(&c, out[i], q, k, v, n, past, (int32_t)H, (int32_t)KV, (int32_t)D);
+            ops->attention_decode(&c, &(struct decode_args){out[i], q, k, v, n, past, capacity, (int32_t)H, (int32_t)KV, (int32_t)D});
         }
         double score = sqrt((double)D) * largest(q, nq) * largest(k, nk), delta = gamma_of(D + 4) * score + 4 * U * (score + 8);
         check_within("decode", out[1], out[0], (exp(2 * delta) - 1 + gamma_of(past + n + 16)) * largest(v, nk), nq);
