@@ -208,7 +208,7 @@ static enum status count_activations(struct engine *engine, const struct model *
 {
     struct arena arena = {0};
     struct model_run run = {.ops = &engine->ops, .max_n = most_rows(engine), .max_rank = (size_t)engine->config->lora_r,
-                            .training = true, .keep = keep, .halves = keeps_halves(engine)};
+                            .dropout = engine->config->lora_dropout > 0, .training = true, .keep = keep, .halves = keeps_halves(engine)};
     TRY(model_run_place(&run, model, &engine->trials.lora, &arena, engine->err));
     *bytes = arena.used;
     return OK;
@@ -435,7 +435,7 @@ enum status engine_place_run(struct engine *engine, const struct model *model)
     engine->ops.scratch = arena_take(&engine->scratch, n, sizeof(real));
     struct model_run *run = &engine->run;
     *run = (struct model_run){.ops = &engine->ops, .max_n = most_rows(engine), .max_rank = (size_t)engine->config->lora_r,
-                              .training = true, .keep = engine->memory.keep_activations, .halves = keeps_halves(engine)};
+                              .dropout = engine->config->lora_dropout > 0, .training = true, .keep = engine->memory.keep_activations, .halves = keeps_halves(engine)};
     TRY(model_run_place(run, model, &engine->trials.lora, &engine->activations, engine->err));
     TRY(arena_commit(&engine->activations, "activations", engine->err));
     return model_run_place(run, model, &engine->trials.lora, &engine->activations, engine->err);

@@ -75,6 +75,7 @@ real *model_parameter_block(const struct model *model, size_t *n);
 struct model_run {
     const struct ops_context *ops;
     size_t max_n, max_rank;
+    bool dropout; /* room for the masks of adapters' dropout */
     bool training, keep;
     bool halves; /* what is kept is kept as bf16 (model_keep.c), not as it is */
     struct model_acts *acts; /* private, carved from the arena */

@@ -12,6 +12,7 @@ struct layer_acts {
     real *n2, *s2;         /* normed xm, its scales */
     real *gate, *up, *act; /* [n, F] */
     real *h[LINEAR_COUNT]; /* [n, r] A dropout(x) of each adapter */
+    uint32_t *mask[LINEAR_COUNT]; /* [n, mask_words(in)] */
 };
 
 /* What is kept of a layer in bf16 until its backward pass; the rest is computed again from these: norms, and silu(gate) * up. */

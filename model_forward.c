@@ -14,17 +14,20 @@
 /* ---- memory ---- */
 
 /* What each layer keeps for itself even when the large activations are shared. */
-static void place_small(struct layer_acts *a, size_t n, size_t r, size_t H, struct arena *arena)
+static void place_small(const struct model_run *run, struct layer_acts *a, size_t C, size_t HD, size_t H, size_t F, struct arena *arena)
 {
-    a->lse = arena_take(arena, n * H, sizeof(real));
-    for (int j = 0; j < LINEAR_COUNT; j++)
-        a->h[j] = arena_take(arena, n * r, sizeof(real));
+    a->lse = arena_take(arena, run->max_n * H, sizeof(real));
+    for (int j = 0; j < LINEAR_COUNT; j++) {
+        size_t in = j == LINEAR_O ? HD : j == LINEAR_DOWN ? F : C;
+        a->h[j] = arena_take(arena, run->max_n * run->max_rank, sizeof(real));
+        a->mask[j] = run->dropout && run->max_rank > 0 ? arena_take(arena, run->max_n * mask_words(in), sizeof(uint32_t)) : NULL;
+    }
 }
 
-static void place_layer(struct layer_acts *a, size_t n, size_t r, const struct model_config *c, size_t HD, size_t KVD, size_t H, size_t F,
+static void place_layer(const struct model_run *run, struct layer_acts *a, const struct model_config *c, size_t HD, size_t KVD, size_t H, size_t F,
                         struct arena *arena)
 {
-    size_t C = (size_t)c->hidden_size;
+    size_t n = run->max_n, C = (size_t)c->hidden_size;
     a->n1 = arena_take(arena, n * C, sizeof(real));
     a->s1 = arena_take(arena, n, sizeof(real));
     a->q = arena_take(arena, n * HD, sizeof(real));
@@ -37,7 +40,7 @@ static void place_layer(struct layer_acts *a, size_t n, size_t r, const struct m
     a->gate = arena_take(arena, n * F, sizeof(real));
     a->up = arena_take(arena, n * F, sizeof(real));
     a->act = arena_take(arena, n * F, sizeof(real));
-    place_small(a, n, r, H, arena);
+    place_small(run, a, C, HD, H, F, arena);
 }
 
 struct widest {
@@ -88,7 +91,7 @@ enum status model_run_place(struct model_run *run, const struct model *model, co
 {
     (void)lora; /* max_rank says what adapters need: a run serves any adapters up to it */
     const struct model_config *c = &model->config;
-    size_t L = (size_t)c->num_hidden_layers, n = run->max_n, C = (size_t)c->hidden_size, r = run->max_rank;
+    size_t L = (size_t)c->num_hidden_layers, n = run->max_n, C = (size_t)c->hidden_size;
     struct widest w = widest_layer(model);
     struct model_acts none = {0}, *acts = arena_take(arena, 1, sizeof *acts);
     run->acts = acts;
@@ -105,7 +108,7 @@ enum status model_run_place(struct model_run *run, const struct model *model, co
     }
     acts->kept = halves ? arena_take(arena, L, sizeof *acts->kept) : NULL;
     if (!run->training || !run->keep || halves)
-        place_layer(&shared, n, r, c, w.HD, w.KVD, w.H, w.F, arena);
+        place_layer(run, &shared, c, w.HD, w.KVD, w.H, w.F, arena);
     for (size_t l = 0; l <= L; l++) {
         real *x = streams ? arena_take(arena, n * C, sizeof(real)) : l % 2 ? odd : even;
         if (acts->x)
@@ -118,11 +121,11 @@ enum status model_run_place(struct model_run *run, const struct model *model, co
         if (halves) {
             struct layer_kept kept;
             model_kept_place(&kept, n, C, H * D, (size_t)p->kv_heads * D, (size_t)p->ffn, arena);
-            place_small(&a, n, r, H, arena);
+            place_small(run, &a, C, H * D, H, (size_t)p->ffn, arena);
             if (acts->kept)
                 acts->kept[l] = kept;
         } else if (run->training && run->keep)
-            place_layer(&a, n, r, c, H * D, (size_t)p->kv_heads * D, H, (size_t)p->ffn, arena);
+            place_layer(run, &a, c, H * D, (size_t)p->kv_heads * D, H, (size_t)p->ffn, arena);
         if (acts->layer)
             acts->layer[l] = a;
     }
@@ -144,7 +147,7 @@ struct linear_args model_linear_args(const struct layer_pass *p, enum linear j, 
     args.next = j != LINEAR_DOWN ? &layer->linear[j + 1] : last ? &p->model->head : &p->model->layer[p->l + 1].linear[LINEAR_Q];
     if (p->lora && p->lora->adapter[p->l][j].r > 0) {
         const struct adapter *d = &p->lora->adapter[p->l][j];
-        args.lora = (struct lora_args){.r = d->r, .s = d->s, .A = d->A, .B = d->B, .dA = d->dA, .dB = d->dB, .h = a->h[j],
+        args.lora = (struct lora_args){.r = d->r, .s = d->s, .A = d->A, .B = d->B, .dA = d->dA, .dB = d->dB, .h = a->h[j], .mask = a->mask[j],
                                        .dropout = p->dropout ? p->lora->dropout : 0, .seed = p->lora->seed, .step = p->dropout_step,
                                        /* each linear draws from numbers of its own */
                                        .index0 = (uint64_t)(p->l * LINEAR_COUNT + (int)j) << 40};
@@ -369,6 +372,8 @@ enum status model_train(struct model_run *run, const struct model *model, struct
     struct layer_pass p = {.ops = run->ops, .model = model, .lora = lora, .grads = grads, .batch = batch, .dropout = true,
                            .dropout_step = dropout_step};
     struct model_acts *acts = run->acts;
+    if (lora && lora->dropout > 0 && !run->dropout)
+        return err_set(err, ERR_FAILED, "adapters with dropout, but memory was planned for none");
     for (size_t i = 0; i < batch->n_segments; i++)
         if (batch->segments[i].prefix_len > 0)
             return err_set(err, ERR_FAILED, "segment %zu has a shared prefix: those have no backward", i);

@@ -29,11 +29,17 @@ struct lora_args {
     const real *B; /* [out, r] */
     real *dA, *dB; /* backward, added to */
     real *h;       /* [n, r] = dropout(x) A^T: written by forward, read by backward (caller keeps it) */
+    uint32_t *mask; /* [n, mask_words(in)] what dropout keeps, bit col % 32 of word col / 32: likewise; only needed when dropout > 0 */
     float dropout; /* 0: none.  Element (row, col) is kept when rng_at(seed, RNG_DROPOUT, step, stream_base + row*in + col) >= p * 2^32 */
     uint64_t seed;
     uint32_t step;
     uint64_t index0;
 };
+
+static inline size_t mask_words(size_t in)
+{
+    return (in + 31) / 32;
+}
 
 struct linear_args {
     const struct qmat *W;  /* [out, in], any format */

@@ -1,7 +1,6 @@
 /* fast_linear.c: ref_linear.c's equations over gemm.h: many rows as a product with packed panels, a few rows straight from the weights.
  *
- * The adapter is part of the same product (gemm.h), but for dropout, whose mask differs from element to element: it is drawn again wherever it is
- * needed, never stored. */
+ * The adapter is part of the same product (gemm.h), but for dropout, whose mask differs from element to element. */
 #include "cpu/cpu.h"
 #include "cpu/fast.h"
 #include "cpu/gemm.h"
@@ -38,15 +37,21 @@ static size_t packed_room(const struct ops_context *c)
 static void masked_tile(const struct lora_args *lora, size_t in, size_t row, size_t col, size_t m, size_t n, real *y, size_t ldy,
                         const real *x, size_t ldx, bool add)
 {
-    struct vector_dropout d = {.seed = lora->seed, .step = lora->step, .threshold = dropout_threshold(lora->dropout),
-                               .kept = (real)(1 / (1 - (double)lora->dropout))};
-    for (size_t i = 0; i < m; i++) {
-        d.index = lora->index0 + (uint64_t)(row + i) * in + col;
-        vector()->dropout(y + i * ldy, x + i * ldx, &d, n, add);
-    }
+    real kept = (real)(1 / (1 - (double)lora->dropout));
+    for (size_t i = 0; i < m; i++)
+        vector()->apply_mask(y + i * ldy, x + i * ldx, lora->mask + (row + i) * mask_words(in), col, kept, n, add);
 }
 
 /* ---- forward ---- */
+
+static void draw_masks(const struct lora_args *lora, size_t in, size_t row, size_t m)
+{
+    struct vector_dropout d = {.seed = lora->seed, .step = lora->step, .threshold = dropout_threshold(lora->dropout)};
+    for (size_t i = row; i < row + m; i++) {
+        d.index = lora->index0 + (uint64_t)i * in;
+        vector()->draw_mask(lora->mask + i * mask_words(in), &d, in);
+    }
+}
 
 /* h = dropout(x) A^T */
 static void masked_hidden(const struct ops_context *c, const struct linear_args *a)
@@ -57,6 +62,7 @@ static void masked_hidden(const struct ops_context *c, const struct linear_args 
     for (size_t i = 0; i < t.count; i++) {
         size_t row = i * t.size, m = tile_length(&t, i);
         real *dropped = cpu_scratch(c);
+        draw_masks(&a->lora, in, row, m);
         masked_tile(&a->lora, in, row, 0, m, in, dropped, in, a->x + row * in, in, false);
         gemm_nt(c, (struct gemm){.m = m, .n = r, .k = in, .A = dropped, .lda = in, .B = a->lora.A, .ldb = in, .C = a->lora.h + row * r,
                                  .ldc = r});
@@ -246,6 +252,7 @@ void fast_linear_forward(const struct ops_context *c, const struct linear_args *
             part[j].x = a->x + i0 * in;
             part[j].y = a[j].y ? a[j].y + i0 * a[j].W->rows : NULL;
             part[j].lora.h = a[j].lora.r > 0 ? a[j].lora.h + i0 * (size_t)a[j].lora.r : NULL;
+            part[j].lora.mask = a[j].lora.mask ? a[j].lora.mask + i0 * mask_words(in) : NULL;
             part[j].lora.index0 += (uint64_t)i0 * in;
         }
         if (eight > 0)
@@ -401,6 +408,7 @@ void fast_linear_backward(const struct ops_context *c, const struct linear_args 
         part.dy = a->dy + i0 * out;
         part.dx = a->dx ? a->dx + i0 * in : NULL;
         part.lora.h = r > 0 ? a->lora.h + i0 * r : NULL;
+        part.lora.mask = a->lora.mask ? a->lora.mask + i0 * mask_words(in) : NULL;
         part.lora.index0 += (uint64_t)i0 * in;
         backward_span(c, &part);
     }

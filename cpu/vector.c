@@ -316,31 +316,42 @@ static void philox_blocks(const struct vector_dropout *d, uint64_t first, size_t
 }
 #endif
 
-static void masked(real *y, const real *x, const uint32_t *bits, const struct vector_dropout *d, size_t n, bool add)
+static void draw_mask(uint32_t *mask, const struct vector_dropout *d, size_t n)
 {
-    uint32_t threshold = d->threshold;
-    real kept = d->kept;
-    if (add) {
-#pragma omp simd
-        for (size_t i = 0; i < n; i++)
-            y[i] += (bits[i] >= threshold ? kept : 0) * x[i];
-    } else {
-#pragma omp simd
-        for (size_t i = 0; i < n; i++)
-            y[i] = (bits[i] >= threshold ? kept : 0) * x[i];
+    uint32_t bits[4 * BLOCKS + 32]; /* whole words of the mask, wherever in its block the first number lies */
+    size_t skip = (size_t)(d->index % 4);
+    for (size_t i = 0; i < n; i += 4 * BLOCKS - 32) {
+        size_t some = n - i < 4 * BLOCKS - 32 ? n - i : 4 * BLOCKS - 32;
+        VECTOR_PHILOX(d, (d->index + i) / 4, (skip + some + 3) / 4, bits);
+        for (size_t j = 0; j < some; j += 32) {
+            uint32_t word = 0;
+            for (size_t e = 0; e < 32 && j + e < some; e++)
+                word |= (uint32_t)(bits[skip + j + e] >= d->threshold) << e;
+            mask[(i + j) / 32] = word;
+        }
     }
 }
 
-static void dropout(real *y, const real *x, const struct vector_dropout *d, size_t n, bool add)
+static void apply_mask(real *restrict y, const real *restrict x, const uint32_t *restrict mask, size_t first, real a, size_t n, bool add)
 {
-    uint32_t bits[4 * BLOCKS];
-    for (size_t i = 0; i < n;) {
-        uint64_t at = d->index + i;
-        size_t skip = (size_t)(at % 4), some = 4 * BLOCKS - skip;
-        some = some < n - i ? some : n - i;
-        VECTOR_PHILOX(d, at / 4, (skip + some + 3) / 4, bits);
-        masked(y + i, x + i, bits + skip, d, some, add);
-        i += some;
+    const lane_places place = {0, 1, 2, 3, 4, 5, 6, 7};
+    const lanes all = a - (lanes){0};
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        int bits = (int)(mask[(first + i) / 32] >> (first + i) % 32 & 255);
+        lane_places chosen;
+        lanes kept;
+        memcpy(&chosen, &all, sizeof chosen);
+        chosen &= -(((lane_places){0} + bits) >> place & 1); /* a, or the bits of 0 */
+        memcpy(&kept, &chosen, sizeof kept);
+        kept *= *lanes_at(x + i);
+        if (add)
+            kept += *lanes_at(y + i);
+        memcpy(y + i, &kept, sizeof kept);
+    }
+    for (; i < n; i++) {
+        real kept = (mask[(first + i) / 32] >> (first + i) % 32 & 1 ? a : 0) * x[i];
+        y[i] = add ? y[i] + kept : kept;
     }
 }
 
@@ -400,6 +411,7 @@ const struct vector VECTOR_TABLE = {
     .softmax_back = softmax_back,
     .sincos = sincos_run,
     .rotate = rotate,
-    .dropout = dropout,
+    .draw_mask = draw_mask,
+    .apply_mask = apply_mask,
     .adamw = adamw,
 };

@@ -11,11 +11,10 @@
 #include "cpu/level.h"
 #include "quant.h"
 
-/* Where the random bits of a dropout mask begin, and what survives. */
+/* Where the random numbers of a dropout mask begin, and what survives. */
 struct vector_dropout {
     uint64_t seed, index; /* of the first element */
     uint32_t step, threshold;
-    real kept; /* 1 / (1 - p) */
 };
 
 struct vector_adamw {
@@ -45,8 +44,10 @@ struct vector {
     void (*softmax_back)(real *dP, const real *P, real delta, real a, size_t n);
     void (*sincos)(real *sine, real *cosine, double position, const float *inv_freq, size_t n);
     void (*rotate)(real *x, const real *sine, const real *cosine, size_t half); /* one head */
-    /* y = mask x, or y += mask x.  y may be x. */
-    void (*dropout)(real *y, const real *x, const struct vector_dropout *d, size_t n, bool add);
+    /* Bit i % 32 of mask[i / 32]: whether element i of n survives. */
+    void (*draw_mask)(uint32_t *mask, const struct vector_dropout *d, size_t n);
+    /* y[i] = (or +=) x[i] a where bit first + i of the mask is set, 0 elsewhere; first a multiple of 8. */
+    void (*apply_mask)(real *y, const real *x, const uint32_t *mask, size_t first, real a, size_t n, bool add);
     void (*adamw)(real *p, const real *g, real *m, real *v, const struct vector_adamw *a, size_t n);
 };
 

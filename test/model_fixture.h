@@ -75,7 +75,7 @@ static inline void fixture_open(struct fixture *f, const struct model_config *co
     model_place(&f->model, FORMAT_F32, &f->weights);
     assert_int_equal(f->weights.used, counted);
     f->ops = (struct ops_context){.ops = cpu_ops(o.reference), .threads = o.threads, .compute = o.compute};
-    f->run = (struct model_run){.ops = &f->ops, .max_n = o.max_n, .max_rank = (size_t)fixture_rank(plan), .training = !o.scoring,
+    f->run = (struct model_run){.ops = &f->ops, .max_n = o.max_n, .max_rank = (size_t)fixture_rank(plan), .dropout = true, .training = !o.scoring,
                                 .keep = o.keep, .halves = o.compute == COMPUTE_BF16};
     fixture_place(f, &o);
     size_t acts = f->acts.used, scratch = f->scratch.used, training = f->training.used;

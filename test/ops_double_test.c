@@ -99,7 +99,7 @@ static void linear_gradients(const struct ops *ops, size_t n, size_t out, size_t
     t.a = (struct linear_args){.W = &W, .bias = bias, .n = n, .x = x, .y = zeros(n * out), .dy = t.w, .dx = zeros(n * in),
                                .dW = zeros(out * in), .dbias = zeros(out)};
     t.a.lora = (struct lora_args){.r = r, .s = 0.7, .A = A, .B = B, .dA = zeros(rank * in + 1), .dB = zeros(out * rank + 1),
-                                  .h = zeros(n * rank + 1), .dropout = dropout, .seed = 11, .step = 3, .index0 = 1234567};
+                                  .h = zeros(n * rank + 1), .mask = (uint32_t *)(void *)zeros(n * mask_words(in)), .dropout = dropout, .seed = 11, .step = 3, .index0 = 1234567};
     linear_loss(&t);
     ops->linear_backward(&t.c, &t.a);
     check_gradient("linear x", x, t.a.dx, n * in, linear_loss, &t);

@@ -120,6 +120,7 @@ static struct linear_result linear_run(const struct ops *ops, int threads, struc
     struct ops_context c = context_new(ops, threads);
     struct linear_result t = {zeros(n * out), zeros(n * r), copied(a.x, n * in, false), zeros(r * in), zeros(out * r),
                               zeros(out * in), zeros(out)};
+    a.lora.mask = walled(n * mask_words(in) * sizeof(uint32_t) + 1);
     a.y = t.y, a.lora.h = t.h, a.lora.dA = t.dA, a.lora.dB = t.dB, a.dx = t.dx, a.dW = t.dW, a.dbias = t.dbias;
     ops->linear_forward(&c, &a, 1);
     ops->linear_backward(&c, &a);
@@ -684,11 +685,19 @@ static void sincos_sweep(const struct vector *v)
 static void dropout_sweep(const struct vector *v)
 {
     for (uint64_t first = 0xfffffffa0u; first < 0xfffffffa0u + 40; first++) {
-        struct vector_dropout d = {.seed = 0x123456789abcdefu, .index = first, .step = 77, .threshold = 1u << 30, .kept = 2};
-        real *x = normals(71, 1, 1), *y = zeros(71);
-        v->dropout(y, x, &d, 71, false);
-        for (uint64_t i = 0; i < 71; i++)
-            assert_true(y[i] == (rng_at(d.seed, RNG_DROPOUT, d.step, first + i) >= d.threshold ? 2 * x[i] : 0));
+        struct vector_dropout d = {.seed = 0x123456789abcdefu, .index = first, .step = 77, .threshold = 1u << 30};
+        size_t n = first % 3 == 0 ? 1271 : 71; /* more than is drawn at once, and not */
+        real *x = normals(n, 1, 1), *y = zeros(n), *more = normals(n, 2, 1), *sum = zeros(n);
+        uint32_t *mask = walled(mask_words(n) * sizeof *mask);
+        v->draw_mask(mask, &d, n);
+        v->apply_mask(y, x, mask, 0, 2, n, false);
+        memcpy(sum, more, n * sizeof *sum);
+        v->apply_mask(sum + 24, x, mask, 24, 2, n - 24, true); /* a tile that begins inside a word */
+        for (size_t i = 0; i < n; i++) {
+            bool kept = rng_at(d.seed, RNG_DROPOUT, d.step, first + i) >= d.threshold;
+            assert_true(y[i] == (kept ? 2 * x[i] : 0));
+            assert_true(i < 24 || sum[i] == more[i] + (kept ? 2 : 0) * x[i - 24]);
+        }
         walls_down();
     }
 }

@@ -73,7 +73,7 @@ static inline void toy_place(struct toy *toy, size_t max_n, size_t max_rank, int
     arena_take(&toy->scratch, n, sizeof(real));
     ASSERT_OK(arena_commit(&toy->scratch, "scratch", &err));
     toy->ops.scratch = arena_take(&toy->scratch, n, sizeof(real));
-    toy->run = (struct model_run){.ops = &toy->ops, .max_n = max_n, .max_rank = max_rank, .training = training, .keep = training};
+    toy->run = (struct model_run){.ops = &toy->ops, .max_n = max_n, .max_rank = max_rank, .dropout = true, .training = training, .keep = training};
     ASSERT_OK(model_run_place(&toy->run, &toy->model, &toy->lora, &toy->activations, &err));
     ASSERT_OK(arena_commit(&toy->activations, "activations", &err));
     ASSERT_OK(model_run_place(&toy->run, &toy->model, &toy->lora, &toy->activations, &err));
