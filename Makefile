@@ -50,6 +50,7 @@ flags_cpu/level_avx2       := $(if $(x86),-mavx2 -mfma -mbmi2 -mf16c)
 flags_cpu/level_avx2_few   := $(flags_cpu/level_avx2)
 flags_cpu/level_avx2_words := $(flags_cpu/level_avx2)
 flags_cpu/level_avx512     := $(if $(x86),-mavx2 -mfma -mbmi2 -mavx512f -mavx512bw -mavx512vl -mavx512dq)
+flags_cpu/vector_avx512    := -fno-trapping-math $(if $(x86),$(flags_cpu/level_avx512) -mprefer-vector-width=512)
 flags_cpu/level_avx512_bf16 := $(flags_cpu/level_avx512) $(if $(x86),-mavx512bf16 -mavx512vnni -mavx512vbmi)
 flags_cpu/level_avx512_int8 := $(flags_cpu/level_avx512_bf16)
 

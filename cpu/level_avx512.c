@@ -123,7 +123,7 @@ static bool supported(void)
 const struct micro micro_avx512 = {.name = "avx512 f32", .unit = UNIT, .MR = MR, .NR = NR, .pack = pack, .pack_t = pack_t, .panel = panel,
                                    .panel_t = panel_t, .kernel = kernel, .few = few};
 
-const struct level level_avx512 = {.name = "avx512", .supported = supported, .f32 = &micro_avx512, .vector = &vector_avx2};
+const struct level level_avx512 = {.name = "avx512", .supported = supported, .f32 = &micro_avx512, .vector = &vector_avx512};
 #else
 typedef int level_avx512_is_for_x86; /* ISO C wants a declaration in every file */
 #endif

@@ -159,7 +159,7 @@ static const struct micro micro_bf16 = {.name = "avx512 bf16", .unit = UNIT, .MR
                                         .panel_t = panel_t, .kernel = kernel, .few = few};
 
 const struct level level_avx512_bf16 = {.name = "avx512_bf16", .supported = supported, .f32 = &micro_avx512, .bf16 = &micro_bf16, .int8 = &int8_avx512,
-                                        .vector = &vector_avx2};
+                                        .vector = &vector_avx512};
 #else
 typedef int level_avx512_bf16_is_for_x86; /* ISO C wants a declaration in every file */
 #endif

@@ -1,6 +1,6 @@
-/* vector.c: the loops of vector.h.  Compiled as it is for every machine, and once more inside vector_avx2.c.
+/* vector.c: the loops of vector.h.  Compiled as it is for every machine, and once more inside vector_avx2.c and vector_avx512.c.
  *
- * `omp simd` allows the compiler to keep partial sums in lanes: their order follows from the length alone. */
+ * Partial sums are kept in eight lanes, whatever the machine's registers: their order follows from the length alone, and AVX-512 gives the bits of AVX2. */
 #include "cpu/vector.h"
 
 #include <math.h>
@@ -13,6 +13,7 @@
 #define VECTOR_TABLE vector_plain
 #define VECTOR_DECODE quant_decode_rows
 #define VECTOR_PHILOX philox_blocks
+#define VECTOR_AT_LEAST at_least
 #endif
 
 enum {
@@ -20,7 +21,7 @@ enum {
     RUN = 64     /* exponentials summed as reals before they join a double */
 };
 
-/* Eight numbers, whatever the machine's registers. */
+/* Eight numbers. */
 typedef real lanes __attribute__((vector_size(8 * sizeof(real)), aligned(sizeof(real)), may_alias));
 #ifdef VENEER_DOUBLE
 typedef int64_t lane_places __attribute__((vector_size(64)));
@@ -31,6 +32,23 @@ typedef int32_t lane_places __attribute__((vector_size(32)));
 static inline const lanes *lanes_at(const real *x)
 {
     return (const lanes *)(const void *)x;
+}
+
+static inline real lanes_sum(const lanes *all)
+{
+    real l[8];
+    memcpy(l, all, sizeof l);
+    return ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7]));
+}
+
+typedef double doubles __attribute__((vector_size(8 * sizeof(double))));
+
+static inline double doubles_sum(const doubles two[2])
+{
+    double d[8];
+    doubles all = two[0] + two[1];
+    memcpy(d, &all, sizeof d);
+    return ((d[0] + d[4]) + (d[2] + d[6])) + ((d[1] + d[5]) + (d[3] + d[7]));
 }
 
 /* ---- exponential ---- */
@@ -83,9 +101,7 @@ static inline real sum_run(const real z[RUN])
 {
     const lanes *v = lanes_at(z);
     lanes sum = ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
-    real l[8];
-    memcpy(l, &sum, sizeof l);
-    return ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7]));
+    return lanes_sum(&sum);
 }
 
 static double exp_sum(real *z, real a, real b, size_t n)
@@ -114,11 +130,18 @@ static double exp_sum(real *z, real a, real b, size_t n)
 
 static real dot(const real *a, const real *b, size_t n)
 {
-    real sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (size_t i = 0; i < n; i++)
-        sum += a[i] * b[i];
-    return sum;
+    lanes sum[4] = {{0}};
+    size_t i = 0;
+    for (; i + 32 <= n; i += 32)
+        for (size_t j = 0; j < 4; j++)
+            sum[j] += lanes_at(a + i)[j] * lanes_at(b + i)[j];
+    for (; i + 8 <= n; i += 8)
+        sum[0] += *lanes_at(a + i) * *lanes_at(b + i);
+    lanes all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    real total = lanes_sum(&all);
+    for (; i < n; i++)
+        total += a[i] * b[i];
+    return total;
 }
 
 static void axpy(real *restrict y, real a, const real *restrict x, size_t n)
@@ -199,11 +222,17 @@ static real largest(const real *x, size_t n)
 
 static double squares(const real *x, size_t n)
 {
-    double sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (size_t i = 0; i < n; i++)
-        sum += (double)x[i] * (double)x[i];
-    return sum;
+    doubles sum[2] = {{0}};
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (size_t j = 0; j < 2; j++) {
+            doubles some = __builtin_convertvector(lanes_at(x + i)[j], doubles);
+            sum[j] += some * some;
+        }
+    double total = doubles_sum(sum);
+    for (; i < n; i++)
+        total += (double)x[i] * (double)x[i];
+    return total;
 }
 
 /* ---- RMSNorm ---- */
@@ -219,10 +248,14 @@ static real rmsnorm(real *y, const real *x, const real *g, real eps, size_t C)
 
 static void rmsnorm_back(real *restrict dx, const real *dy, const real *x, const real *g, real s, size_t C)
 {
-    double sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (size_t j = 0; j < C; j++)
-        sum += (double)(g[j] * dy[j] * x[j]);
+    doubles part[2] = {{0}};
+    size_t i = 0;
+    for (; i + 16 <= C; i += 16)
+        for (size_t j = 0; j < 2; j++)
+            part[j] += __builtin_convertvector(lanes_at(g + i)[j] * lanes_at(dy + i)[j] * lanes_at(x + i)[j], doubles);
+    double sum = doubles_sum(part);
+    for (; i < C; i++)
+        sum += (double)(g[i] * dy[i] * x[i]);
     real common = (real)((double)s * (double)s * (double)s * sum / (double)C);
     for (size_t j = 0; j < C; j++)
         dx[j] += s * g[j] * dy[j] - x[j] * common;
@@ -314,21 +347,26 @@ static void philox_blocks(const struct vector_dropout *d, uint64_t first, size_t
         philox4x32(counter, key, bits + 4 * b);
     }
 }
+
+/* Bit e: bits[e] >= threshold. */
+static inline uint32_t at_least(const uint32_t bits[32], uint32_t threshold)
+{
+    uint32_t word = 0;
+    for (int e = 0; e < 32; e++)
+        word |= (uint32_t)(bits[e] >= threshold) << e;
+    return word;
+}
 #endif
 
 static void draw_mask(uint32_t *mask, const struct vector_dropout *d, size_t n)
 {
-    uint32_t bits[4 * BLOCKS + 32]; /* whole words of the mask, wherever in its block the first number lies */
+    uint32_t bits[4 * BLOCKS + 32] = {0}; /* whole words of the mask, wherever in its block the first number lies */
     size_t skip = (size_t)(d->index % 4);
     for (size_t i = 0; i < n; i += 4 * BLOCKS - 32) {
         size_t some = n - i < 4 * BLOCKS - 32 ? n - i : 4 * BLOCKS - 32;
         VECTOR_PHILOX(d, (d->index + i) / 4, (skip + some + 3) / 4, bits);
-        for (size_t j = 0; j < some; j += 32) {
-            uint32_t word = 0;
-            for (size_t e = 0; e < 32 && j + e < some; e++)
-                word |= (uint32_t)(bits[skip + j + e] >= d->threshold) << e;
-            mask[(i + j) / 32] = word;
-        }
+        for (size_t j = 0; j < some; j += 32)
+            mask[(i + j) / 32] = VECTOR_AT_LEAST(bits + skip + j, d->threshold);
     }
 }
 

@@ -44,14 +44,15 @@ struct vector {
     void (*softmax_back)(real *dP, const real *P, real delta, real a, size_t n);
     void (*sincos)(real *sine, real *cosine, double position, const float *inv_freq, size_t n);
     void (*rotate)(real *x, const real *sine, const real *cosine, size_t half); /* one head */
-    /* Bit i % 32 of mask[i / 32]: whether element i of n survives. */
+    /* Bit i % 32 of mask[i / 32]: whether element i of n survives (behind n: anything). */
     void (*draw_mask)(uint32_t *mask, const struct vector_dropout *d, size_t n);
     /* y[i] = (or +=) x[i] a where bit first + i of the mask is set, 0 elsewhere; first a multiple of 8. */
     void (*apply_mask)(real *y, const real *x, const uint32_t *mask, size_t first, real a, size_t n, bool add);
     void (*adamw)(real *p, const real *g, real *m, real *v, const struct vector_adamw *a, size_t n);
 };
 
-extern const struct vector vector_plain, vector_avx2;
+extern const struct vector vector_plain, vector_avx2, vector_avx512; /* the same bits of the latter two */
+void vector_decode_avx2(const struct qmat *q, size_t row0, size_t n, real *out); /* vector_avx2.c; AVX-512's too */
 
 #if defined(__x86_64__) && !defined(VENEER_DOUBLE)
 #define VECTOR_AVX2 1

@@ -65,7 +65,7 @@ static void decode_blocks(const struct qmat *q, size_t e0, size_t e1, float *out
     }
 }
 
-static void decode_avx2(const struct qmat *q, size_t row0, size_t n, real *out)
+void vector_decode_avx2(const struct qmat *q, size_t row0, size_t n, real *out)
 {
     size_t cols = q->cols;
     if (q->panels) {
@@ -101,26 +101,26 @@ static void philox_keys(struct keys *keys, uint64_t seed)
     }
 }
 
-struct lanes {
+struct words {
     __m256i c0, c1, c2, c3; /* word w of four counters */
 };
 
-static inline struct lanes philox_start(const struct vector_dropout *d, uint64_t first)
+static inline struct words philox_start(const struct vector_dropout *d, uint64_t first)
 {
     __m256i counter = _mm256_add_epi64(_mm256_set1_epi64x((int64_t)first), _mm256_setr_epi64x(0, 1, 2, 3));
-    return (struct lanes){counter, _mm256_srli_epi64(counter, 32), _mm256_set1_epi64x(d->step), _mm256_set1_epi64x(RNG_DROPOUT)};
+    return (struct words){counter, _mm256_srli_epi64(counter, 32), _mm256_set1_epi64x(d->step), _mm256_set1_epi64x(RNG_DROPOUT)};
 }
 
-static inline struct lanes philox_round(struct lanes l, const __m256i key[2])
+static inline struct words philox_round(struct words l, const __m256i key[2])
 {
     const __m256i m0 = _mm256_set1_epi64x(0xD2511F53), m1 = _mm256_set1_epi64x(0xCD9E8D57);
     __m256i p0 = _mm256_mul_epu32(l.c0, m0), p1 = _mm256_mul_epu32(l.c2, m1);
-    return (struct lanes){_mm256_xor_si256(_mm256_srli_epi64(p1, 32), _mm256_xor_si256(l.c1, key[0])), p1,
+    return (struct words){_mm256_xor_si256(_mm256_srli_epi64(p1, 32), _mm256_xor_si256(l.c1, key[0])), p1,
                           _mm256_xor_si256(_mm256_srli_epi64(p0, 32), _mm256_xor_si256(l.c3, key[1])), p0};
 }
 
 /* From word w of block b to block b, word w. */
-static inline void philox_store(struct lanes l, uint32_t bits[16])
+static inline void philox_store(struct words l, uint32_t bits[16])
 {
     __m256i low = _mm256_blend_epi32(l.c0, _mm256_slli_epi64(l.c1, 32), 0xaa), high = _mm256_blend_epi32(l.c2, _mm256_slli_epi64(l.c3, 32), 0xaa);
     __m256i even = _mm256_unpacklo_epi64(low, high), odd = _mm256_unpackhi_epi64(low, high); /* blocks 0 and 2, 1 and 3 */
@@ -135,7 +135,7 @@ static void philox_avx2(const struct vector_dropout *d, uint64_t first, size_t b
     struct keys keys;
     philox_keys(&keys, d->seed);
     for (size_t done = 0; done < blocks; done += 8, bits += 32) {
-        struct lanes a = philox_start(d, first + done), b = philox_start(d, first + done + 4);
+        struct words a = philox_start(d, first + done), b = philox_start(d, first + done + 4);
 #pragma GCC unroll 10
         for (int round = 0; round < 10; round++) {
             a = philox_round(a, keys.word[round]);
@@ -146,8 +146,22 @@ static void philox_avx2(const struct vector_dropout *d, uint64_t first, size_t b
     }
 }
 
+static inline uint32_t at_least_avx2(const uint32_t bits[32], uint32_t threshold)
+{
+    uint32_t word = 0;
+    const __m256i least = _mm256_set1_epi32((int32_t)threshold);
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+        __m256i eight = _mm256_loadu_si256((const __m256i *)(const void *)(bits + 8 * j));
+        __m256i reaches = _mm256_cmpeq_epi32(_mm256_max_epu32(eight, least), eight);
+        word |= (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(reaches)) << 8 * j;
+    }
+    return word;
+}
+
 #define VECTOR_TABLE vector_avx2
-#define VECTOR_DECODE decode_avx2
+#define VECTOR_AT_LEAST at_least_avx2
+#define VECTOR_DECODE vector_decode_avx2
 #define VECTOR_PHILOX philox_avx2
 #define VECTOR_OWN_PHILOX 1
 #include "cpu/vector.c"
