@@ -22,7 +22,7 @@ enum {
     STRIDE = BLOCK + 16, /* of rows of x: a power of two would put them all into the same few lines of the first cache */
     SUMS = BLOCK / GGML_BLOCK,
     STEP = 4,      /* columns of a register */
-    AHEAD = 1024   /* bytes: codes are asked for before they are needed */
+    AHEAD = 4096   /* bytes: codes are asked for before they are needed */
 };
 
 /* x, for columns of one block: each row on its own, in the order in which the unpacked columns come. */

@@ -21,7 +21,7 @@ enum {
     BLOCK = 2048, /* columns for which x is turned at once */
     PIECES = BLOCK / 8,
     GROUP = 8,    /* columns of a dword */
-    AHEAD = 2048  /* bytes: codes are asked for before they are needed */
+    AHEAD = 4096  /* bytes: codes are asked for before they are needed */
 };
 
 enum words_way {
