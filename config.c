@@ -44,6 +44,7 @@ static const struct key keys[] = {
     {"intermediate_size", NULL, INTEGER, AT(intermediate_size), "0", 0, 1 << 20, NULL, false, "from scratch: FFN width"},
     {"max_position_embeddings", NULL, INTEGER, AT(max_position_embeddings), "256", 8, 1 << 20, NULL, false, "from scratch: context"},
     {"tie_word_embeddings", NULL, BOOLEAN, AT(tie_word_embeddings), "yes", 0, 0, NULL, false, "from scratch: the head is the embedding"},
+    {"initializer_range", NULL, NUMBER, AT(initializer_range), "0.02", 1e-6, 10, NULL, false, "from scratch: standard deviation of the first weights"},
     {"rope_theta", NULL, NUMBER, AT(rope_theta), "10000", 1, 1e9, NULL, false, "from scratch"},
     {"rms_norm_eps", NULL, NUMBER, AT(rms_norm_eps), "1e-5", 1e-12, 1e-1, NULL, false, "from scratch"},
 

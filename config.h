@@ -20,7 +20,7 @@ struct config {
     int64_t vocab_size, hidden_size, num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim, intermediate_size,
         max_position_embeddings;
     bool tie_word_embeddings;
-    double rope_theta, rms_norm_eps;
+    double initializer_range, rope_theta, rms_norm_eps;
     /* pruning */
     double pruning_ratio;
     char *pruner_type, *taylor, *grouping_strategy;

@@ -103,7 +103,7 @@ enum status engine_train_full(struct engine *engine)
     if (engine->checkpoint)
         TRY(model_load(&engine->base, engine->checkpoint, engine->err));
     else
-        model_random(&engine->base, (uint64_t)config->seed);
+        model_random(&engine->base, config->initializer_range, (uint64_t)config->seed);
     size_t n = 0;
     struct finetune_options options;
     trial_options(config, steps, &options);

@@ -162,25 +162,25 @@ static void fill_ones(real *g, size_t n)
         g[i] = 1;
 }
 
-void model_random(struct model *model, uint64_t seed)
+void model_random(struct model *model, double s, uint64_t seed)
 {
     size_t C = (size_t)model->config.hidden_size;
     uint32_t tensor = 0;
     /* matrices that write into the residual stream start smaller, so that its variance does not grow with depth (GPT-2) */
-    double usual = 0.02, residual = 0.02 / sqrt(2.0 * model->config.num_hidden_layers);
-    fill_normal(&model->embed, usual, seed, tensor++);
+    double residual = s / sqrt(2.0 * model->config.num_hidden_layers);
+    fill_normal(&model->embed, s, seed, tensor++);
     for (int l = 0; l < model->plan.n_layers; l++) {
         struct model_layer *layer = &model->layer[l];
         fill_ones(layer->input_norm, C);
         fill_ones(layer->post_norm, C);
         for (int j = 0; j < LINEAR_COUNT; j++) {
             bool into_stream = j == LINEAR_O || j == LINEAR_DOWN;
-            fill_normal(&layer->linear[j], into_stream ? residual : usual, seed, tensor++);
+            fill_normal(&layer->linear[j], into_stream ? residual : s, seed, tensor++);
             if (layer->bias[j])
                 memset(layer->bias[j], 0, layer->linear[j].rows * sizeof(real));
         }
     }
     fill_ones(model->norm, C);
     if (!model->config.tie_word_embeddings)
-        fill_normal(&model->head, usual, seed, tensor);
+        fill_normal(&model->head, s, seed, tensor);
 }

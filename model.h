@@ -43,8 +43,8 @@ enum status model_alias(struct model *view, const struct model *base, const stru
 enum status model_load(struct model *model, const struct checkpoint *checkpoint, struct err *err);
 /* Every matrix into the layout that kernels read fastest (quant_panel.h): for weights that stay as they are.  ERR_MEMORY. */
 enum status model_to_panels(struct model *model, struct err *err);
-/* Random weights for training from scratch: N(0, 0.02), o_proj and down_proj N(0, 0.02/sqrt(2L)), norms 1 (all F32). */
-void model_random(struct model *model, uint64_t seed);
+/* Random weights for training from scratch (all F32), of standard deviation s: N(0, s), o_proj and down_proj N(0, s/sqrt(2L)), norms 1. */
+void model_random(struct model *model, double s, uint64_t seed);
 void model_free(struct model *model); /* config, plan, tables; not the arena */
 
 /* ---- a batch ---- */

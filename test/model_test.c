@@ -472,12 +472,12 @@ static void test_random_weights(void **state)
     struct fixture_options o = {.threads = 1, .scoring = true};
     open_model(&a, 0, o);
     open_model(&b, 0, o);
-    model_random(&a.model, 3);
-    model_random(&b.model, 3);
+    model_random(&a.model, 0.02, 3);
+    model_random(&b.model, 0.02, 3);
     size_t n;
     const real *p = model_parameter_block(&a.model, &n), *q = model_parameter_block(&b.model, &n);
     assert_memory_equal(p, q, n * sizeof *p);
-    model_random(&b.model, 4);
+    model_random(&b.model, 0.02, 4);
     assert_memory_not_equal(p, q, n * sizeof *p);
     static const enum linear which[] = {LINEAR_UP, LINEAR_DOWN};
     for (int k = 0; k < 2; k++) {
