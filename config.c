@@ -94,6 +94,7 @@ static const struct key keys[] = {
     {"num_epochs", "num_train_epochs epochs", NUMBER, AT(num_epochs), "1", 0, 1e6, NULL, false, "passes over the data when max_steps is 0"},
     {"max_seq_len", "cutoff_len", INTEGER, AT(max_seq_len), "256", 2, 1 << 20, NULL, false, "longer examples are cut"},
     {"packing", NULL, BOOLEAN, AT(packing), "no", 0, 0, NULL, false, "text: documents are joined and cut into rows of max_seq_len"},
+    {"skip_invalid", NULL, BOOLEAN, AT(skip_invalid), "no", 0, 0, NULL, false, "rows that are no JSON, lack a field or are empty (Alpaca has 28) are left out and counted instead of ending the run"},
     {"train_on_inputs", NULL, BOOLEAN, AT(train_on_inputs), "no", 0, 0, NULL, false, "prompts count in the loss too"},
     {"gradient_checkpointing", NULL, CHOICE, AT(gradient_checkpointing), "auto", 0, 0, "auto yes no", false, "recompute activations; auto: only when max_memory asks for it"},
     {"save_steps", NULL, INTEGER, AT(save_steps), "200", 0, 1e9, NULL, true, "steps between checkpoints; 0: none"},

@@ -47,7 +47,7 @@ struct config {
     char *loss_average; /* token, micro */
     int64_t batch_size, micro_batch_size, max_steps, max_seq_len, save_steps;
     double num_epochs;
-    bool packing, train_on_inputs;
+    bool packing, train_on_inputs, skip_invalid;
     char *gradient_checkpointing; /* auto, yes, no */
     /* search */
     char *search, *search_space;

@@ -59,11 +59,14 @@ static enum status load_data(struct engine *engine)
     struct dataset_options options = {.max_seq_len = (int32_t)config->max_seq_len,
                                       .train_on_inputs = config->train_on_inputs,
                                       .packing = config->packing,
+                                      .skip_invalid = config->skip_invalid,
                                       .bos = bos_of(config)};
     TRY(dataset_load(&engine->dataset, config->dataset, config->dataset_format, engine->tokenizer, &options, engine->err));
     log_line(&engine->log, "data: %zu examples (%s), %llu tokens, %llu in the loss, longest %d", engine->dataset.n,
              engine->dataset.format, (unsigned long long)engine->dataset.tokens, (unsigned long long)engine->dataset.labelled,
              engine->dataset.longest);
+    if (engine->dataset.skipped > 0)
+        log_line(&engine->log, "data: %zu rows were left out (skip_invalid), the first: %s", engine->dataset.skipped, engine->dataset.first_skipped);
     if (*config->calibration_data)
         TRY(dataset_load(&engine->calibration, config->calibration_data, "auto", engine->tokenizer, &options, engine->err));
     return strcmp(config->objective, "loss") == 0 ? hold_out(engine) : OK;

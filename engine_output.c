@@ -223,7 +223,7 @@ static enum status write_run(struct engine *engine, double kl, double jsd)
     const struct memory_plan *m = &engine->memory;
     text_printf(&out, "{\n  \"veneer\": \"%s\"", veneer_version());
     put_member(&out, "kernels", cpu_level_name());
-    put_member(&out, "compute_dtype", engine->ops.compute == COMPUTE_BF16 ? "bf16" : "f32");
+    put_member(&out, "compute_dtype", compute_name(engine->ops.compute));
     text_printf(&out, ",\n  \"threads\": %d,\n  \"seed\": %lld", engine->ops.threads, (long long)engine->config->seed);
     put_hash(engine, &out, "model", engine->config->model);
     put_hash(engine, &out, "dataset", engine->config->dataset);

@@ -187,5 +187,7 @@ enum status cpu_threads(int threads, struct err *err);
 const char *cpu_level_name(void);
 /* "f32", "bf16", "int8", or "auto": bf16 where that is faster on this CPU.  ERR_INPUT: another word. */
 enum status compute_parse(const char *name, enum compute *compute, struct err *err);
+/* What products are really computed in on this machine: "f32", "bf16", "int8", or "f32, few rows of 4 bits in 16-bit fixed point" (AVX2's place for bf16). */
+const char *compute_name(enum compute compute);
 
 #endif

@@ -90,6 +90,16 @@ enum status compute_parse(const char *name, enum compute *compute, struct err *e
     return OK;
 }
 
+const char *compute_name(enum compute compute)
+{
+    const struct micro *bf16 = strcmp(cpu_level_name(), "ref") != 0 ? level()->bf16 : NULL;
+    if (compute == COMPUTE_INT8)
+        return "int8";
+    if (compute == COMPUTE_F32 || !bf16)
+        return "f32";
+    return bf16->fixed ? "f32, few rows of 4 bits in 16-bit fixed point" : "bf16";
+}
+
 const char *cpu_level_name(void)
 {
     const char *name = getenv("VENEER_CPU");

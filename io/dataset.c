@@ -253,6 +253,18 @@ static enum status add_record(struct loader *load, const struct json *record)
 
 /* ---- the file ---- */
 
+/* What becomes of a row: with skip_invalid a row that is wrong in itself is no error of the file. */
+static enum status taken(const struct loader *load, enum status status)
+{
+    struct dataset *d = load->dataset;
+    if (status != ERR_INPUT || !load->options->skip_invalid)
+        return status;
+    if (d->skipped++ == 0)
+        snprintf(d->first_skipped, sizeof d->first_skipped, "%.255s", load->err->text);
+    *load->err = (struct err){{0}};
+    return OK;
+}
+
 static bool is_full(const struct loader *load)
 {
     return load->options->limit && load->dataset->n >= load->options->limit;
@@ -266,7 +278,7 @@ static enum status read_array(struct loader *load, const char *text, size_t n)
     enum status status = OK;
     for (const struct json *item = json_first(root); status == OK && item && !is_full(load); item = json_next(item)) {
         snprintf(load->where, sizeof load->where, "%s[%zu]", load->path, i++);
-        status = add_record(load, item);
+        status = taken(load, add_record(load, item));
     }
     json_free(root);
     return status;
@@ -282,11 +294,12 @@ static enum status read_lines(struct loader *load, const char *text, size_t n)
         snprintf(load->where, sizeof load->where, "%s:%zu", load->path, number);
         if (length == 0 || (length == 1 && line[0] == '\r'))
             continue;
-        struct json *record;
-        TRY(json_parse(line, length, load->where, &record, load->err));
-        enum status status = add_record(load, record);
+        struct json *record = NULL;
+        enum status status = json_parse(line, length, load->where, &record, load->err);
+        if (status == OK)
+            status = add_record(load, record);
         json_free(record);
-        TRY(status);
+        TRY(taken(load, status));
     }
     return OK;
 }
@@ -326,6 +339,9 @@ static enum status read_all(struct loader *load, const char *text, size_t n)
         return err_set(load->err, ERR_INPUT, "%s:1: '%c' opens no JSON, want an array or one object a line", load->path, text[first]);
     if (load->stream.n)
         TRY(cut_stream(load));
+    if (load->dataset->n == 0 && load->dataset->skipped > 0)
+        return err_set(load->err, ERR_INPUT, "%s: all %zu rows were left out, the first: %s", load->path, load->dataset->skipped,
+                       load->dataset->first_skipped);
     if (load->dataset->n == 0)
         return err_set(load->err, ERR_INPUT, "%s: no example has a token to learn within %d tokens", load->path, load->options->max_seq_len);
     return OK;

@@ -20,6 +20,8 @@ struct dataset {
     int32_t longest;      /* rows of the longest example */
     uint64_t tokens, labelled; /* rows in all, rows with a label */
     size_t cut;           /* examples that were cut at max_seq_len */
+    size_t skipped;       /* rows left out by skip_invalid */
+    char first_skipped[256]; /* what was wrong with the first of them */
     char format[16];      /* what was detected */
 };
 
@@ -28,6 +30,7 @@ struct dataset_options {
     bool train_on_inputs, packing;
     int bos; /* -1: as the tokenizer's models expect, 0: no, 1: yes */
     size_t limit; /* examples; 0: all */
+    bool skip_invalid; /* rows that lack a field, are empty or are no JSON are left out and counted */
 };
 
 /* format: "auto", "alpaca", "messages", "sharegpt", "prompt", "text".  ERR_INPUT: file:line:field and what is wanted. */

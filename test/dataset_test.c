@@ -294,6 +294,30 @@ static void files_that_lie(void **state)
     refused("plain\nte\0xt\n", 12, "text", ":2: holds a NUL byte, want text");
 }
 
+/* skip_invalid: bad rows are counted and the first is named; a file of nothing else is still refused. */
+static void bad_rows_left_out(void **state)
+{
+    (void)state;
+    struct dataset_options skip = usual;
+    skip.skip_invalid = true;
+    struct dataset d = load("{\"instruction\": \"a\", \"output\": \"b\"}\n{\"instruction\": \"a\", \"output\": \"\"}\n{\"instruction\"\n"
+                            "{\"instruction\": \"c\", \"output\": \"d\"}\n", "auto", skip);
+    assert_int_equal(d.n, 2);
+    assert_int_equal(d.skipped, 2);
+    assert_non_null(strstr(d.first_skipped, ":2.output: is empty, want text"));
+    dataset_free(&d);
+    d = load("[{\"prompt\": \"a\"}, {\"prompt\": \"a\", \"completion\": \"b\"}, 3]", "auto", skip);
+    assert_int_equal(d.n, 1);
+    assert_int_equal(d.skipped, 2);
+    dataset_free(&d);
+    struct err err;
+    char want[256];
+    static const char none[] = "{\"instruction\": \"a\", \"output\": \"\"}\n";
+    assert_int_equal(load_bytes(&d, none, sizeof none - 1, "auto", skip, &err), ERR_INPUT);
+    snprintf(want, sizeof want, "%s: all 1 rows were left out, the first: %s:1.output: is empty, want text", temp_path(), temp_path());
+    assert_string_equal(err.text, want);
+}
+
 /* The JSON reader's own words follow the place. */
 static void no_json(void **state)
 {
@@ -315,6 +339,7 @@ int main(void)
         cmocka_unit_test(alpaca_template), cmocka_unit_test(answer_is_learned), cmocka_unit_test(cut_on_the_right),
         cmocka_unit_test(answers_of_a_conversation), cmocka_unit_test(documents), cmocka_unit_test(packed_rows),
         cmocka_unit_test(no_more_than_the_limit), cmocka_unit_test(files_that_lie), cmocka_unit_test(no_json),
+        cmocka_unit_test(bad_rows_left_out),
     };
     return cmocka_run_group_tests(tests, load_tokenizer, free_tokenizer);
 }
