@@ -25,6 +25,7 @@ struct model_acts {
     struct layer_kept *kept;  /* [L], or NULL: activations are kept as they are, or not at all */
     struct layer_acts *layer; /* [L]; all the same memory when a layer is recomputed in backward */
     real *nf, *sf;            /* after the final norm [n, C], its scales [n] */
+    real *angles;             /* [n, D] of the batch's positions (ops.h) */
     double *nll;              /* [n] */
     real *dx, *dn;            /* [n, C] of the residual stream, of a norm's output */
     real *dq, *dk, *dv, *datt; /* [n, H D] or [n, KV D] */
@@ -40,6 +41,7 @@ struct layer_pass {
     const struct batch *batch;
     bool dropout;
     uint32_t dropout_step;
+    const real *angles;
     int l;
 };
 

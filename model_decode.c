@@ -51,7 +51,8 @@ enum status model_decode(struct model_run *run, const struct model *model, const
     for (size_t i = 0; i < n; i++)
         positions[i] = (int32_t)(cache->n + i);
     struct batch batch = {.n = n, .tokens = tokens, .positions = positions};
-    struct layer_pass p = {.ops = run->ops, .model = model, .lora = lora, .batch = &batch};
+    struct layer_pass p = {.ops = run->ops, .model = model, .lora = lora, .batch = &batch, .angles = acts->angles};
+    run->ops->ops->rope_angles(run->ops, acts->angles, positions, model->inv_freq, n, (size_t)model->config.head_dim);
     run->ops->ops->embed_forward(run->ops, &model->embed, tokens, n, acts->x[0]);
     for (p.l = 0; p.l < L; p.l++) {
         TRY(stop_check(err));

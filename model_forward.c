@@ -131,6 +131,7 @@ enum status model_run_place(struct model_run *run, const struct model *model, co
     }
     acts->nf = arena_take(arena, n * C, sizeof(real));
     acts->sf = arena_take(arena, n, sizeof(real));
+    acts->angles = arena_take(arena, n * (size_t)c->head_dim, sizeof(real));
     acts->nll = arena_take(arena, n, sizeof *acts->nll);
     if (run->training)
         place_gradients(acts, n, C, &w, arena);
@@ -198,8 +199,7 @@ static struct attention_args attention_args(const struct layer_pass *p, const st
 
 static void rope(const struct layer_pass *p, real *x, int32_t heads, bool back)
 {
-    p->ops->ops->rope(p->ops, x, p->batch->positions, p->model->inv_freq, p->batch->n, (size_t)heads,
-                      (size_t)p->model->config.head_dim, back);
+    p->ops->ops->rope(p->ops, x, p->angles, p->batch->n, (size_t)heads, (size_t)p->model->config.head_dim, back);
 }
 
 void model_layer_qkv(const struct layer_pass *p, struct layer_acts *a, const real *x)
@@ -299,6 +299,8 @@ static enum status forward_all(struct model_run *run, struct layer_pass *p, stru
     int L = model->config.num_hidden_layers;
     TRY(check_batch(run, model, p->batch, err));
     p->ops->ops->embed_forward(p->ops, &model->embed, p->batch->tokens, n, acts->x[0]);
+    p->ops->ops->rope_angles(p->ops, acts->angles, p->batch->positions, model->inv_freq, n, (size_t)model->config.head_dim);
+    p->angles = acts->angles;
     for (p->l = 0; p->l < L; p->l++) {
         TRY(stop_check(err));
         layer_forward(p, &acts->layer[p->l], acts->kept && p->dropout ? &acts->kept[p->l] : NULL, acts->x[p->l], acts->x[p->l + 1]);

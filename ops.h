@@ -145,9 +145,10 @@ struct ops {
     /* dx = dy W + s dropout'(dy B A);  dB += s dy^T h;  dA += s (dy B)^T dropout(x);  dW += dy^T x;  dbias += sum dy */
     void (*linear_backward)(const struct ops_context *c, const struct linear_args *a);
 
-    /* Rotates pairs (j, j + D/2) of each head of x[n, heads*D] by position * inv_freq[j]; backward: by the negative angle. */
-    void (*rope)(const struct ops_context *c, real *x, const int32_t *positions, const float *inv_freq, size_t n, size_t heads,
-                 size_t D, bool backward);
+    /* angles[n, D]: of each row the sines of position * inv_freq[j], j < D/2, then the cosines. */
+    void (*rope_angles)(const struct ops_context *c, real *angles, const int32_t *positions, const float *inv_freq, size_t n, size_t D);
+    /* Rotates pairs (j, j + D/2) of each head of x[n, heads*D] by these angles; backward: by the negative ones. */
+    void (*rope)(const struct ops_context *c, real *x, const real *angles, size_t n, size_t heads, size_t D, bool backward);
 
     /* out = softmax(q k^T / sqrt(D)) v in blocks; T x T is never stored. */
     void (*attention_forward)(const struct ops_context *c, const struct attention_args *a);

@@ -14,6 +14,7 @@ static const struct ops reference_table = {
     .rmsnorm_backward = ref_rmsnorm_backward,
     .linear_forward = ref_linear_forward,
     .linear_backward = ref_linear_backward,
+    .rope_angles = ref_rope_angles,
     .rope = ref_rope,
     .attention_forward = ref_attention_forward,
     .attention_backward = ref_attention_backward,

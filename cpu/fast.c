@@ -76,35 +76,30 @@ static void fast_rmsnorm_backward(const struct ops_context *c, real *dx, real *d
     }
 }
 
-/* ---- RoPE: one row's angles serve all its heads ---- */
+/* ---- RoPE ---- */
 
-enum { MOST_PAIRS = 128 /* whose sines are held at once */ };
-
-static void rope_row(real *x, int32_t position, const float *inv_freq, size_t heads, size_t half, bool backward)
+static void fast_rope_angles(const struct ops_context *c, real *angles, const int32_t *positions, const float *inv_freq, size_t n, size_t D)
 {
-    real sine[MOST_PAIRS], cosine[MOST_PAIRS];
-    vector()->sincos(sine, cosine, (double)position, inv_freq, half);
-    for (size_t j = 0; backward && j < half; j++)
-        sine[j] = -sine[j];
-    for (size_t h = 0; h < heads; h++)
-        vector()->rotate(x + h * 2 * half, sine, cosine, half);
+#pragma omp parallel for num_threads(team(c, 8 * n * D))
+    for (size_t i = 0; i < n; i++)
+        vector()->sincos(angles + i * D, angles + i * D + D / 2, (double)positions[i], inv_freq, D / 2);
 }
 
-static void fast_rope(const struct ops_context *c, real *x, const int32_t *positions, const float *inv_freq, size_t n,
-                      size_t heads, size_t D, bool backward)
+static void rope_row(real *x, const real *angles, size_t heads, size_t half, bool backward)
 {
-    size_t half = D / 2;
-    if (half > MOST_PAIRS) {
-        ref_rope(c, x, positions, inv_freq, n, heads, D, backward);
-        return;
-    }
+    for (size_t h = 0; h < heads; h++)
+        vector()->rotate(x + h * 2 * half, angles, angles + half, half, backward);
+}
+
+static void fast_rope(const struct ops_context *c, real *x, const real *angles, size_t n, size_t heads, size_t D, bool backward)
+{
     if (n == 1) {
-        rope_row(x, positions[0], inv_freq, heads, half, backward);
+        rope_row(x, angles, heads, D / 2, backward);
         return;
     }
 #pragma omp parallel for num_threads(team(c, n * heads * D))
     for (size_t i = 0; i < n; i++)
-        rope_row(x + i * heads * D, positions[i], inv_freq, heads, half, backward);
+        rope_row(x + i * heads * D, angles + i * D, heads, D / 2, backward);
 }
 
 /* ---- elementwise: runs of RUN ---- */
@@ -188,6 +183,7 @@ const struct ops fast_table = {
     .rmsnorm_backward = fast_rmsnorm_backward,
     .linear_forward = fast_linear_forward,
     .linear_backward = fast_linear_backward,
+    .rope_angles = fast_rope_angles,
     .rope = fast_rope,
     .attention_forward = fast_attention_forward,
     .attention_backward = fast_attention_backward,

@@ -73,22 +73,31 @@ void ref_rmsnorm_backward(const struct ops_context *c, real *dx, real *dg, const
 /* ---- RoPE: Su et al. 2021 (arXiv:2104.09864), pairs as in Hugging Face: element j turns with j + D/2 ---- */
 
 /* A rotation's transpose is the rotation by the negative angle: that is the whole backward. */
-void ref_rope(const struct ops_context *c, real *x, const int32_t *positions, const float *inv_freq, size_t n, size_t heads,
-              size_t D, bool backward)
+void ref_rope_angles(const struct ops_context *c, real *angles, const int32_t *positions, const float *inv_freq, size_t n, size_t D)
 {
     size_t half = D / 2;
 #pragma omp parallel for num_threads(c->threads)
     for (size_t i = 0; i < n; i++)
         for (size_t j = 0; j < half; j++) {
             double angle = (double)positions[i] * (double)inv_freq[j];
-            real cosine = (real)cos(angle), sine = (real)(backward ? -sin(angle) : sin(angle));
-            for (size_t h = 0; h < heads; h++) {
+            angles[i * D + j] = (real)sin(angle);
+            angles[i * D + half + j] = (real)cos(angle);
+        }
+}
+
+void ref_rope(const struct ops_context *c, real *x, const real *angles, size_t n, size_t heads, size_t D, bool backward)
+{
+    size_t half = D / 2;
+#pragma omp parallel for num_threads(c->threads)
+    for (size_t i = 0; i < n; i++)
+        for (size_t h = 0; h < heads; h++)
+            for (size_t j = 0; j < half; j++) {
+                real sine = backward ? -angles[i * D + j] : angles[i * D + j], cosine = angles[i * D + half + j];
                 real *a = x + (i * heads + h) * D + j, *b = a + half;
                 real a0 = *a, b0 = *b;
                 *a = a0 * cosine - b0 * sine;
                 *b = b0 * cosine + a0 * sine;
             }
-        }
 }
 
 /* ---- SwiGLU: Shazeer 2020 (arXiv:2002.05202), silu(z) = z / (1 + e^-z) ---- */

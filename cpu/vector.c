@@ -324,13 +324,13 @@ static void sincos_run(real *restrict sine, real *restrict cosine, double positi
     }
 }
 
-static void rotate(real *x, const real *restrict sine, const real *restrict cosine, size_t half)
+static void rotate(real *x, const real *restrict sine, const real *restrict cosine, size_t half, bool backward)
 {
-    real *restrict a = x, *restrict b = x + half;
+    real *restrict a = x, *restrict b = x + half, sign = backward ? -1 : 1;
     for (size_t j = 0; j < half; j++) {
-        real a0 = a[j], b0 = b[j];
-        a[j] = a0 * cosine[j] - b0 * sine[j];
-        b[j] = b0 * cosine[j] + a0 * sine[j];
+        real a0 = a[j], b0 = b[j], sine_j = sign * sine[j];
+        a[j] = a0 * cosine[j] - b0 * sine_j;
+        b[j] = b0 * cosine[j] + a0 * sine_j;
     }
 }
 

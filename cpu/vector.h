@@ -43,7 +43,7 @@ struct vector {
     /* ds = P (dP - delta) a, in place of dP */
     void (*softmax_back)(real *dP, const real *P, real delta, real a, size_t n);
     void (*sincos)(real *sine, real *cosine, double position, const float *inv_freq, size_t n);
-    void (*rotate)(real *x, const real *sine, const real *cosine, size_t half); /* one head */
+    void (*rotate)(real *x, const real *sine, const real *cosine, size_t half, bool backward); /* one head */
     /* Bit i % 32 of mask[i / 32]: whether element i of n survives (behind n: anything). */
     void (*draw_mask)(uint32_t *mask, const struct vector_dropout *d, size_t n);
     /* y[i] = (or +=) x[i] a where bit first + i of the mask is set, 0 elsewhere; first a multiple of 8. */

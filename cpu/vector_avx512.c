@@ -19,13 +19,13 @@ static inline struct words philox_start(const struct vector_dropout *d, uint64_t
     return (struct words){counter, _mm512_srli_epi64(counter, 32), _mm512_set1_epi64(d->step), _mm512_set1_epi64(RNG_DROPOUT)};
 }
 
-static inline struct words philox_round(struct words l, uint32_t key0, uint32_t key1)
+static inline struct words philox_round(struct words l, const uint64_t key[2])
 {
     const __m512i m0 = _mm512_set1_epi64(0xD2511F53), m1 = _mm512_set1_epi64(0xCD9E8D57);
     enum { XOR3 = 0x96 };
     __m512i p0 = _mm512_mul_epu32(l.c0, m0), p1 = _mm512_mul_epu32(l.c2, m1);
-    return (struct words){_mm512_ternarylogic_epi64(_mm512_srli_epi64(p1, 32), l.c1, _mm512_set1_epi64(key0), XOR3), p1,
-                          _mm512_ternarylogic_epi64(_mm512_srli_epi64(p0, 32), l.c3, _mm512_set1_epi64(key1), XOR3), p0};
+    return (struct words){_mm512_ternarylogic_epi64(_mm512_srli_epi64(p1, 32), l.c1, _mm512_set1_epi64((int64_t)key[0]), XOR3), p1,
+                          _mm512_ternarylogic_epi64(_mm512_srli_epi64(p0, 32), l.c3, _mm512_set1_epi64((int64_t)key[1]), XOR3), p0};
 }
 
 /* From word w of block b to block b, word w. */
@@ -39,12 +39,17 @@ static inline void philox_store(struct words l, uint32_t bits[32])
 /* Two sets of eight blocks side by side: while one waits for its multiplications the other goes on. */
 static void philox_avx512(const struct vector_dropout *d, uint64_t first, size_t blocks, uint32_t *bits)
 {
+    uint64_t keys[10][2]; /* of every round: operands that are broadcast from memory */
+    for (uint32_t round = 0; round < 10; round++) {
+        keys[round][0] = (uint32_t)d->seed + round * 0x9E3779B9u;
+        keys[round][1] = (uint32_t)(d->seed >> 32) + round * 0xBB67AE85u;
+    }
     for (size_t done = 0; done < blocks; done += 16, bits += 64) {
-        uint32_t k0 = (uint32_t)d->seed, k1 = (uint32_t)(d->seed >> 32);
         struct words a = philox_start(d, first + done), b = philox_start(d, first + done + 8);
-        for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
-            a = philox_round(a, k0, k1);
-            b = philox_round(b, k0, k1);
+#pragma GCC unroll 10
+        for (int round = 0; round < 10; round++) {
+            a = philox_round(a, keys[round]);
+            b = philox_round(b, keys[round]);
         }
         philox_store(a, bits);
         if (done + 8 < blocks)

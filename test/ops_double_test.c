@@ -210,7 +210,9 @@ static double rope_loss(void *user)
 {
     struct small_case *t = user;
     memcpy(t->y, t->x, t->n * t->C * sizeof(real));
-    t->c.ops->rope(&t->c, t->y, t->index, t->inv_freq, t->n, t->C / 6, 6, false);
+    real angles[8 * 6];
+    t->c.ops->rope_angles(&t->c, angles, t->index, t->inv_freq, t->n, 6);
+    t->c.ops->rope(&t->c, t->y, angles, t->n, t->C / 6, 6, false);
     return dot(t->y, t->w, t->n * t->C);
 }
 
@@ -239,7 +241,9 @@ static void small_gradients(const struct ops *ops, size_t n, size_t C)
     check_gradient("swiglu gate", t.x, dx, m, swiglu_loss, &t);
     check_gradient("swiglu up", t.up, dup, m, swiglu_loss, &t);
     memcpy(dx, t.w, m * sizeof(real));
-    ops->rope(&t.c, dx, index, inv_freq, n, C / 6, 6, true);
+    real angles[8 * 6];
+    ops->rope_angles(&t.c, angles, index, inv_freq, n, 6);
+    ops->rope(&t.c, dx, angles, n, C / 6, 6, true);
     check_gradient("rope x", t.x, dx, m, rope_loss, &t);
     memset(dx, 0, 5 * C * sizeof(real));
     ops->embed_backward(&t.c, dx, index, n, C, t.w);
@@ -339,11 +343,12 @@ static void by_hand(const struct ops *ops)
     near(s[0], -1);
 
     /* a quarter turn is impossible in one radian: cos and sin of 1 */
-    real turned[2] = {1, 0};
-    ops->rope(&c, turned, (int32_t[]){1}, (float[]){1}, 1, 1, 2, false);
+    real turned[2] = {1, 0}, angles[2];
+    ops->rope_angles(&c, angles, (int32_t[]){1}, (float[]){1}, 1, 2);
+    ops->rope(&c, turned, angles, 1, 1, 2, false);
     near(turned[0], cos(1));
     near(turned[1], sin(1));
-    ops->rope(&c, turned, (int32_t[]){1}, (float[]){1}, 1, 1, 2, true);
+    ops->rope(&c, turned, angles, 1, 1, 2, true);
     near(turned[0], 1);
     near(turned[1], 0);
 

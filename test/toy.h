@@ -98,7 +98,7 @@ static inline void toy_open(struct toy *toy, int32_t vocab_size, enum format for
     model_place(&full.model, FORMAT_F32, &full.weights);
     ASSERT_OK(arena_commit(&full.weights, "weights", &err));
     model_place(&full.model, FORMAT_F32, &full.weights);
-    model_random(&full.model, 7);
+    model_random(&full.model, 0.02, 7);
     if (rank == 0) {
         *toy = full;
         toy->model.head = full.model.head;
