@@ -360,11 +360,13 @@ static inline uint32_t at_least(const uint32_t bits[32], uint32_t threshold)
 
 static void draw_mask(uint32_t *mask, const struct vector_dropout *d, size_t n)
 {
-    uint32_t bits[4 * BLOCKS + 32] = {0}; /* whole words of the mask, wherever in its block the first number lies */
+    uint32_t bits[4 * BLOCKS + 32]; /* whole words of the mask, wherever in its block the first number lies */
     size_t skip = (size_t)(d->index % 4);
     for (size_t i = 0; i < n; i += 4 * BLOCKS - 32) {
         size_t some = n - i < 4 * BLOCKS - 32 ? n - i : 4 * BLOCKS - 32;
         VECTOR_PHILOX(d, (d->index + i) / 4, (skip + some + 3) / 4, bits);
+        if (some % 32 != 0)
+            memset(bits + skip + some, 0, 32 * sizeof *bits);
         for (size_t j = 0; j < some; j += 32)
             mask[(i + j) / 32] = VECTOR_AT_LEAST(bits + skip + j, d->threshold);
     }
