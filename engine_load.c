@@ -206,12 +206,18 @@ static bool keeps_halves(const struct engine *engine)
     return strcmp(engine->config->compute_dtype, "f32") != 0 && strcmp(engine->config->train_mode, "full") != 0;
 }
 
+/* What a pass over the largest micro-batch needs room for. */
+static struct model_run run_of(const struct engine *engine, bool keep)
+{
+    return (struct model_run){.ops = &engine->ops, .max_n = most_rows(engine), .max_rank = (size_t)engine->config->lora_r,
+                              .dropout = engine->config->lora_dropout > 0, .training = true, .keep = keep, .halves = keeps_halves(engine)};
+}
+
 /* The activations of the larger of the two models, for training with adapters of the plan. */
 static enum status count_activations(struct engine *engine, const struct model *model, bool keep, size_t *bytes)
 {
     struct arena arena = {0};
-    struct model_run run = {.ops = &engine->ops, .max_n = most_rows(engine), .max_rank = (size_t)engine->config->lora_r,
-                            .dropout = engine->config->lora_dropout > 0, .training = true, .keep = keep, .halves = keeps_halves(engine)};
+    struct model_run run = run_of(engine, keep);
     TRY(model_run_place(&run, model, &engine->trials.lora, &arena, engine->err));
     *bytes = arena.used;
     return OK;
@@ -437,8 +443,7 @@ enum status engine_place_run(struct engine *engine, const struct model *model)
     TRY(arena_commit(&engine->scratch, "kernel scratch", engine->err));
     engine->ops.scratch = arena_take(&engine->scratch, n, sizeof(real));
     struct model_run *run = &engine->run;
-    *run = (struct model_run){.ops = &engine->ops, .max_n = most_rows(engine), .max_rank = (size_t)engine->config->lora_r,
-                              .dropout = engine->config->lora_dropout > 0, .training = true, .keep = engine->memory.keep_activations, .halves = keeps_halves(engine)};
+    *run = run_of(engine, engine->memory.keep_activations);
     TRY(model_run_place(run, model, &engine->trials.lora, &engine->activations, engine->err));
     TRY(arena_commit(&engine->activations, "activations", engine->err));
     return model_run_place(run, model, &engine->trials.lora, &engine->activations, engine->err);

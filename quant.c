@@ -112,6 +112,13 @@ void quant_place(struct qmat *q, enum format format, int block, bool double_quan
     }
 }
 
+const void *quant_row(const struct qmat *q, size_t row)
+{
+    bool bare = q->panels && is_ggml(q->format); /* scales stand behind all codes then */
+    size_t bytes = bare ? (size_t)formats[q->format].bits * q->cols / 8 : code_bytes(q->format, 1, q->cols);
+    return (const uint8_t *)q->codes + row * bytes;
+}
+
 size_t quant_bytes(enum format format, int block, bool double_quant, size_t rows, size_t cols)
 {
     block = block_or_default(format, block);

@@ -63,6 +63,8 @@ void quant_place(struct qmat *q, enum format format, int block, bool double_quan
                  struct arena *arena);
 /* Bytes of codes, scales and nested scales. */
 size_t quant_bytes(enum format format, int block, bool double_quant, size_t rows, size_t cols);
+/* Where the codes of row `row` begin; of a matrix in panels (quant_panel.h), those of the panel that begins with it: a multiple of 16. */
+const void *quant_row(const struct qmat *q, size_t row);
 
 /* W[rows, cols] -> q (placed).  ERR_FAILED names the element when W is not finite or the format would make it infinite (f16, bf16 and
  * the f16 scales of ggml's blocks have a largest number).  An all-zero block stores absmax 0 and the

@@ -231,11 +231,6 @@ static float half_at(const struct qmat *q, size_t i)
     return f32_from_f16(h);
 }
 
-const void *quant_panel_row(const struct qmat *q, size_t row)
-{
-    return (const uint8_t *)q->codes + row * ((size_t)format_info(q->format)->bits * q->cols / 8);
-}
-
 void quant_panel_scales(const struct qmat *q, size_t p, size_t k, float *scale, float *minimum)
 {
     for (size_t r = 0; r < PANEL_ROWS; r++) {

@@ -27,8 +27,6 @@ enum status quant_from_panels(struct qmat *q, struct err *err);
 /* Columns that share a scale, counted so that no run of them crosses a block: 64 for nf4 of 64, 32 for ggml's, cols for int8; of blocks that run over
  * the ends of rows the largest number that divides both block and row (at least 8). */
 size_t quant_panel_run(const struct qmat *q);
-/* Where row `row` begins in the codes (row a multiple of 16 when the matrix is in panels). */
-const void *quant_panel_row(const struct qmat *q, size_t row);
 /* Scales of rows 16p .. 16p+15 for the run with column k: w = value * scale + minimum.  Values: nf4, fp4, nf8: the table's; int8, int8_64: the code
  * (the 1/127 is in the scale); q4_0: code - 8; q4_1, q8_0: the code.  minimum[16] may be NULL; it is 0 but for q4_1. */
 void quant_panel_scales(const struct qmat *q, size_t p, size_t k, float *scale, float *minimum);

@@ -44,14 +44,16 @@ static void attend_span(const struct ops_context *c, const struct decode_args *a
 {
     const struct vector *f = vector();
     size_t D = (size_t)a->D, group = (size_t)(a->H / a->KV), span = span_of(D), at = (g * a->capacity + s * span) * D;
-    size_t next = s + 1 < spans ? at + span * D : (g + 1) % (size_t)a->KV * a->capacity * D;
+    bool last = s + 1 == spans && g + 1 == (size_t)a->KV;
+    size_t next = s + 1 < spans ? at + span * D : (g + 1) * a->capacity * D;
     real *scores = cpu_scratch(c), scale = (real)(1 / sqrt((double)D));
     for (size_t i = 0; i < group; i++) {
         ask_for(a->v + at, n, D, i, group);
         f->dots(scores + i * span, q + (g * group + i) * D, a->k + at, n, D);
     }
     for (size_t i = 0; i < group; i++) {
-        ask_for(a->k + next, n, D, i, group);
+        if (!last)
+            ask_for(a->k + next, n, D, i, group);
         real *left = left_by(c, g * group + i, spans, s, D), *p = scores + i * span;
         left[0] = scale * f->largest(p, n);
         left[1] = (real)f->exp_sum(p, scale, left[0], n);

@@ -6,7 +6,6 @@
 #include "cpu/gemm.h"
 #include "cpu/int8.h"
 #include "cpu/vector.h"
-#include "quant_panel.h"
 
 enum {
     ROW_TILE = 128,   /* token rows of a tile of gradients */
@@ -128,7 +127,7 @@ static bool few_rows(const struct ops_context *c, const struct linear_args *a, c
 {
     const struct micro *m = micro_of(c);
     size_t then = a->next ? o0 / share_of(c, a->W) * share_of(c, a->next) : 0;
-    const void *soon = a->next && then < a->next->rows ? quant_panel_row(a->next, then) : NULL;
+    const void *soon = a->next && then < a->next->rows ? quant_row(a->next, then) : NULL;
     size_t out = a->W->rows, r = (size_t)a->lora.r;
     if (!m->few(a->W, o0, n, packed, a->n, a->y + o0, out, soon))
         return false;

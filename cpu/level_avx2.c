@@ -106,7 +106,8 @@ AVX2_INLINE __m256 weight(enum code_kind kind, bool is_int8, __m256 value, __m25
 AVX2_INLINE void unpack_columns(enum code_kind kind, bool is_int8, float *to, const struct qmat *W, size_t p, size_t k, size_t end)
 {
     struct avx2_book book = avx2_open_book(W);
-    struct avx2_runs runs = avx2_first_run(W, p, k);
+    const struct scale_map map = scale_map_of(W);
+    struct avx2_runs runs = avx2_first_run(&map, p, k);
     int group = (int)code_group(kind);
     const uint32_t *codes = codes_of(kind, W, p, k);
     for (; k < end; avx2_next_run(&runs)) {
@@ -219,11 +220,12 @@ AVX2_INLINE __m256 row_values(enum code_kind kind, const struct avx2_book *book,
 AVX2_INLINE void unpack_rows(enum code_kind kind, bool is_int8, float *to, const struct qmat *W, size_t col0, size_t row0, size_t k)
 {
     struct avx2_book book = avx2_open_book(W);
+    const struct scale_map map = scale_map_of(W);
     float scale[PANEL_ROWS], minimum[PANEL_ROWS];
     for (size_t row = row0, end = row0 + k; row < end;) {
         size_t p = row / PANEL_ROWS, stop = smaller((p + 1) * PANEL_ROWS, end);
         const uint32_t *codes = codes_of(kind, W, p, col0);
-        struct avx2_runs runs = avx2_first_run(W, p, col0);
+        struct avx2_runs runs = avx2_first_run(&map, p, col0);
         struct avx2_scales s;
         avx2_scales_of(&runs, &s);
         for (int h = 0; h < 2; h++) {

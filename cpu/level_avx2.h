@@ -65,19 +65,16 @@ struct avx2_runs {
 };
 
 /* The run with column k of panel p. */
-AVX2_INLINE struct avx2_runs avx2_first_run(const struct qmat *W, size_t p, size_t k)
+AVX2_INLINE struct avx2_runs avx2_first_run(const struct scale_map *map, size_t p, size_t k)
 {
-    struct avx2_runs r = {.W = W, .p = p, .run = quant_panel_run(W)};
-    size_t i = k / r.run, runs = W->cols / r.run;
+    struct avx2_runs r = {.W = map->q, .p = p, .run = map->run};
+    size_t i = k / r.run, at = (p * map->runs + i) * PANEL_ROWS;
     r.end = (i + 1) * r.run;
-    if (W->format == FORMAT_Q4_0 || W->format == FORMAT_Q4_1 || W->format == FORMAT_Q8_0) {
-        size_t bytes = W->rows * W->cols / (W->format == FORMAT_Q8_0 ? 1 : 2);
-        r.halves = (const uint16_t *)(const void *)((const uint8_t *)W->codes + bytes) + (p * runs + i) * PANEL_ROWS;
-        r.minima = W->format == FORMAT_Q4_1 ? W->rows * runs : 0;
-    } else if (W->format == FORMAT_INT8)
-        r.floats = W->scales + p * PANEL_ROWS;
-    else if (!W->double_quant && r.run == (size_t)W->block)
-        r.floats = W->scales + (p * runs + i) * PANEL_ROWS;
+    if (map->way == SCALES_HALF) {
+        r.halves = (const uint16_t *)(const void *)map->scale + at;
+        r.minima = map->q->format == FORMAT_Q4_1 ? map->q->rows * map->runs : 0;
+    } else if (map->way == SCALES_FLOAT)
+        r.floats = (const float *)(const void *)map->scale + at;
     return r;
 }
 

@@ -308,7 +308,8 @@ static void panel_block(const struct qmat *W, const struct few_kind *kind, const
     enum code_kind codes = code_kind_of(W);
     size_t dwords = code_is_nibbles(codes) ? 2 : 4; /* of a column */
     struct piece piece = {.book = book, .codes = codes_of(codes, W, p, k0), .has_minimum = W->format == FORMAT_Q4_0 || W->format == FORMAT_Q4_1};
-    struct avx2_runs runs = avx2_first_run(W, p, k0);
+    const struct scale_map map = scale_map_of(W);
+    struct avx2_runs runs = avx2_first_run(&map, p, k0);
     for (size_t at = 0; at < k; avx2_next_run(&runs)) {
         size_t stop = smaller(runs.end - k0, k);
         avx2_scales_of(&runs, &piece.scales);

@@ -195,7 +195,8 @@ static void panel_block(const struct qmat *W, const struct words_book *book, siz
     enum code_kind kind = code_kind_of(W);
     bool plain = !(W->format == FORMAT_NF4 || W->format == FORMAT_FP4);
     struct piece piece = {.book = book, .codes = codes_of(kind, W, p, k0), .has_minimum = plain};
-    struct avx2_runs runs = avx2_first_run(W, p, k0);
+    const struct scale_map map = scale_map_of(W);
+    struct avx2_runs runs = avx2_first_run(&map, p, k0);
     for (size_t at = 0, i = 0; at < k; avx2_next_run(&runs)) {
         size_t stop = smaller(runs.end - k0, k);
         avx2_scales_of(&runs, &piece.scales);

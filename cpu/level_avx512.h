@@ -7,8 +7,7 @@
 #define VENEER_CPU_LEVEL_AVX512_H
 #include <immintrin.h>
 
-#include "cpu/level.h"
-#include "quant_panel.h"
+#include "cpu/level_codes.h"
 
 extern const struct micro micro_avx512; /* fp32, of both levels */
 
@@ -174,30 +173,6 @@ static inline __m512 double_scales(const struct qmat *q, size_t p, size_t b, siz
     return _mm512_max_ps(_mm512_add_ps(scale, _mm512_set1_ps(q->nested_offset)), _mm512_setzero_ps());
 }
 
-/* Where the scales of a matrix lie, found out once: for each run of a panel's columns 16 of them, panel after panel. */
-struct scale_map {
-    const struct qmat *q;
-    enum { FLOATS, HALVES, COMPUTED } way; /* floats; f16 behind the codes, as ggml has them; codes themselves, or runs across blocks */
-    const uint8_t *scale, *minimum;        /* of panel 0; minimum: of q4_1 alone */
-    size_t runs;                           /* of a panel */
-    unsigned shift;                        /* column >> shift: its run */
-};
-
-static inline struct scale_map scale_map_of(const struct qmat *q)
-{
-    size_t run = quant_panel_run(q), runs = q->cols / run, codes = q->format == FORMAT_Q8_0 ? q->rows * q->cols : q->rows * q->cols / 2;
-    struct scale_map m = {.q = q, .way = FLOATS, .scale = (const uint8_t *)q->scales, .runs = runs};
-    m.shift = runs == 1 ? 63 : (unsigned)__builtin_ctzl(run);
-    if (q->format == FORMAT_Q4_0 || q->format == FORMAT_Q4_1 || q->format == FORMAT_Q8_0) {
-        m.way = HALVES;
-        m.scale = (const uint8_t *)q->codes + codes;
-        m.minimum = m.scale + 2 * q->rows * runs;
-    } else if (q->format != FORMAT_INT8 && (q->double_quant || run != (size_t)q->block || (run & (run - 1)) != 0)) {
-        m.way = COMPUTED;
-    }
-    return m;
-}
-
 static inline __m512 computed_scales(const struct qmat *q, size_t p, size_t col)
 {
     float scale[LANES];
@@ -212,11 +187,11 @@ static inline __m512 computed_scales(const struct qmat *q, size_t p, size_t col)
 INLINE void scales_soon(const struct scale_map *m, size_t p, size_t col)
 {
     const size_t at = (p * m->runs + (col >> m->shift)) * LANES;
-    if (m->way == FLOATS)
+    if (m->way == SCALES_FLOAT)
         _mm_prefetch((const char *)m->scale + 4 * at, _MM_HINT_T1);
-    else if (m->way == HALVES)
+    else if (m->way == SCALES_HALF)
         _mm_prefetch((const char *)m->scale + 2 * at, _MM_HINT_T1);
-    if (m->way == HALVES && m->q->format == FORMAT_Q4_1)
+    if (m->way == SCALES_HALF && m->q->format == FORMAT_Q4_1)
         _mm_prefetch((const char *)m->minimum + 2 * at, _MM_HINT_T1);
 }
 
@@ -226,11 +201,11 @@ INLINE struct scales scales_at(const struct scale_map *m, size_t p, size_t col)
     const enum format format = m->q->format;
     const size_t at = (p * m->runs + (col >> m->shift)) * LANES;
     struct scales s = {_mm512_setzero_ps(), _mm512_set1_ps(format == FORMAT_Q4_0 ? 0 : -0.0f)};
-    if (m->way == HALVES) {
+    if (m->way == SCALES_HALF) {
         s.scale = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(m->scale + 2 * at)));
         if (format == FORMAT_Q4_1)
             s.minimum = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(m->minimum + 2 * at)));
-    } else if (m->way == COMPUTED) {
+    } else if (m->way == SCALES_COMPUTED) {
         s.scale = computed_scales(m->q, p, col);
     } else {
         s.scale = _mm512_loadu_ps(m->scale + 4 * at);
@@ -299,7 +274,7 @@ INLINE void square_at(struct square *at, const struct scale_map *map, enum kind 
     for (size_t g = 0; g < 2; g++) {
         if (g == 1 && !second)
             s = (struct scales){_mm512_setzero_ps(), _mm512_setzero_ps()};
-        else if (g == 0 || (col + GROUP) >> map->shift != col >> map->shift || map->way == COMPUTED)
+        else if (g == 0 || (col + GROUP) >> map->shift != col >> map->shift || map->way == SCALES_COMPUTED)
             s = scales_at(map, p, col + g * GROUP);
         _mm512_storeu_ps(at->scale[g], s.scale);
         _mm512_storeu_ps(at->minimum[g], s.minimum);

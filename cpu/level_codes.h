@@ -54,6 +54,30 @@ CODES_INLINE const uint32_t *codes_of(enum code_kind kind, const struct qmat *W,
     return (const uint32_t *)W->codes + (p * (W->cols / group) + k / group) * PANEL_ROWS;
 }
 
+/* Where the scales of a matrix in panels lie, found out once: for each run of a panel's columns 16 of them, panel after panel. */
+struct scale_map {
+    const struct qmat *q;
+    enum { SCALES_FLOAT, SCALES_HALF, SCALES_COMPUTED } way; /* floats; f16 behind the codes, as ggml has them; quant_panel_scales finds them */
+    const uint8_t *scale, *minimum;                          /* of panel 0; minimum: of q4_1 alone */
+    size_t run, runs;                                        /* columns of a run; runs of a panel */
+    unsigned shift;                                          /* column >> shift: its run */
+};
+
+static inline struct scale_map scale_map_of(const struct qmat *q)
+{
+    size_t run = quant_panel_run(q), runs = q->cols / run, codes = code_is_nibbles(code_kind_of(q)) ? q->rows * q->cols / 2 : q->rows * q->cols;
+    struct scale_map m = {.q = q, .way = SCALES_FLOAT, .scale = (const uint8_t *)q->scales, .run = run, .runs = runs};
+    m.shift = runs == 1 ? 63 : (unsigned)__builtin_ctzl(run);
+    if (q->format == FORMAT_Q4_0 || q->format == FORMAT_Q4_1 || q->format == FORMAT_Q8_0) {
+        m.way = SCALES_HALF;
+        m.scale = (const uint8_t *)q->codes + codes;
+        m.minimum = m.scale + 2 * q->rows * runs;
+    } else if (q->format != FORMAT_INT8 && (q->double_quant || run != (size_t)q->block || (run & (run - 1)) != 0)) {
+        m.way = SCALES_COMPUTED;
+    }
+    return m;
+}
+
 /* panel_t's columns col0 .. col0+n-1 (n <= NR) from rows decoded one by one; `decode` is quant_decode_span or gives its bits.  Columns that begin inside a block
  * of ggml's are decoded from the block's first on; those behind the last are left alone. */
 CODES_INLINE void panel_t_spans(real *packed, size_t NR, const struct qmat *W, size_t col0, size_t n, size_t row0, size_t k,

@@ -393,14 +393,6 @@ static void test_target_that_nothing_fits(void **state)
     assert_int_equal(job_run(sentence, "job.txt", "output_dir=smallest", smallest, NULL), 0);
 }
 
-static size_t count(const char *text, const char *word)
-{
-    size_t n = 0;
-    for (const char *p = text; (p = strstr(p, word)); p++)
-        n++;
-    return n;
-}
-
 /* Trials that diverge are kept as failed and the search goes on; when all of them did there is nothing to pick.  A norm's gain of 1e12
  * makes the FFN's activations large enough that adapters of this rate leave what a float can hold. */
 static void test_a_rate_that_diverges(void **state)
@@ -415,9 +407,9 @@ static void test_a_rate_that_diverges(void **state)
                            "max_steps=12", NULL);
         check_sentence(code, VENEER_FAILED, sentence, "no trial succeeded within the budget: there is nothing to pick");
         assert_int_equal(file_read("wild/search/journal.jsonl", 1 << 26, &journal, &n, &err), OK);
-        assert_int_equal(count(journal, "\"type\":\"trial\""), 5);
-        assert_int_equal(count(journal, "\"failed\":true"), 5);
-        assert_int_equal(count(journal, "not finite for the 5th step in a row"), 5);
+        assert_int_equal(job_count(journal, "\"type\":\"trial\""), 5);
+        assert_int_equal(job_count(journal, "\"failed\":true"), 5);
+        assert_int_equal(job_count(journal, "not finite for the 5th step in a row"), 5);
         free(journal);
     }
     assert_int_equal(access("wild/model", F_OK), -1);

@@ -150,11 +150,7 @@ static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof *f);
     assert_non_null(f);
-    ssize_t n = readlink("/proc/self/exe", f->train, sizeof f->train - 16);
-    assert_true(n > 0);
-    for (int up = 0; up < 2; up++) /* build/CONFIG/test/engine_test -> build/CONFIG */
-        *strrchr(f->train, '/') = 0;
-    strcat(f->train, "/train");
+    job_program(f->train, "train");
     if (access(f->train, X_OK) != 0)
         f->train[0] = 0;
     job_open(&f->home);

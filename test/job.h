@@ -19,6 +19,29 @@
 #include "base/file.h"
 #include "veneer.h"
 
+/* build/CONFIG/NAME, for a test that is build/CONFIG/test/x. */
+static inline void job_program(char path[512], const char *name)
+{
+    char dir[448], *slash;
+    ssize_t n = readlink("/proc/self/exe", dir, sizeof dir - 1);
+    assert_true(n > 0 && n < (ssize_t)sizeof dir - 1);
+    dir[n] = 0;
+    for (int up = 0; up < 2; up++) {
+        assert_non_null(slash = strrchr(dir, '/'));
+        *slash = 0;
+    }
+    snprintf(path, 512, "%s/%s", dir, name);
+}
+
+/* How often `word` stands in `text`. */
+static inline size_t job_count(const char *text, const char *word)
+{
+    size_t n = 0;
+    for (const char *p = text; (p = strstr(p, word)); p++)
+        n++;
+    return n;
+}
+
 struct job_home {
     char dir[64];
     char world[512]; /* data/world, absolute */

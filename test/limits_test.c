@@ -115,17 +115,9 @@ static void check(const struct child *c, int code, const char *sentence)
 static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof *f);
-    char dir[448], *slash;
     assert_non_null(f);
-    ssize_t n = readlink("/proc/self/exe", dir, sizeof dir - 1);
-    assert_true(n > 0 && n < (ssize_t)sizeof dir - 1);
-    dir[n] = 0;
-    for (int up = 0; up < 2; up++) { /* build/CONFIG/test/limits_test -> build/CONFIG */
-        assert_non_null(slash = strrchr(dir, '/'));
-        *slash = 0;
-    }
-    snprintf(f->train, sizeof f->train, "%s/train", dir);
-    snprintf(f->generate, sizeof f->generate, "%s/tools/generate", dir);
+    job_program(f->train, "train");
+    job_program(f->generate, "tools/generate");
     *state = f;
     job_open(&f->home);
     return 0;
@@ -231,14 +223,6 @@ static void test_threads_out_of_range(void **state)
     assert_int_equal(access("none", F_OK), -1);
 }
 
-static size_t count(const char *text, const char *word)
-{
-    size_t n = 0;
-    for (const char *p = text; (p = strstr(p, word)); p++)
-        n++;
-    return n;
-}
-
 /* One line says so, and the work is done; threads = 0, one a core, has nothing to say. */
 static void test_more_threads_than_cores(void **state)
 {
@@ -251,14 +235,14 @@ static void test_more_threads_than_cores(void **state)
     run(&c, f->train, "base.txt", "output_dir=many", assignment, NULL);
     snprintf(says, sizeof says, "threads = %d on %d cores: they take turns; threads = 0 is one a core\n", many, cores);
     assert_int_equal(c.code, 0);
-    assert_int_equal(count(c.said, says), 1);
+    assert_int_equal(job_count(c.said, says), 1);
     run(&c, f->train, "base.txt", "output_dir=own", "threads=0", NULL);
     assert_int_equal(c.code, 0);
-    assert_int_equal(count(c.said, "threads ="), 0);
+    assert_int_equal(job_count(c.said, "threads ="), 0);
     run(&c, f->generate, "base/model", "--prompt", "The fox", "-n", "2", "--threads", threads, NULL);
     snprintf(says, sizeof says, "generate: --threads %d on %d cores: they take turns; --threads 0 is one a core\n", many, cores);
     assert_int_equal(c.code, 0);
-    assert_int_equal(count(c.said, says), 1);
+    assert_int_equal(job_count(c.said, says), 1);
     run(&c, f->generate, "base/model", "--prompt", "The fox", "-n", "2", "--threads", threads, "--quiet", NULL);
     check(&c, 0, "");
 }
