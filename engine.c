@@ -53,10 +53,11 @@ static void level_text(const struct engine *engine, const uint8_t *level, struct
 }
 
 /* One configuration, from its formats to its score; a trial that diverges is recorded as failed and the search goes on. */
-static enum status try_configuration(struct engine *engine, const uint8_t *level, const char *note, size_t total)
+static enum status try_configuration(struct engine *engine, const struct search_proposal *next, size_t total)
 {
     struct err *err = engine->err;
     struct trials *trials = &engine->trials;
+    const uint8_t *level = next->level;
     struct trial_outcome outcome = {.size = trials_size(trials, level)};
     size_t index = engine->archive.n;
     char label[48], folder[64];
@@ -77,7 +78,7 @@ static enum status try_configuration(struct engine *engine, const uint8_t *level
                                      .variance = outcome.variance, .failed = status == ERR_DIVERGED};
         if (point.failed)
             log_line(&engine->log, "%sfailed: %s", label, err->text);
-        status = engine_record_trial(engine, &point, &outcome, point.failed ? err->text : note);
+        status = engine_record_trial(engine, &point, &outcome, point.failed ? err->text : next->note);
         dir_remove(checkpoint_dir);
     }
     free(checkpoint_dir);
@@ -116,20 +117,19 @@ static enum status search(struct engine *engine)
     uint8_t *level = calloc(engine->space.n, 1);
     if (!level)
         return err_set(engine->err, ERR_MEMORY, "out of memory for a configuration");
+    struct search_proposal next = {.level = level};
     enum status status = OK;
     if (engine->archive.n)
         clear_trial(engine, engine->archive.n - 1);
     while (status == OK && engine->archive.n < total) {
-        bool done = false;
-        char note[128] = "";
         status = stop_check(engine->err);
         if (status == OK && config->max_hours > 0 && clock_s() - engine->started_s > config->max_hours * 3600)
             break;
         if (status == OK)
-            status = search_propose(&engine->space, &engine->archive, &options, level, &done, note, engine->err);
-        if (status != OK || done)
+            status = search_propose(&engine->space, &engine->archive, &options, &next, engine->err);
+        if (status != OK || next.done)
             break;
-        status = try_configuration(engine, level, note, total);
+        status = try_configuration(engine, &next, total);
         if (status == OK)
             log_trial(engine, total);
     }

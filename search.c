@@ -34,7 +34,7 @@ enum status search_archive_add(struct search_archive *archive, const struct sear
 bool search_archive_has(const struct search_archive *archive, const struct search_space *space, const uint8_t *level)
 {
     for (size_t i = 0; i < archive->n; i++)
-        if (memcmp(archive->point[i].level, level, space->n) == 0)
+        if (!archive->point[i].low_fidelity && memcmp(archive->point[i].level, level, space->n) == 0)
             return true;
     return false;
 }
@@ -47,25 +47,49 @@ void search_archive_free(struct search_archive *archive)
     memset(archive, 0, sizeof *archive);
 }
 
+void search_cache_free(struct search_cache *cache)
+{
+    if (cache->state)
+        cache->free_state(cache->state);
+    *cache = (struct search_cache){0};
+}
+
 /* ---- feasible configurations ---- */
+
+uint8_t search_least(const struct search_space *space, size_t variable)
+{
+    return space->least ? space->least[variable] : 0;
+}
+
+static void all_low(const struct search_space *space, uint8_t *level)
+{
+    for (size_t i = 0; i < space->n; i++)
+        level[i] = search_least(space, i);
+}
+
+static void all_high(const struct search_space *space, uint8_t *level)
+{
+    for (size_t i = 0; i < space->n; i++)
+        level[i] = (uint8_t)(space->n_levels[i] - 1);
+}
 
 bool search_fits(const struct search_space *space, const uint8_t *level)
 {
     return space->size(space->user, level) <= space->max_size;
 }
 
-/* Lowers random variables until the size is at most `target`, or all are at 0. */
+/* Lowers random variables until the size is at most `target`, or all are at their lowest. */
 static void lower_to(const struct search_space *space, struct rng *rng, double target, uint8_t *level)
 {
     while (!(space->size(space->user, level) <= target)) {
         size_t above = 0;
         for (size_t i = 0; i < space->n; i++)
-            above += level[i] > 0;
+            above += level[i] > search_least(space, i);
         if (above == 0)
             return;
         size_t which = rng_below(rng, (uint32_t)above);
         for (size_t i = 0; i < space->n; i++)
-            if (level[i] > 0 && which-- == 0) {
+            if (level[i] > search_least(space, i) && which-- == 0) {
                 level[i]--;
                 break;
             }
@@ -87,10 +111,9 @@ static void raise_to(const struct search_space *space, struct rng *rng, double t
 
 void search_ends(const struct search_space *space, uint8_t *level, double *low, double *high)
 {
-    for (size_t i = 0; i < space->n; i++)
-        level[i] = (uint8_t)(space->n_levels[i] - 1);
+    all_high(space, level);
     *high = fmin(space->size(space->user, level), space->max_size);
-    memset(level, 0, space->n);
+    all_low(space, level);
     *low = space->size(space->user, level);
 }
 
@@ -102,7 +125,7 @@ static void draw(const struct search_space *space, struct rng *rng, double fract
     if (space->n == 0)
         return;
     for (size_t i = 0; i < space->n; i++) {
-        double most = space->n_levels[i] - 1, x = floor(fraction * most + rng_uniform(rng));
+        double least = search_least(space, i), most = space->n_levels[i] - 1, x = least + floor(fraction * (most - least) + rng_uniform(rng));
         level[i] = (uint8_t)(x < most ? x : most);
     }
     double target = low + fraction * (high - low);
@@ -114,14 +137,14 @@ static void draw(const struct search_space *space, struct rng *rng, double fract
  * fits down to all-low, the first trial: when no step leads to a new one, all have been tried. */
 static bool next_door(const struct search_space *space, const struct search_archive *archive, uint8_t *level)
 {
-    memset(level, 0, space->n);
+    all_low(space, level);
     if (search_fits(space, level) && !search_archive_has(archive, space, level))
         return true;
     for (size_t t = archive->n; t-- > 0;) {
         memcpy(level, archive->point[t].level, space->n);
         for (size_t i = 0; i < space->n; i++) {
             uint8_t keep = level[i];
-            for (uint8_t k = 0; k < space->n_levels[i]; k++) {
+            for (uint8_t k = search_least(space, i); k < space->n_levels[i]; k++) {
                 level[i] = k;
                 if (k != keep && search_fits(space, level) && !search_archive_has(archive, space, level))
                     return true;
@@ -144,20 +167,70 @@ bool search_draw_new(const struct search_space *space, const struct search_archi
     return next_door(space, archive, level);
 }
 
+/* ---- probes ---- */
+
+size_t search_probe_count(const struct search_space *space, enum search_probes probes)
+{
+    size_t count = 1;
+    for (size_t i = 0; i < space->n; i++)
+        count += space->n_levels[i] < 2 ? 0 : probes == PROBE_EVERY ? space->n_levels[i] - 1u : 1;
+    return probes == PROBE_NONE ? 0 : count;
+}
+
+/* The variable that probe t > 0 lowers, and the level that it takes. */
+static size_t probed(const struct search_space *space, enum search_probes probes, size_t t, uint8_t *level)
+{
+    t--;
+    for (size_t i = 0;; i++) {
+        size_t here = space->n_levels[i] < 2 ? 0 : probes == PROBE_EVERY ? space->n_levels[i] - 1u : 1;
+        if (t < here) {
+            *level = (uint8_t)t;
+            return i;
+        }
+        t -= here;
+    }
+}
+
+void search_probe(const struct search_space *space, enum search_probes probes, size_t t, uint8_t *level)
+{
+    all_high(space, level);
+    if (t > 0) {
+        uint8_t lowered;
+        size_t i = probed(space, probes, t, &lowered);
+        level[i] = lowered;
+    }
+}
+
+void search_probe_losses(const struct search_space *space, const struct search_archive *archive, enum search_probes probes, size_t stride, double *loss)
+{
+    size_t count = search_probe_count(space, probes);
+    double top = archive->point[0].failed ? NAN : archive->point[0].score;
+    for (size_t i = 0; i < space->n; i++)
+        loss[i * stride + space->n_levels[i] - 1] = 0;
+    for (size_t t = 1; t < count; t++) {
+        uint8_t level;
+        size_t i = probed(space, probes, t, &level);
+        const struct search_point *p = &archive->point[t];
+        double lost = p->failed || isnan(top) ? INFINITY : top - p->score;
+        size_t last = space->n_levels[i] - 1u;
+        for (size_t k = level; k < (probes == PROBE_EVERY ? level + 1u : last); k++)
+            loss[i * stride + k] = lost * (space->feature[i][last] - space->feature[i][k]) / (space->feature[i][last] - space->feature[i][level]);
+    }
+}
+
 /* ---- the seed set ---- */
 
-static bool seed_point(const struct search_space *space, const struct search_archive *archive, const struct search_options *options,
+static bool seed_point(const struct search_space *space, const struct search_archive *archive, const struct search_options *options, size_t t,
                        uint8_t *level)
 {
-    size_t t = archive->n;
-    struct rng rng = {.seed = options->seed, .stream = RNG_SEARCH, .step = (uint32_t)t};
+    struct rng rng = {.seed = options->seed, .stream = RNG_SEARCH, .step = (uint32_t)archive->n};
     double fraction = t == 0 ? 0 : t == 1 ? 1 : (double)(t - 1) / (double)(options->num_initial > 1 ? options->num_initial - 1 : 1);
     return search_draw_new(space, archive, &rng, fraction, level);
 }
 
 static enum status check_budget(const struct search_space *space, uint8_t *level, struct err *err)
 {
-    memset(level, 0, space->n);
+    all_low(space, level);
     double least = space->size(space->user, level);
     if (least <= space->max_size)
         return OK;
@@ -165,13 +238,22 @@ static enum status check_budget(const struct search_space *space, uint8_t *level
 }
 
 /* The hypervolume has not grown by stop_gain over the last stop_patience trials. */
-static bool stands_still(const struct search_archive *archive, const struct search_options *options)
+static bool stands_still(const struct search_archive *archive, const struct search_options *options, size_t probes)
 {
     size_t n = archive->n;
-    if (options->stop_gain <= 0 || n < options->num_initial + options->stop_patience)
+    if (options->stop_gain <= 0 || n < probes + options->num_initial + options->stop_patience)
         return false;
     double before = search_hypervolume(archive, n - options->stop_patience), now = search_hypervolume(archive, n);
     return now - before <= options->stop_gain * fabs(before);
+}
+
+/* What the trials after the probes have cost, in full trials. */
+static double spent(const struct search_archive *archive, const struct search_options *options, size_t probes)
+{
+    double cost = 0;
+    for (size_t i = probes; i < archive->n; i++)
+        cost += archive->point[i].low_fidelity ? options->low_cost : 1;
+    return cost;
 }
 
 enum status search_strategy_find(const char *name, const struct strategy **strategy, struct err *err)
@@ -186,23 +268,29 @@ enum status search_strategy_find(const char *name, const struct strategy **strat
 }
 
 enum status search_propose(const struct search_space *space, const struct search_archive *archive, const struct search_options *options,
-                           uint8_t *level, bool *done, char note[128], struct err *err)
+                           struct search_proposal *next, struct err *err)
 {
     const struct strategy *strategy = NULL;
-    *done = false;
-    note[0] = 0;
+    next->done = next->low_fidelity = false;
+    next->note[0] = 0;
     TRY(search_strategy_find(options->strategy, &strategy, err));
-    TRY(check_budget(space, level, err));
-    if (archive->n >= options->num_initial + options->num_trials || stands_still(archive, options)) {
-        *done = true;
+    TRY(check_budget(space, next->level, err));
+    size_t t = archive->n, probes = search_probe_count(space, strategy->probes);
+    if (t < probes) {
+        search_probe(space, strategy->probes, t, next->level);
+        strcpy(next->note, t == 0 ? "probe: all high" : "probe: one variable lowered");
         return OK;
     }
-    if (archive->n < options->num_initial) {
-        *done = !seed_point(space, archive, options, level);
-        strcpy(note, archive->n == 0 ? "seed: all low" : archive->n == 1 ? "seed: all high" : "seed");
+    t -= probes;
+    if (spent(archive, options, probes) >= (double)(options->num_initial + options->num_trials) || stands_still(archive, options, probes)) {
+        next->done = true;
         return OK;
     }
-    return strategy->propose(space, archive, options, level, done, note, err);
+    if (t >= options->num_initial || strategy->own_seeds)
+        return strategy->propose(space, archive, options, next, err);
+    next->done = !seed_point(space, archive, options, t, next->level);
+    strcpy(next->note, t == 0 ? "seed: all low" : t == 1 ? "seed: all high" : "seed");
+    return OK;
 }
 
 /* ---- fronts ---- */
@@ -216,7 +304,7 @@ static enum status normalised(const struct search_archive *archive, struct paret
         return err_set(err, ERR_MEMORY, "out of memory for a front");
     for (size_t i = 0; i < archive->n; i++) {
         const struct search_point *s = &archive->point[i];
-        p[i] = s->failed ? (struct pareto_point){NAN, NAN} : (struct pareto_point){s->size, -s->score};
+        p[i] = s->failed || s->low_fidelity ? (struct pareto_point){NAN, NAN} : (struct pareto_point){s->size, -s->score};
         low[0] = fmin(low[0], p[i].a);
         high[0] = fmax(high[0], p[i].a);
         low[1] = fmin(low[1], p[i].b);

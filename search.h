@@ -1,6 +1,7 @@
 /* search.h: which configuration to try next.  The choice wing: it knows no model, it asks a callback, so it is tested on toys.
  *
- * A configuration is one level per variable.  size (bytes) is known exactly before a trial; score is measured with noise. */
+ * A configuration is one level per variable.  size (bytes) is known exactly before a trial and adds up over the variables; score is measured with noise.
+ * A search is probes (what a strategy measures of each variable first), the seed set, then what the strategy proposes. */
 #ifndef VENEER_SEARCH_H
 #define VENEER_SEARCH_H
 #include <stdbool.h>
@@ -10,14 +11,20 @@
 #include "base/err.h"
 #include "base/log.h"
 
+enum search_kind { SEARCH_FORMAT, SEARCH_RANK };
+
 struct search_space {
-    size_t n;                /* variables (layers or linears) */
+    size_t n;                /* variables (formats of layers or linears, ranks) */
     const uint8_t *n_levels; /* [n] */
     const double *const *feature; /* [n][n_levels[i]] position of a level on the variable's axis, 0..1 */
     /* Exact size in bytes of a configuration. */
     double (*size)(void *user, const uint8_t *level);
     void *user;
-    double max_size;         /* budget; INFINITY: none.  Larger configurations are never proposed */
+    double max_size;         /* budget; INFINITY: none.  Larger configurations are never proposed, but probed */
+    const uint8_t *kind;     /* [n] enum search_kind; NULL: all formats */
+    const uint16_t *group;   /* [n] which layer a variable belongs to: its format and its rank make up for each other; NULL: each variable its own */
+    const double *importance; /* [n] what is known before any trial, larger: more is lost at a low level, any unit; NULL: nothing */
+    const uint8_t *least;    /* [n] the lowest level that may be proposed; NULL: 0 */
 };
 
 struct search_point {
@@ -26,6 +33,7 @@ struct search_point {
     double score;         /* larger is better */
     double variance;      /* of the score, e.g. p(1-p)/N averaged over tasks */
     bool failed;          /* diverged: no score */
+    bool low_fidelity;    /* a shorter trial: for the strategy alone, never on a front */
 };
 
 struct search_archive {
@@ -37,26 +45,52 @@ enum status search_archive_add(struct search_archive *archive, const struct sear
 bool search_archive_has(const struct search_archive *archive, const struct search_space *space, const uint8_t *level);
 void search_archive_free(struct search_archive *archive);
 
+/* What a strategy wants to remember between proposals of one search; it can be lost at any time without changing what is proposed. */
+struct search_cache {
+    void *state;
+    void (*free_state)(void *state);
+};
+void search_cache_free(struct search_cache *cache);
+
 struct search_options {
-    const char *strategy;   /* "gp" or "random" */
+    const char *strategy;   /* one of search_strategy_find's names */
     uint64_t seed;
-    size_t num_initial, num_trials; /* seed set, proposals after it */
+    size_t num_initial, num_trials; /* seed set, proposals after it; probes come before and are not counted */
+    double low_cost;        /* what a trial of low fidelity costs, of a full one; 0: there are none */
+    const char *predictor;  /* amq: "rbf", "gp" or "mlp"; NULL: rbf */
+    size_t batch;           /* amq: proposals of one iteration, between which nothing is learned; 0: 8 */
+    struct search_cache *cache; /* optional */
     double stop_gain;       /* stop when the relative hypervolume gain over stop_patience proposals is below this; 0: never */
     size_t stop_patience;
 };
 
+/* What to try next. */
+struct search_proposal {
+    uint8_t *level;    /* [n], the caller's */
+    bool low_fidelity;
+    bool done;         /* nothing is left to propose */
+    char note[128];    /* one phrase on why, for the journal */
+};
+
+/* Probes: all-high, then one variable alone lowered, to its lowest level or to every one below the top, in the order of variables. */
+enum search_probes { PROBE_NONE, PROBE_LOWEST, PROBE_EVERY };
+
 /* One way to propose.  All are pure functions of (space, archive, options): a resumed search proposes the same next point. */
 struct strategy {
     const char *name;
-    /* The next configuration into level[n]; *done when the space is used up. note[128]: one phrase on why, for the journal. */
+    enum search_probes probes;
+    bool own_seeds; /* proposes the seed set too: propose is asked for all after the probes */
     enum status (*propose)(const struct search_space *space, const struct search_archive *archive,
-                           const struct search_options *options, uint8_t *level, bool *done, char note[128], struct err *err);
+                           const struct search_options *options, struct search_proposal *next, struct err *err);
 };
 
 enum status search_strategy_find(const char *name, const struct strategy **strategy, struct err *err);
-/* Trial t = archive->n: the seed set (sizes spread evenly, all-low and all-high or the budget first) while t < num_initial, then the strategy. */
+/* The strategy's probes first, then the seed set (sizes spread evenly, all-low and all-high or the budget first) for num_initial trials, then what the
+ * strategy proposes, until num_initial + num_trials are spent (those of low fidelity cost low_cost). */
 enum status search_propose(const struct search_space *space, const struct search_archive *archive,
-                           const struct search_options *options, uint8_t *level, bool *done, char note[128], struct err *err);
+                           const struct search_options *options, struct search_proposal *next, struct err *err);
+/* Probes of a strategy in this space. */
+size_t search_probe_count(const struct search_space *space, enum search_probes probes);
 
 /* Dominated hypervolume of the first k points below (1.1, 1.1), on axes that the whole archive spans from 0 to 1; and the front's indices. */
 double search_hypervolume(const struct search_archive *archive, size_t k);

@@ -6,6 +6,13 @@
 
 extern const struct strategy strategy_gp, strategy_random;
 
+/* Probe t of search_probe_count into level[n]. */
+void search_probe(const struct search_space *space, enum search_probes probes, size_t t, uint8_t *level);
+/* The lowest level that may be proposed for a variable. */
+uint8_t search_least(const struct search_space *space, size_t variable);
+/* Scores lost by lowering one variable alone to level k, from the probes at the archive's beginning: loss[n][MAX], INFINITY where a probe failed, 0 at the
+ * top; levels that were not probed (PROBE_LOWEST) lie on the line between.  loss[i * stride + k]. */
+void search_probe_losses(const struct search_space *space, const struct search_archive *archive, enum search_probes probes, size_t stride, double *loss);
 bool search_fits(const struct search_space *space, const uint8_t *level);
 /* The ends of the size axis: all-low, and all-high or the budget if that is less.  level[n] is work space, all 0 afterwards. */
 void search_ends(const struct search_space *space, uint8_t *level, double *low, double *high);

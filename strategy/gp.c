@@ -71,7 +71,7 @@ static void climb(struct proposal *p)
         bool moved = false;
         for (size_t i = 0; i < p->space->n; i++) {
             uint8_t keep = level[i], chosen = keep;
-            for (uint8_t k = 0; k < p->space->n_levels[i]; k++) {
+            for (uint8_t k = search_least(p->space, i); k < p->space->n_levels[i]; k++) {
                 level[i] = k;
                 double value = k == keep ? here : value_of(p, level, &mean, &sd);
                 if (value > here) {
@@ -97,7 +97,7 @@ static enum status fit(struct proposal *p, struct err *err)
     double *X = malloc((a->n ? a->n : 1) * (d ? d : 1) * sizeof *X), *y = malloc((a->n + 1) * sizeof *y), *noise = malloc((a->n + 1) * sizeof *noise);
     enum status status = X && y && noise ? OK : err_set(err, ERR_MEMORY, "out of memory for the model of the scores");
     for (size_t i = 0; status == OK && i < a->n; i++)
-        if (!a->point[i].failed) {
+        if (!a->point[i].failed && !a->point[i].low_fidelity) {
             features(p->space, a->point[i].level, X + n * d);
             y[n] = a->point[i].score;
             noise[n++] = a->point[i].variance;
@@ -119,7 +119,7 @@ static enum status make_front(struct proposal *p, struct pareto_point *tried, si
     double worst = -INFINITY, best = INFINITY, variance, mean;
     *n = 0;
     for (size_t i = 0; i < a->n; i++) {
-        if (a->point[i].failed)
+        if (a->point[i].failed || a->point[i].low_fidelity)
             continue;
         features(p->space, a->point[i].level, p->x);
         gp_predict(&p->gp, p->x, &mean, &variance);
@@ -155,7 +155,7 @@ static void measure_axis(struct proposal *p)
     p->size_range = high > p->low_size ? high - p->low_size : 1;
 }
 
-static enum status choose(struct proposal *p, uint8_t *level, bool *done, char note[128], struct err *err)
+static enum status choose(struct proposal *p, struct search_proposal *next, struct err *err)
 {
     struct pareto_point *tried = malloc((p->archive->n ? p->archive->n : 1) * sizeof *tried);
     size_t n = 0;
@@ -170,13 +170,13 @@ static enum status choose(struct proposal *p, uint8_t *level, bool *done, char n
     p->best_value = 0; /* nothing that promises no gain */
     search_starts(p);
     if (p->best_value > 0) {
-        memcpy(level, p->best, p->space->n);
-        snprintf(note, 128, "gp: expects %.4f +- %.4f, hypervolume gain %.3g", p->gp.y_mean + p->gp.y_scale * p->best_mean,
+        memcpy(next->level, p->best, p->space->n);
+        snprintf(next->note, sizeof next->note, "gp: expects %.4f +- %.4f, hypervolume gain %.3g", p->gp.y_mean + p->gp.y_scale * p->best_mean,
                  p->gp.y_scale * p->best_sd, p->best_value);
         return OK;
     }
-    *done = !search_draw_new(p->space, p->archive, &p->rng, rng_uniform(&p->rng), level);
-    snprintf(note, 128, "gp: no gain expected anywhere, a random one");
+    next->done = !search_draw_new(p->space, p->archive, &p->rng, rng_uniform(&p->rng), next->level);
+    snprintf(next->note, sizeof next->note, "gp: no gain expected anywhere, a random one");
     return OK;
 }
 
@@ -198,7 +198,7 @@ enum status search_posterior(const struct search_space *space, const struct sear
 }
 
 static enum status propose(const struct search_space *space, const struct search_archive *archive, const struct search_options *options,
-                           uint8_t *level, bool *done, char note[128], struct err *err)
+                           struct search_proposal *next, struct err *err)
 {
     struct proposal p = {.space = space, .archive = archive,
                          .rng = {.seed = options->seed, .stream = RNG_SEARCH, .step = (uint32_t)archive->n}};
@@ -208,13 +208,13 @@ static enum status propose(const struct search_space *space, const struct search
     p.best = malloc(n);
     size_t succeeded = 0;
     for (size_t i = 0; i < archive->n; i++)
-        succeeded += !archive->point[i].failed;
+        succeeded += !archive->point[i].failed && !archive->point[i].low_fidelity;
     enum status status = p.x && p.trial && p.best ? OK : err_set(err, ERR_MEMORY, "out of memory for a proposal");
     if (status == OK && succeeded == 0) {
-        *done = !search_draw_new(space, archive, &p.rng, rng_uniform(&p.rng), level);
-        snprintf(note, 128, "random: no trial has succeeded yet");
+        next->done = !search_draw_new(space, archive, &p.rng, rng_uniform(&p.rng), next->level);
+        snprintf(next->note, sizeof next->note, "random: no trial has succeeded yet");
     } else if (status == OK) {
-        status = choose(&p, level, done, note, err);
+        status = choose(&p, next, err);
     }
     gp_free(&p.gp);
     pareto_ehvi_free(&p.ehvi);
@@ -224,4 +224,4 @@ static enum status propose(const struct search_space *space, const struct search
     return status;
 }
 
-const struct strategy strategy_gp = {"gp", propose};
+const struct strategy strategy_gp = {.name = "gp", .propose = propose};

@@ -4,15 +4,15 @@
 #include "search_strategies.h"
 
 static enum status propose(const struct search_space *space, const struct search_archive *archive, const struct search_options *options,
-                           uint8_t *level, bool *done, char note[128], struct err *err)
+                           struct search_proposal *next, struct err *err)
 {
     (void)err;
     struct rng rng = {.seed = options->seed, .stream = RNG_SEARCH, .step = (uint32_t)archive->n};
     /* golden-ratio steps fill the size axis evenly for any number of trials */
     double step = (double)archive->n * 0.61803398874989485, fraction = step - (double)(long)step;
-    *done = !search_draw_new(space, archive, &rng, fraction, level);
-    snprintf(note, 128, "random: mean level %.2f", fraction);
+    next->done = !search_draw_new(space, archive, &rng, fraction, next->level);
+    snprintf(next->note, sizeof next->note, "random: mean level %.2f", fraction);
     return OK;
 }
 
-const struct strategy strategy_random = {"random", propose};
+const struct strategy strategy_random = {.name = "random", .propose = propose};

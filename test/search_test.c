@@ -94,12 +94,11 @@ static void toy_run(const struct toy *toy, const struct search_options *options,
 {
     for (;;) {
         uint8_t level[MOST];
-        bool done;
-        char note[128];
+        struct search_proposal next = {.level = level};
         memset(level, 255, sizeof level);
-        ASSERT_OK(search_propose(&toy->space, archive, options, level, &done, note, &err));
-        assert_true(strlen(note) < sizeof note);
-        if (done)
+        ASSERT_OK(search_propose(&toy->space, archive, options, &next, &err));
+        assert_true(strlen(next.note) < sizeof next.note);
+        if (next.done)
             return;
         for (size_t i = 0; i < toy->n; i++)
             assert_true(level[i] < toy->n_levels[i]);
@@ -165,8 +164,7 @@ static void budget(void **state)
     struct toy toy;
     struct err said;
     uint8_t level[MOST];
-    bool done;
-    char note[128];
+    struct search_proposal next = {.level = level};
     toy_make(&toy, 12, 4, 7);
     for (int k = 0; k < 2; k++) {
         struct search_archive archive = {0};
@@ -176,7 +174,7 @@ static void budget(void **state)
         assert_int_equal(archive.n, 20);
         search_archive_free(&archive);
         toy.space.max_size = 4799;
-        assert_refused(search_propose(&toy.space, &archive, &options, level, &done, note, &said), ERR_INPUT, &said, "",
+        assert_refused(search_propose(&toy.space, &archive, &options, &next, &said), ERR_INPUT, &said, "",
                        "nothing fits the budget of 4799 bytes: the smallest configuration has 4800");
         toy.space.max_size = 4800; /* exactly one configuration */
         toy_run(&toy, &options, false, &archive);
@@ -185,7 +183,7 @@ static void budget(void **state)
     }
     struct search_options unknown = {.strategy = "grid", .num_initial = 1};
     struct search_archive none = {0};
-    assert_refused(search_propose(&toy.space, &none, &unknown, level, &done, note, &said), ERR_INPUT, &said, "", "search = 'grid', want gp or random");
+    assert_refused(search_propose(&toy.space, &none, &unknown, &next, &said), ERR_INPUT, &said, "", "search = 'grid', want gp or random");
 }
 
 static void seed_set(void **state)
@@ -273,10 +271,9 @@ static void resume(void **state)
         toy_run(&toy, &options, false, &whole);
         for (size_t t = 0; t <= whole.n; t++) {
             uint8_t level[MOST];
-            bool done;
-            char note[128];
-            ASSERT_OK(search_propose(&toy.space, &rebuilt, &options, level, &done, note, &err));
-            assert_int_equal(done, t == whole.n);
+            struct search_proposal next = {.level = level};
+            ASSERT_OK(search_propose(&toy.space, &rebuilt, &options, &next, &err));
+            assert_int_equal(next.done, t == whole.n);
             if (t == whole.n)
                 break;
             assert_memory_equal(level, whole.point[t].level, toy.n);
@@ -358,10 +355,9 @@ static void make_archive(struct search_archive *archive, const struct toy *toy, 
 static bool is_done(const struct toy *toy, const struct search_archive *archive, const struct search_options *options)
 {
     uint8_t level[MOST];
-    bool done;
-    char note[128];
-    ASSERT_OK(search_propose(&toy->space, archive, options, level, &done, note, &err));
-    return done;
+    struct search_proposal next = {.level = level};
+    ASSERT_OK(search_propose(&toy->space, archive, options, &next, &err));
+    return next.done;
 }
 
 static void stop_rule(void **state)
