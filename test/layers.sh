@@ -16,7 +16,8 @@ floor() {
     cpu/*.h) echo 21 ;;
     cpu/*) echo 22 ;;
     lora.*|optim.*) echo 30 ;;
-    model*|gp.*|pareto.*) echo 40 ;;
+    pareto.*) echo 39 ;;
+    model*|gp.*|rbf.*|mlp.*|nsga2.*) echo 40 ;;
     prune*|finetune*|evaluate*|generate*|export*|search*|inference*|generate.*) echo 50 ;;
     strategy/*|convert.*) echo 51 ;;
     config.*) echo 55 ;;
