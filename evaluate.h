@@ -8,6 +8,7 @@
 #include "base/arena.h"
 #include "base/err.h"
 #include "base/text.h"
+#include "io/dataset.h"
 #include "io/tasks.h"
 #include "io/tokenizer.h"
 #include "model.h"
@@ -69,4 +70,24 @@ enum status evaluate_divergence(struct model_run *run, const struct model *model
                                 struct model_run *reference_run, const struct model *reference,
                                 const struct lora *reference_lora, const int32_t *tokens, size_t n, size_t window, double *kl,
                                 double *jsd, struct err *err);
+
+/* A text and what a reference model says of it, for holding many models against it: hidden states after the final norm are kept. */
+struct evaluate_reference; /* opaque */
+/* The first sequences of `text` (borrowed) until max_tokens are reached (0: all); run and model are borrowed too, and must stay.  ERR_INPUT: no
+ * sequence; ERR_FAILED: one that is longer than run->max_n. */
+enum status evaluate_reference_new(struct evaluate_reference **reference, const struct dataset *text, size_t max_tokens, struct model_run *run,
+                                   const struct model *model, struct err *err);
+void evaluate_reference_free(struct evaluate_reference *reference);
+/* Bytes that it will take, for batches up to `capacity` rows. */
+size_t evaluate_reference_bytes(const struct dataset *text, size_t max_tokens, size_t capacity, size_t C, size_t V);
+
+/* Means over sequences of the mean over their tokens, nats a token, and the variances of these means. */
+struct evaluate_divergences {
+    double kl, kl_variance;   /* KL(reference || model) */
+    double jsd, jsd_variance; /* Jensen-Shannon, at most log 2 */
+    size_t tokens;
+};
+/* share: of the sequences, the first ones, at least one; 1: all. */
+enum status evaluate_against(struct evaluate_reference *reference, double share, struct model_run *run, const struct model *model,
+                             const struct lora *lora, struct evaluate_divergences *divergences, struct err *err);
 #endif

@@ -166,6 +166,9 @@ struct ops {
     void (*from_bf16)(const struct ops_context *c, real *y, const uint16_t *from, size_t n);
 
     void (*head_loss)(const struct ops_context *c, const struct head_args *a);
+    /* Of n rows of logits p[n, V] and q[n, V] (both overwritten), with P = softmax(p), Q = softmax(q), M = (P + Q) / 2, in nats:
+     *     kl[i] = sum_v P (log P - log Q),   jsd[i] = sum_v P (log P - log M) / 2 + Q (log Q - log M) / 2.   Lin 1991, eq. 3.1 and 4.1. */
+    void (*divergence)(const struct ops_context *c, real *p, real *q, size_t n, size_t V, double *kl, double *jsd);
 
     /* Decoupled weight decay first: p -= lr wd p; then m, v and p -= lr mhat / (sqrt(vhat) + eps).  Loshchilov & Hutter, arXiv:1711.05101 */
     void (*adamw)(const struct ops_context *c, const struct adamw_args *a);

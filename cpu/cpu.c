@@ -25,6 +25,7 @@ static const struct ops reference_table = {
     .to_bf16 = ref_to_bf16,
     .from_bf16 = ref_from_bf16,
     .head_loss = ref_head_loss,
+    .divergence = ref_divergence,
     .adamw = ref_adamw,
     .sum_squares = ref_sum_squares,
     .salience = ref_salience,

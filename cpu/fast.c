@@ -194,6 +194,7 @@ const struct ops fast_table = {
     .to_bf16 = fast_to_bf16,
     .from_bf16 = fast_from_bf16,
     .head_loss = fast_head_loss,
+    .divergence = fast_divergence,
     .adamw = fast_adamw,
     .sum_squares = fast_sum_squares,
     .salience = ref_salience,

@@ -95,6 +95,35 @@ void ref_head_loss(const struct ops_context *c, const struct head_args *a)
     }
 }
 
+/* ---- divergence of two distributions given by logits ---- */
+
+static double log_sum_exp(const real *x, size_t n)
+{
+    double most = (double)x[0], sum = 0;
+    for (size_t i = 1; i < n; i++)
+        most = fmax(most, (double)x[i]);
+    for (size_t i = 0; i < n; i++)
+        sum += exp((double)x[i] - most);
+    return most + log(sum);
+}
+
+/* Logarithms are taken of logits, not of probabilities: a tail that underflows still counts.  Rounding may make equal distributions negative. */
+void ref_divergence(const struct ops_context *c, real *p, real *q, size_t n, size_t V, double *kl, double *jsd)
+{
+#pragma omp parallel for num_threads(c->threads)
+    for (size_t row = 0; row < n; row++) {
+        const real *a = p + row * V, *b = q + row * V;
+        double sum = 0, both = 0, za = log_sum_exp(a, V), zb = log_sum_exp(b, V);
+        for (size_t i = 0; i < V; i++) {
+            double la = (double)a[i] - za, lb = (double)b[i] - zb, x = exp(la), y = exp(lb), lm = log(0.5 * (x + y));
+            sum += x * (la - lb);
+            both += (x > 0 ? 0.5 * x * (la - lm) : 0) + (y > 0 ? 0.5 * y * (lb - lm) : 0);
+        }
+        kl[row] = sum < 0 ? 0 : sum;
+        jsd[row] = both < 0 ? 0 : both;
+    }
+}
+
 /* ---- AdamW: Loshchilov & Hutter 2017 (arXiv:1711.05101), algorithm 2 ---- */
 
 void ref_adamw(const struct ops_context *c, const struct adamw_args *a)

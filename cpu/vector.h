@@ -34,6 +34,9 @@ struct vector {
     /* z = exp(a z - b); returns the sum, of runs of 64 pair by pair as reals (relative error gamma(6)), of the runs as doubles */
     double (*exp_sum)(real *z, real a, real b, size_t n);
     double (*squares)(const real *x, size_t n);
+    /* Of distributions P = a p, Q = b q [n]: sums[0] = sum P (log P - log Q), sums[1] = sum P (log P - log M) + Q (log Q - log M), M = (P + Q) / 2,
+     * by u = P / M and w = Q / M, whose logarithms lose nothing where P and Q are near each other. */
+    void (*divergences)(const real *p, const real *q, real a, real b, size_t n, double sums[2]);
     void (*to_bf16)(uint16_t *to, const real *x, size_t n); /* to nearest even; NaN stays NaN */
     void (*from_bf16)(real *y, const uint16_t *from, size_t n);
     real (*rmsnorm)(real *y, const real *x, const real *g, real eps, size_t C);

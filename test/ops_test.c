@@ -668,6 +668,35 @@ static void exp_lengths(const struct vector *v)
     }
 }
 
+/* Of rows whose probabilities span 60 orders of magnitude, of short ones and of long ones; equal rows give 0 exactly.  Roundings as in evaluate_test. */
+static void divergence_lengths(void **state)
+{
+    (void)state;
+    static const size_t lengths[] = {1, 7, 64, 65, 1000, 4403};
+    enum { ROWS = 3 };
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        size_t n = ROWS * lengths[i];
+        real *p = normals(n, 12, 5), *q = normals(n, 12, 6);
+        memcpy(q, p, lengths[i] * sizeof *q); /* row 0 */
+        for (size_t j = 0; j < lengths[i]; j++)
+            q[lengths[i] + j] = p[lengths[i] + j] + (real)0.01 * q[lengths[i] + j];
+        real *p0 = copied(p, n, false), *q0 = copied(q, n, false);
+        double kl[ROWS], jsd[ROWS], want_kl[ROWS], want_jsd[ROWS];
+        struct ops_context c = {.threads = 2};
+        cpu_ops(false)->divergence(&c, p, q, ROWS, lengths[i], kl, jsd);
+        cpu_ops(true)->divergence(&c, p0, q0, ROWS, lengths[i], want_kl, want_jsd);
+        assert_true(kl[0] == 0 && jsd[0] == 0);
+        double most = 0; /* of |log P - log Q|: twice what the logits differ by */
+        for (size_t j = 0; j < n; j++)
+            most = fmax(most, 2 * fabs((double)p0[j] - (double)q0[j]));
+        for (int row = 1; row < ROWS; row++) {
+            assert_true(fabs(kl[row] - want_kl[row]) <= U * (60 + 12 * most));
+            assert_true(fabs(jsd[row] - want_jsd[row]) <= U * (60 + 12 * most));
+        }
+        walls_down();
+    }
+}
+
 static void sincos_sweep(const struct vector *v)
 {
     float inv_freq[9] = {1, 0.7f, 0.3f, 0.1f, 0.03f, 0.001f, 1e-4f, 1e-5f, 0};
@@ -721,7 +750,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_linear), cmocka_unit_test(test_linear_large), cmocka_unit_test(test_linear_int8), cmocka_unit_test(test_decode),
         cmocka_unit_test(test_attention), cmocka_unit_test(test_attention_decode), cmocka_unit_test(test_head),
-        cmocka_unit_test(test_rows), cmocka_unit_test(test_vector),
+        cmocka_unit_test(test_rows), cmocka_unit_test(divergence_lengths), cmocka_unit_test(test_vector),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

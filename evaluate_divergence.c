@@ -1,0 +1,289 @@
+/* evaluate_divergence.c: how far a model's next-token distributions are from another's: KL and Jensen-Shannon divergence.
+ *
+ * Two models once, on windows of a text; or many models against one whose hidden states are kept, which is what a search asks.  What it is not: it
+ * measures no accuracy. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/stop.h"
+#include "evaluate.h"
+#include "evaluate_window.h"
+
+/* Rows of logits that exist at one time, of either model: 4 million numbers, at least 8 rows. */
+enum { LOGITS = 1 << 22, LEAST_ROWS = 8, MOST_ROWS = 256 };
+
+static size_t chunk_rows(size_t V)
+{
+    size_t rows = LOGITS / V / 8 * 8;
+    return rows < LEAST_ROWS ? LEAST_ROWS : rows > MOST_ROWS ? MOST_ROWS : rows;
+}
+
+struct logits {
+    real *p, *q;            /* [rows, V] */
+    double *kl, *jsd;       /* [rows] */
+    size_t rows, V;
+};
+
+static enum status logits_open(struct logits *l, size_t V, struct err *err)
+{
+    *l = (struct logits){.rows = chunk_rows(V), .V = V};
+    l->p = malloc(l->rows * V * sizeof(real));
+    l->q = malloc(l->rows * V * sizeof(real));
+    l->kl = malloc(l->rows * sizeof *l->kl);
+    l->jsd = malloc(l->rows * sizeof *l->jsd);
+    return l->p && l->q && l->kl && l->jsd ? OK : err_set(err, ERR_MEMORY, "out of memory for the logits of %zu tokens", l->rows);
+}
+
+static void logits_close(struct logits *l)
+{
+    free(l->p);
+    free(l->q);
+    free(l->kl);
+    free(l->jsd);
+}
+
+struct side {
+    struct model_run *run;
+    const struct model *model;
+    const struct lora *lora;
+};
+
+/* Adds the divergences of n rows of hidden states. */
+static void add_rows(struct logits *l, const struct side *reference, const real *x0, const struct side *model, const real *x, size_t n, double *kl,
+                     double *jsd)
+{
+    size_t C0 = (size_t)reference->model->config.hidden_size, C = (size_t)model->model->config.hidden_size;
+    for (size_t row = 0; row < n; row += l->rows) {
+        size_t k = n - row < l->rows ? n - row : l->rows;
+        model_logits(reference->run, reference->model, x0 + row * C0, k, l->p);
+        model_logits(model->run, model->model, x + row * C, k, l->q);
+        model->run->ops->ops->divergence(model->run->ops, l->p, l->q, k, l->V, l->kl, l->jsd);
+        for (size_t i = 0; i < k; i++) {
+            *kl += l->kl[i];
+            *jsd += l->jsd[i];
+        }
+    }
+}
+
+/* ---- two models ---- */
+
+static enum status same_vocabulary(const struct model *reference, const struct model *model, struct err *err)
+{
+    if (reference->config.vocab_size == model->config.vocab_size)
+        return OK;
+    return err_set(err, ERR_INPUT, "the reference has %d tokens, the model %d: their distributions cannot be compared",
+                   reference->config.vocab_size, model->config.vocab_size);
+}
+
+static enum status diverge_window(struct logits *l, const struct side *reference, const struct side *model, const struct text_window *w, real *hidden,
+                                  double *kl, double *jsd, struct err *err)
+{
+    size_t C = (size_t)reference->model->config.hidden_size;
+    const real *x;
+    TRY(model_hidden(reference->run, reference->model, reference->lora, &w->batch, &x, err));
+    memcpy(hidden, x, w->batch.n * C * sizeof *x); /* the two runs may share memory */
+    TRY(model_hidden(model->run, model->model, model->lora, &w->batch, &x, err));
+    add_rows(l, reference, hidden, model, x, w->batch.n - 1, kl, jsd);
+    return OK;
+}
+
+enum status evaluate_divergence(struct model_run *run, const struct model *model, const struct lora *lora,
+                                struct model_run *reference_run, const struct model *reference, const struct lora *reference_lora,
+                                const int32_t *tokens, size_t n, size_t window, double *kl, double *jsd, struct err *err)
+{
+    struct side to = {reference_run, reference, reference_lora}, from = {run, model, lora};
+    struct text_window w = {0};
+    struct logits l = {0};
+    double sum_kl = 0, sum_jsd = 0, count = 0;
+    TRY(same_vocabulary(reference, model, err));
+    TRY(text_window_check(run, n, window, err));
+    TRY(text_window_check(reference_run, n, window, err));
+    real *hidden = malloc(window * (size_t)reference->config.hidden_size * sizeof *hidden);
+    enum status status = hidden ? text_window_open(&w, window, err) : err_set(err, ERR_MEMORY, "out of memory for a window of %zu tokens", window);
+    if (status == OK)
+        status = logits_open(&l, (size_t)model->config.vocab_size, err);
+    for (size_t at = 0; status == OK && at + window <= n; at += window) {
+        text_window_set(&w, tokens + at);
+        status = stop_check(err);
+        if (status == OK)
+            status = diverge_window(&l, &to, &from, &w, hidden, &sum_kl, &sum_jsd, err);
+        count += (double)(window - 1);
+    }
+    text_window_close(&w);
+    logits_close(&l);
+    free(hidden);
+    *kl = count > 0 ? sum_kl / count : NAN;
+    *jsd = count > 0 ? sum_jsd / count : NAN;
+    return status;
+}
+
+/* ---- many models against one ---- */
+
+struct evaluate_reference {
+    const struct dataset *text;
+    struct side reference;
+    struct logits logits;
+    real *hidden;       /* [rows of all sequences, C] */
+    size_t *first;      /* [n + 1] row of each sequence's beginning */
+    size_t n, capacity; /* sequences; rows of a batch */
+    struct batch batch;
+    struct segment *segments;
+    int32_t *tokens, *positions, *labels;
+};
+
+/* The sequences from `at` that fit into a batch; returns the next one. */
+static size_t fill_batch(struct evaluate_reference *r, size_t at, size_t end)
+{
+    r->batch.n = r->batch.n_segments = 0;
+    for (; at < end && r->batch.n + (size_t)r->text->example[at].n <= r->capacity; at++) {
+        const struct example *e = &r->text->example[at];
+        for (int32_t t = 0; t < e->n; t++) {
+            r->tokens[r->batch.n + (size_t)t] = e->tokens[t];
+            r->positions[r->batch.n + (size_t)t] = t;
+            r->labels[r->batch.n + (size_t)t] = -1;
+        }
+        r->segments[r->batch.n_segments++] = (struct segment){.start = (int32_t)r->batch.n, .len = e->n};
+        r->batch.n += (size_t)e->n;
+    }
+    return at;
+}
+
+static enum status keep_hidden(struct evaluate_reference *r, struct err *err)
+{
+    size_t C = (size_t)r->reference.model->config.hidden_size;
+    for (size_t at = 0, next; at < r->n; at = next) {
+        const real *x;
+        next = fill_batch(r, at, r->n);
+        TRY(model_hidden(r->reference.run, r->reference.model, r->reference.lora, &r->batch, &x, err));
+        memcpy(r->hidden + r->first[at] * C, x, r->batch.n * C * sizeof *x);
+    }
+    return OK;
+}
+
+static enum status reference_take(struct evaluate_reference *r, struct err *err)
+{
+    size_t rows = r->first[r->n], C = (size_t)r->reference.model->config.hidden_size;
+    r->hidden = malloc(rows * C * sizeof *r->hidden);
+    r->segments = malloc(r->n * sizeof *r->segments);
+    r->tokens = malloc(r->capacity * sizeof *r->tokens);
+    r->positions = malloc(r->capacity * sizeof *r->positions);
+    r->labels = malloc(r->capacity * sizeof *r->labels);
+    if (!r->hidden || !r->segments || !r->tokens || !r->positions || !r->labels)
+        return err_set(err, ERR_MEMORY, "out of memory for what the reference says of %zu tokens", rows);
+    r->batch = (struct batch){.tokens = r->tokens, .positions = r->positions, .labels = r->labels, .segments = r->segments};
+    TRY(logits_open(&r->logits, (size_t)r->reference.model->config.vocab_size, err));
+    return keep_hidden(r, err);
+}
+
+/* Whole sequences until max_tokens are reached, at least one. */
+static enum status choose_sequences(struct evaluate_reference *r, size_t max_tokens, struct err *err)
+{
+    r->first = malloc((r->text->n + 1) * sizeof *r->first);
+    if (!r->first)
+        return err_set(err, ERR_MEMORY, "out of memory for %zu sequences", r->text->n);
+    r->first[0] = 0;
+    while (r->n < r->text->n && (r->n == 0 || max_tokens == 0 || r->first[r->n] < max_tokens)) {
+        size_t rows = (size_t)r->text->example[r->n].n;
+        if (rows > r->capacity)
+            return err_set(err, ERR_FAILED, "a sequence has %zu rows, memory was planned for %zu", rows, r->capacity);
+        r->first[r->n + 1] = r->first[r->n] + rows;
+        r->n++;
+    }
+    return r->n ? OK : err_set(err, ERR_INPUT, "no text to measure divergence on");
+}
+
+enum status evaluate_reference_new(struct evaluate_reference **reference, const struct dataset *text, size_t max_tokens, struct model_run *run,
+                                   const struct model *model, struct err *err)
+{
+    struct evaluate_reference *r = calloc(1, sizeof *r);
+    *reference = NULL;
+    if (!r)
+        return err_set(err, ERR_MEMORY, "out of memory for a reference");
+    r->text = text;
+    r->reference = (struct side){run, model, NULL};
+    r->capacity = run->max_n;
+    enum status status = choose_sequences(r, max_tokens, err);
+    if (status == OK)
+        status = reference_take(r, err);
+    if (status != OK) {
+        evaluate_reference_free(r);
+        return status;
+    }
+    *reference = r;
+    return OK;
+}
+
+void evaluate_reference_free(struct evaluate_reference *r)
+{
+    if (!r)
+        return;
+    logits_close(&r->logits);
+    free(r->hidden);
+    free(r->first);
+    free(r->segments);
+    free(r->tokens);
+    free(r->positions);
+    free(r->labels);
+    free(r);
+}
+
+size_t evaluate_reference_bytes(const struct dataset *text, size_t max_tokens, size_t capacity, size_t C, size_t V)
+{
+    size_t rows = 0;
+    for (size_t i = 0; i < text->n && (i == 0 || max_tokens == 0 || rows < max_tokens); i++)
+        rows += (size_t)text->example[i].n;
+    return rows * C * sizeof(real) + 2 * chunk_rows(V) * (V * sizeof(real) + sizeof(double)) + 3 * capacity * sizeof(int32_t);
+}
+
+/* Sums over one sequence, its last row left out: nothing follows it. */
+static void add_sequence(struct evaluate_reference *r, const struct side *model, size_t i, const real *x, double *kl, double *jsd)
+{
+    size_t rows = r->first[i + 1] - r->first[i];
+    *kl = *jsd = 0;
+    add_rows(&r->logits, &r->reference, r->hidden + r->first[i] * (size_t)r->reference.model->config.hidden_size, model, x, rows > 1 ? rows - 1 : 1, kl, jsd);
+    *kl /= (double)(rows > 1 ? rows - 1 : 1);
+    *jsd /= (double)(rows > 1 ? rows - 1 : 1);
+}
+
+struct moments {
+    double n, mean, squares; /* Welford */
+};
+
+static void moments_add(struct moments *m, double x)
+{
+    double d = x - m->mean;
+    m->n++;
+    m->mean += d / m->n;
+    m->squares += d * (x - m->mean);
+}
+
+static double variance_of_mean(const struct moments *m)
+{
+    return m->n > 1 ? m->squares / (m->n - 1) / m->n : 0;
+}
+
+enum status evaluate_against(struct evaluate_reference *r, double share, struct model_run *run, const struct model *model, const struct lora *lora,
+                             struct evaluate_divergences *d, struct err *err)
+{
+    struct side side = {run, model, lora};
+    struct moments kl = {0}, jsd = {0};
+    size_t end = (size_t)ceil(share * (double)r->n), C = (size_t)model->config.hidden_size;
+    TRY(same_vocabulary(r->reference.model, model, err));
+    end = end < 1 ? 1 : end > r->n ? r->n : end;
+    for (size_t at = 0, next; at < end; at = next) {
+        const real *x;
+        TRY(stop_check(err));
+        next = fill_batch(r, at, end);
+        TRY(model_hidden(run, model, lora, &r->batch, &x, err));
+        for (size_t i = at; i < next; i++) {
+            double a, b;
+            add_sequence(r, &side, i, x + (r->first[i] - r->first[at]) * C, &a, &b);
+            moments_add(&kl, a);
+            moments_add(&jsd, b);
+        }
+    }
+    *d = (struct evaluate_divergences){.kl = kl.mean, .jsd = jsd.mean, .kl_variance = variance_of_mean(&kl), .jsd_variance = variance_of_mean(&jsd),
+                                       .tokens = r->first[end]};
+    return OK;
+}
