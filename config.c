@@ -70,6 +70,7 @@ static const struct key keys[] = {
     {"rank_pattern", NULL, STRING, AT(rank_pattern), "", 0, 0, NULL, false, "regex=rank,..."},
     {"alpha_pattern", NULL, STRING, AT(alpha_pattern), "", 0, 0, NULL, false, "regex=alpha,..."},
     {"lora_r", "r", INTEGER, AT(lora_r), "8", 0, 4096, NULL, false, "rank of the adapters"},
+    {"rank_types", NULL, LIST, AT(rank_types), "", 0, 0, NULL, false, "ranks that the search may give a layer, beside its format, such as 4,8,16; empty: lora_r, and 4,8,16 for autoqra"},
     {"lora_alpha", NULL, NUMBER, AT(lora_alpha), "16", 0, 1e6, NULL, false, "scale: alpha / r"},
     {"lora_dropout", NULL, NUMBER, AT(lora_dropout), "0.05", 0, 0.95, NULL, false, "on the adapter's input"},
     {"lora_target_modules", "target_modules", LIST, AT(lora_target_modules), "all", 0, 0, "all q_proj k_proj v_proj o_proj gate_proj up_proj down_proj", false, "linears that get an adapter"},
@@ -106,7 +107,12 @@ static const struct key keys[] = {
     {"search_lambda", NULL, NUMBER, AT(search_lambda), "1", 0, 1e6, NULL, false, "the pick: argmin M - lambda P on normalised axes"},
     {"search_stop_gain", NULL, NUMBER, AT(search_stop_gain), "0", 0, 1, NULL, false, "stop when the hypervolume grew less than this ..."},
     {"search_stop_patience", NULL, INTEGER, AT(search_stop_patience), "10", 1, 10000, NULL, false, "... over so many trials"},
-    {"objective", NULL, CHOICE, AT(objective), "accuracy", 0, 0, "accuracy loss", false, "what a trial is scored by"},
+    {"objective", NULL, CHOICE, AT(objective), "auto", 0, 0, "auto accuracy loss kl jsd", false, "what scores a trial: accuracy on tasks, loss on held-out examples, or how far it is from the unquantized model before fine-tuning (kl, jsd: such trials do not fine-tune); auto: jsd for amq, kl for evopress and dp, else accuracy"},
+    {"search_data", NULL, PATH, AT(search_data), "", 0, 0, NULL, false, "text that loss, kl and jsd are measured on (default: the last twentieth of dataset, which is not trained on)"},
+    {"search_tokens", NULL, INTEGER, AT(search_tokens), "2048", 16, 1e9, NULL, false, "tokens of it for kl and jsd"},
+    {"low_fidelity", NULL, NUMBER, AT(low_fidelity), "0.25", 0, 1, NULL, false, "autoqra, evopress: a first, short trial takes this share of the steps and the documents; 0: there are none"},
+    {"amq_predictor", NULL, CHOICE, AT(amq_predictor), "rbf", 0, 0, "rbf gp", false, "amq: what predicts a configuration's score"},
+    {"amq_batch", NULL, INTEGER, AT(amq_batch), "8", 1, 1000, NULL, false, "amq: trials of an iteration"},
     {"final_steps", NULL, INTEGER, AT(final_steps), "0", 0, 1e9, NULL, false, "steps of the last fine-tuning of the pick; 0: as a trial's"},
     {"target_size", NULL, BYTES, AT(target_size), "0", 0, 1e15, NULL, false, "the stored model must fit (3.5G)"},
     {"max_memory", NULL, BYTES, AT(max_memory), "0", 0, 1e15, NULL, false, "the process must fit"},
@@ -475,6 +481,19 @@ static enum status check_scratch(const struct config *config, struct err *err)
     return OK;
 }
 
+enum objective config_objective(const struct config *config)
+{
+    static const struct {
+        const char *name;
+        enum objective objective;
+    } known[] = {{"loss", OBJECTIVE_LOSS}, {"kl", OBJECTIVE_KL}, {"jsd", OBJECTIVE_JSD}, {"amq", OBJECTIVE_JSD}, {"evopress", OBJECTIVE_KL}, {"dp", OBJECTIVE_KL}};
+    bool as_strategy = strcmp(config->objective, "auto") == 0;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strcmp(as_strategy ? config->search : config->objective, known[i].name) == 0)
+            return known[i].objective;
+    return OBJECTIVE_ACCURACY;
+}
+
 enum status config_check(const struct config *config, struct err *err)
 {
     bool full = strcmp(config->train_mode, "full") == 0;
@@ -486,7 +505,7 @@ enum status config_check(const struct config *config, struct err *err)
     TRY(need(config, "quant_types", config->quant_types, "want formats such as nf4,int8", err));
     if (!full)
         TRY(need(config, "dataset", config->dataset, "fine-tuning needs data", err));
-    if (!full && strcmp(config->search, "none") != 0 && !*config->plan && strcmp(config->objective, "accuracy") == 0)
+    if (!full && strcmp(config->search, "none") != 0 && !*config->plan && config_objective(config) == OBJECTIVE_ACCURACY)
         TRY(need(config, "eval_data", config->eval_data, "the search is scored on tasks", err));
     if (config->max_steps == 0 && config->num_epochs <= 0)
         return err_set(err, ERR_INPUT, "%s: max_steps = 0 and num_epochs = %g, want one of them above 0", origin(config, "num_epochs"),

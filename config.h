@@ -29,7 +29,7 @@ struct config {
     bool global_pruning;
     char *calibration_data;
     /* quantization and adapters */
-    char *quant_types;
+    char *quant_types, *rank_types;
     bool double_quant;
     int64_t block_size;
     char *bits_pattern, *rank_pattern, *alpha_pattern;
@@ -51,9 +51,9 @@ struct config {
     char *gradient_checkpointing; /* auto, yes, no */
     /* search */
     char *search, *search_space;
-    int64_t num_initial, num_trials, search_stop_patience, final_steps;
-    double search_lambda, search_stop_gain;
-    char *objective;
+    int64_t num_initial, num_trials, search_stop_patience, final_steps, search_tokens, amq_batch;
+    double search_lambda, search_stop_gain, low_fidelity;
+    char *objective, *search_data, *amq_predictor;
     double target_size, max_memory, target_bpw, max_hours; /* bytes, bytes, bits, hours; 0: none */
     /* evaluation */
     char *eval_tasks, *eval_data, *harness, *bos;
@@ -91,4 +91,13 @@ bool config_identity_differs(const char *before, const char *now, char *out, siz
 /* Is `item` in a comma-separated list? */
 bool config_list_has(const char *list, const char *item);
 
+
+/* What a trial is scored by.  A divergence is that of the model from the unquantized one before fine-tuning: such a trial does not fine-tune. */
+enum objective { OBJECTIVE_ACCURACY, OBJECTIVE_LOSS, OBJECTIVE_KL, OBJECTIVE_JSD };
+/* The key `objective`; auto: what the strategy's paper measures: jsd for amq, kl for evopress and dp, else accuracy. */
+enum objective config_objective(const struct config *config);
+static inline bool objective_is_divergence(enum objective objective)
+{
+    return objective == OBJECTIVE_KL || objective == OBJECTIVE_JSD;
+}
 #endif

@@ -52,30 +52,36 @@ static void level_text(const struct engine *engine, const uint8_t *level, struct
         text_printf(out, "%x", level[i]);
 }
 
+/* Optimizer steps of a trial: a divergence is measured before any. */
+static int64_t trial_steps(const struct engine *engine, double share)
+{
+    return objective_is_divergence(engine->trials.objective) ? 0 : (int64_t)ceil(share * (double)engine->trials.steps);
+}
+
 /* One configuration, from its formats to its score; a trial that diverges is recorded as failed and the search goes on. */
-static enum status try_configuration(struct engine *engine, const struct search_proposal *next, size_t total)
+static enum status try_configuration(struct engine *engine, const struct search_proposal *next, const char *label)
 {
     struct err *err = engine->err;
     struct trials *trials = &engine->trials;
     const uint8_t *level = next->level;
     struct trial_outcome outcome = {.size = trials_size(trials, level)};
     size_t index = engine->archive.n;
-    char label[48], folder[64];
-    snprintf(label, sizeof label, "[trial %zu/%zu] ", index + 1, total);
+    double share = next->low_fidelity ? engine->config->low_fidelity : 1;
+    char folder[64];
     snprintf(folder, sizeof folder, "search/trial-%zu", index);
     char *checkpoint_dir = path_join(engine->config->output_dir, folder);
     if (!checkpoint_dir)
         return err_set(err, ERR_MEMORY, "out of memory for a path");
     enum status status = trials_set(trials, level, err);
     if (status == OK)
-        status = trials_finetune(trials, trials->steps, label, checkpoint_dir, err);
+        status = trials_finetune(trials, trial_steps(engine, share), label, checkpoint_dir, err);
     if (status == OK)
-        status = trials_score(trials, PART_SEARCH, &trials->model, &trials->lora, &outcome, err);
+        status = trials_score(trials, PART_SEARCH, share, &trials->model, &trials->lora, &outcome, err);
     if (status == OK && !isfinite(outcome.score))
         status = err_set(err, ERR_DIVERGED, "the score is not finite");
     if (status == OK || status == ERR_DIVERGED) {
         struct search_point point = {.level = level, .size = outcome.size, .score = outcome.score,
-                                     .variance = outcome.variance, .failed = status == ERR_DIVERGED};
+                                     .variance = outcome.variance, .failed = status == ERR_DIVERGED, .low_fidelity = next->low_fidelity};
         if (point.failed)
             log_line(&engine->log, "%sfailed: %s", label, err->text);
         status = engine_record_trial(engine, &point, &outcome, point.failed ? err->text : next->note);
@@ -85,14 +91,14 @@ static enum status try_configuration(struct engine *engine, const struct search_
     return status;
 }
 
-static void log_trial(const struct engine *engine, size_t total)
+static void log_trial(const struct engine *engine, const char *label)
 {
     const struct search_point *p = &engine->archive.point[engine->archive.n - 1];
     struct text levels = {0};
     level_text(engine, p->level, &levels);
     if (!p->failed)
-        log_line(&engine->log, "[trial %zu/%zu] %s  size %.3f MB  score %.4f +- %.4f", engine->archive.n, total, levels.s,
-                 p->size / 1e6, p->score, sqrt(p->variance));
+        log_line(&engine->log, "%s%s  size %.3f MB  score %.4f +- %.4f%s", label, levels.s, p->size / 1e6, p->score, sqrt(p->variance),
+                 p->low_fidelity ? "  (short)" : "");
     text_free(&levels);
 }
 
@@ -107,13 +113,52 @@ static void clear_trial(const struct engine *engine, size_t index)
     free(path);
 }
 
+static struct search_options options_of(const struct config *config, struct search_cache *cache)
+{
+    bool short_trials = strcmp(config->search, "autoqra") == 0 || strcmp(config->search, "evopress") == 0;
+    return (struct search_options){.strategy = config->search, .seed = (uint64_t)config->seed, .num_initial = (size_t)config->num_initial,
+                                   .num_trials = (size_t)config->num_trials, .stop_gain = config->search_stop_gain,
+                                   .stop_patience = (size_t)config->search_stop_patience, .low_cost = short_trials ? config->low_fidelity : 0,
+                                   .predictor = config->amq_predictor, .batch = (size_t)config->amq_batch, .cache = cache};
+}
+
+/* What autoqra wants to know before its first trial: measured once, then remembered by the journal. */
+static enum status know_importance(struct engine *engine)
+{
+    if (strcmp(engine->config->search, "autoqra") != 0)
+        return OK;
+    if (engine->known_importance) {
+        engine->trials.importance = engine->known_importance;
+        engine->known_importance = NULL;
+    } else {
+        TRY(trials_measure_importance(&engine->trials, engine->err));
+        TRY(engine_record_importance(engine));
+    }
+    engine->space.importance = engine->trials.importance;
+    return OK;
+}
+
+/* "[probe 3/57] ", then "[trial 12/50] ", which counts what full trials would have cost as much. */
+static void name_trial(const struct engine *engine, const struct search_options *options, size_t probes, char label[64])
+{
+    double cost = 1;
+    size_t n = engine->archive.n;
+    for (size_t i = probes; i < n; i++)
+        cost += engine->archive.point[i].low_fidelity ? options->low_cost : 1;
+    if (n < probes)
+        snprintf(label, 64, "[probe %zu/%zu] ", n + 1, probes);
+    else
+        snprintf(label, 64, "[trial %.4g/%zu] ", cost, options->num_initial + options->num_trials);
+}
+
 static enum status search(struct engine *engine)
 {
-    const struct config *config = engine->config;
-    struct search_options options = {.strategy = config->search, .seed = (uint64_t)config->seed,
-                                     .num_initial = (size_t)config->num_initial, .num_trials = (size_t)config->num_trials,
-                                     .stop_gain = config->search_stop_gain, .stop_patience = (size_t)config->search_stop_patience};
-    size_t total = options.num_initial + options.num_trials;
+    struct search_cache cache = {0};
+    struct search_options options = options_of(engine->config, &cache);
+    const struct strategy *strategy;
+    TRY(search_strategy_find(options.strategy, &strategy, engine->err));
+    TRY(know_importance(engine));
+    size_t probes = search_probe_count(&engine->space, strategy->probes);
     uint8_t *level = calloc(engine->space.n, 1);
     if (!level)
         return err_set(engine->err, ERR_MEMORY, "out of memory for a configuration");
@@ -121,18 +166,21 @@ static enum status search(struct engine *engine)
     enum status status = OK;
     if (engine->archive.n)
         clear_trial(engine, engine->archive.n - 1);
-    while (status == OK && engine->archive.n < total) {
+    while (status == OK) {
+        char label[64];
         status = stop_check(engine->err);
-        if (status == OK && config->max_hours > 0 && clock_s() - engine->started_s > config->max_hours * 3600)
+        if (status == OK && engine->config->max_hours > 0 && clock_s() - engine->started_s > engine->config->max_hours * 3600)
             break;
         if (status == OK)
             status = search_propose(&engine->space, &engine->archive, &options, &next, engine->err);
         if (status != OK || next.done)
             break;
-        status = try_configuration(engine, &next, total);
+        name_trial(engine, &options, probes, label);
+        status = try_configuration(engine, &next, label);
         if (status == OK)
-            log_trial(engine, total);
+            log_trial(engine, label);
     }
+    search_cache_free(&cache);
     free(level);
     return status;
 }
@@ -198,7 +246,7 @@ static enum status reach_milestone(struct engine *engine, enum milestone which)
     if (status != OK || record->done)
         return status;
     record->outcome.size = trials_size(&engine->trials, record->level);
-    TRY(trials_score(&engine->trials, PART_REPORT, &engine->trials.model, &engine->trials.lora, &record->outcome, engine->err));
+    TRY(trials_score(&engine->trials, PART_REPORT, 1, &engine->trials.model, &engine->trials.lora, &record->outcome, engine->err));
     TRY(keep_curve(engine, record));
     log_line(&engine->log, "%sreport part: %.4f +- %.4f, %.3f MB", label, record->outcome.score, sqrt(record->outcome.variance),
              record->outcome.size / 1e6);
@@ -227,7 +275,7 @@ static enum status compress(struct engine *engine)
     trials_space(&engine->trials, engine->max_size, &engine->space);
     if (!engine->milestone[AFTER_PRUNING].done) {
         struct milestone_record *after = &engine->milestone[AFTER_PRUNING];
-        TRY(trials_score(&engine->trials, PART_REPORT, &engine->pruned, NULL, &after->outcome, engine->err));
+        TRY(trials_score(&engine->trials, PART_REPORT, 1, &engine->pruned, NULL, &after->outcome, engine->err));
         after->outcome.size = (double)plan_bytes(&engine->pruned.plan, &engine->shape, 32);
         TRY(engine_record_milestone(engine, AFTER_PRUNING));
         log_line(&engine->log, "after pruning, untuned: %.4f", after->outcome.score);

@@ -45,6 +45,7 @@ struct memory_plan {
     size_t optimizer;       /* adapters, gradients, moments, micro-batch */
     size_t activations;     /* of a batch; kept or recomputed */
     size_t scratch;         /* of the kernels */
+    size_t reference;       /* hidden states of the unquantized model on the held-out text */
     size_t start;           /* LoftQ's workspace for the largest linear */
     size_t program;         /* code, libraries, text of data and tasks: resident when the plan was made */
     size_t peak;            /* the largest sum that exists at one time */
@@ -64,7 +65,9 @@ struct engine {
     struct checkpoint *checkpoint;
     struct tokenizer *own_tokenizer; /* from scratch */
     const struct tokenizer *tokenizer;
-    struct dataset dataset, held_out, calibration; /* calibration: n 0 when it is the dataset */
+    struct dataset dataset, calibration; /* calibration: n 0 when it is the dataset */
+    struct dataset held_out;      /* what loss and divergence are measured on; n 0: nothing is */
+    bool held_out_is_tail;        /* of the dataset, whose arrays it borrows; else search_data's */
     struct task task[MAX_TASKS];
     struct trial_tasks tasks;
     size_t dropped[MAX_TASKS];
@@ -86,6 +89,7 @@ struct engine {
     struct search_archive archive;
     struct text trial_notes; /* one line a trial: seed or why it was proposed */
     struct milestone_record milestone[MILESTONES];
+    double *known_importance; /* [space.n] from the journal, or NULL; owned */
     double max_size;
     size_t pick;
     double peak_bytes, gguf_kl;
@@ -109,6 +113,7 @@ enum status engine_train_full(struct engine *engine);
 enum status engine_open_journal(struct engine *engine); /* ERR_INPUT when output_dir holds another run: says which key differs */
 enum status engine_record_trial(struct engine *engine, const struct search_point *point, const struct trial_outcome *outcome,
                                 const char *note);
+enum status engine_record_importance(struct engine *engine); /* trials.importance */
 enum status engine_record_milestone(struct engine *engine, enum milestone milestone);
 
 /* engine_output.c */

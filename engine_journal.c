@@ -1,6 +1,6 @@
 /* engine_journal.c: search/journal.jsonl: what is remembered between runs of the same command.
  *
- * Records: {"type": "run", "identity": ...} first, then {"type": "trial", ...} and {"type": "milestone", ...} as they are reached.
+ * Records: {"type": "run", "identity": ...} first, then {"type": "importance", ...}, {"type": "trial", ...} and {"type": "milestone", ...} as they are reached.
  * No clock time is in them: a run that was killed and went on leaves the same bytes as one that was not. */
 #include <math.h>
 #include <stdio.h>
@@ -38,6 +38,7 @@ static void put_outcome(struct text *out, const struct trial_outcome *o)
     put_number(out, "score", o->score);
     put_number(out, "variance", o->variance);
     put_number(out, "held_out_loss", o->held_out_loss);
+    put_number(out, "divergence", o->divergence);
     put_number(out, "first_loss", o->first_loss);
     put_number(out, "last_loss", o->last_loss);
     text_puts(out, ",\"tasks\":[");
@@ -88,13 +89,23 @@ enum status engine_record_trial(struct engine *engine, const struct search_point
     struct text record = {0};
     text_printf(&record, "{\"type\":\"trial\",\"index\":%zu", engine->archive.n);
     put_level(&record, point->level, engine->space.n);
-    text_printf(&record, ",\"failed\":%s,\"note\":", point->failed ? "true" : "false");
+    text_printf(&record, ",\"failed\":%s,\"low_fidelity\":%s,\"note\":", point->failed ? "true" : "false", point->low_fidelity ? "true" : "false");
     text_json_string(&record, note, strlen(note));
     put_outcome(&record, outcome);
     text_puts(&record, "}");
     TRY(append(engine, &record));
     note_trial(engine, note);
     return search_archive_add(&engine->archive, &engine->space, point, engine->err);
+}
+
+enum status engine_record_importance(struct engine *engine)
+{
+    struct text record = {0};
+    text_puts(&record, "{\"type\":\"importance\",\"values\":[");
+    for (size_t v = 0; v < engine->space.n; v++)
+        text_printf(&record, "%s%.17g", v ? "," : "", engine->trials.importance[v]);
+    text_puts(&record, "]}");
+    return append(engine, &record);
 }
 
 enum status engine_record_milestone(struct engine *engine, enum milestone which)
@@ -166,6 +177,7 @@ static enum status get_outcome(const struct record *r, struct trial_outcome *o)
     TRY(get_number(r, r->json, "score", &o->score));
     TRY(get_number(r, r->json, "variance", &o->variance));
     TRY(get_number(r, r->json, "held_out_loss", &o->held_out_loss));
+    TRY(get_number(r, r->json, "divergence", &o->divergence));
     TRY(get_number(r, r->json, "first_loss", &o->first_loss));
     TRY(get_number(r, r->json, "last_loss", &o->last_loss));
     TRY(json_array(r->json, "tasks", r->where, &tasks, r->err));
@@ -199,7 +211,7 @@ static enum status read_trial(struct engine *engine, const struct record *r)
 {
     struct trial_outcome outcome;
     const char *note;
-    bool failed;
+    bool failed, low_fidelity;
     uint8_t *level = calloc(engine->space.n, 1);
     if (!level)
         return err_set(r->err, ERR_MEMORY, "out of memory for a trial");
@@ -209,10 +221,12 @@ static enum status read_trial(struct engine *engine, const struct record *r)
     if (status == OK)
         status = json_bool(r->json, "failed", r->where, &failed, r->err);
     if (status == OK)
+        status = json_bool(r->json, "low_fidelity", r->where, &low_fidelity, r->err);
+    if (status == OK)
         status = json_string(r->json, "note", r->where, &note, r->err);
     if (status == OK) {
         struct search_point p = {.level = level, .size = outcome.size, .score = outcome.score, .variance = outcome.variance,
-                                 .failed = failed};
+                                 .failed = failed, .low_fidelity = low_fidelity};
         status = search_archive_add(&engine->archive, &engine->space, &p, r->err);
         note_trial(engine, note);
     }
@@ -241,6 +255,23 @@ static enum status read_milestone(struct engine *engine, const struct record *r)
         return OK;
     }
     return err_set(r->err, ERR_INPUT, "%s.name: '%s' is no milestone", r->where, name);
+}
+
+/* Before pruning the space has been planned only, and is made anew afterwards: the engine keeps these until then. */
+static enum status read_importance(struct engine *engine, const struct record *r)
+{
+    const struct json *values;
+    size_t n = 0;
+    TRY(json_array(r->json, "values", r->where, &values, r->err));
+    free(engine->known_importance);
+    engine->known_importance = calloc(engine->space.n, sizeof *engine->known_importance);
+    if (!engine->known_importance)
+        return err_set(r->err, ERR_MEMORY, "out of memory for the importance of layers");
+    for (const struct json *item = json_first(values); item && n < engine->space.n; item = json_next(item))
+        TRY(json_as_number(item, r->where, &engine->known_importance[n++], r->err));
+    if (n != engine->space.n || json_size(values) != n)
+        return err_set(r->err, ERR_INPUT, "%s.values: %zu numbers, want %zu", r->where, json_size(values), engine->space.n);
+    return OK;
 }
 
 static enum status check_identity(struct engine *engine, const struct record *r)
@@ -273,10 +304,12 @@ static enum status read_record(struct engine *engine, size_t i)
         status = check_identity(engine, &r);
     else if (status == OK && strcmp(type, "trial") == 0)
         status = read_trial(engine, &r);
+    else if (status == OK && strcmp(type, "importance") == 0)
+        status = read_importance(engine, &r);
     else if (status == OK && strcmp(type, "milestone") == 0)
         status = read_milestone(engine, &r);
     else if (status == OK)
-        status = err_set(engine->err, ERR_INPUT, "%s.type: '%s', want trial or milestone", where, type);
+        status = err_set(engine->err, ERR_INPUT, "%s.type: '%s', want trial, importance or milestone", where, type);
     json_free(json);
     return status;
 }

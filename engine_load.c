@@ -32,21 +32,37 @@ static int bos_of(const struct config *config)
     return strcmp(config->bos, "yes") == 0 ? 1 : strcmp(config->bos, "no") == 0 ? 0 : -1;
 }
 
-/* objective = loss: the last twentieth (at most 200) of the examples is held out. */
+/* The last twentieth (at most 200) of the examples is held out: what is measured on them is not what was trained on. */
 static enum status hold_out(struct engine *engine)
 {
     size_t n = engine->dataset.n / 20;
     n = n > 200 ? 200 : n;
     if (n < 2)
-        return err_set(engine->err, ERR_INPUT, "%s: %zu examples, want at least 40 when objective = loss holds some out",
+        return err_set(engine->err, ERR_INPUT, "%s: %zu examples, want at least 40 where some are held out for the objective; or give search_data",
                        engine->config->dataset, engine->dataset.n);
     engine->held_out.example = calloc(n, sizeof *engine->held_out.example);
     if (!engine->held_out.example)
         return err_set(engine->err, ERR_MEMORY, "out of memory for held-out examples");
     engine->dataset.n -= n;
     memcpy(engine->held_out.example, engine->dataset.example + engine->dataset.n, n * sizeof *engine->held_out.example);
+    engine->held_out.longest = engine->dataset.longest;
     engine->held_out.n = n;
+    engine->held_out_is_tail = true;
     return OK;
+}
+
+static bool needs_held_out(const struct config *config)
+{
+    bool searches = strcmp(config->search, "none") != 0 && !*config->plan && strcmp(config->train_mode, "full") != 0;
+    return config_objective(config) != OBJECTIVE_ACCURACY || (searches && strcmp(config->search, "autoqra") == 0); /* it measures importance there */
+}
+
+/* A text is cut into rows of max_seq_len, one after the other. */
+static enum status load_search_data(struct engine *engine, struct dataset_options options)
+{
+    options.packing = true;
+    options.train_on_inputs = true;
+    return dataset_load(&engine->held_out, engine->config->search_data, "auto", engine->tokenizer, &options, engine->err);
 }
 
 static enum status load_data(struct engine *engine)
@@ -69,7 +85,9 @@ static enum status load_data(struct engine *engine)
         log_line(&engine->log, "data: %zu rows were left out (skip_invalid), the first: %s", engine->dataset.skipped, engine->dataset.first_skipped);
     if (*config->calibration_data)
         TRY(dataset_load(&engine->calibration, config->calibration_data, "auto", engine->tokenizer, &options, engine->err));
-    return strcmp(config->objective, "loss") == 0 ? hold_out(engine) : OK;
+    if (!needs_held_out(config))
+        return OK;
+    return *config->search_data ? load_search_data(engine, options) : hold_out(engine);
 }
 
 static enum status prepare_part(struct engine *engine, const struct task *task, enum task_part part, struct evaluate_set **set)
@@ -171,6 +189,11 @@ static enum status count_model(const struct model_config *shape, size_t *bytes, 
     return OK;
 }
 
+static size_t most(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
 /* Rows of the largest batch: a micro-batch, a document with its choices, a calibration sequence. */
 static size_t most_rows(const struct engine *engine)
 {
@@ -180,13 +203,8 @@ static size_t most_rows(const struct engine *engine)
         rows = s > rows ? s : rows;
         rows = r > rows ? r : rows;
     }
-    size_t calibration = (size_t)engine->config->calibration_seq_len;
-    return rows > calibration ? rows : calibration;
-}
-
-static size_t most(size_t a, size_t b)
-{
-    return a > b ? a : b;
+    rows = most(rows, (size_t)engine->held_out.longest);
+    return most(rows, (size_t)engine->config->calibration_seq_len);
 }
 
 static size_t scratch_reals(struct engine *engine)
@@ -209,7 +227,7 @@ static bool keeps_halves(const struct engine *engine)
 /* What a pass over the largest micro-batch needs room for. */
 static struct model_run run_of(const struct engine *engine, bool keep)
 {
-    return (struct model_run){.ops = &engine->ops, .max_n = most_rows(engine), .max_rank = (size_t)engine->config->lora_r,
+    return (struct model_run){.ops = &engine->ops, .max_n = most_rows(engine), .max_rank = trials_max_rank(&engine->trials),
                               .dropout = engine->config->lora_dropout > 0, .training = true, .keep = keep, .halves = keeps_halves(engine)};
 }
 
@@ -249,7 +267,7 @@ static size_t peak_of(const struct memory_plan *m)
 {
     size_t pruning = m->base_weights + m->importance + m->activations;
     size_t slicing = m->base_weights + m->weights + m->activations;
-    size_t starting = m->weights + m->variants + m->optimizer + m->activations + m->start;
+    size_t starting = m->weights + m->variants + m->optimizer + m->activations + most(m->start, m->reference);
     return most(most(pruning, slicing), starting) + m->scratch + m->program;
 }
 
@@ -320,6 +338,9 @@ enum status engine_plan_memory(struct engine *engine)
         m->importance = importance.used * (needs_gradients(engine) && needs_fisher(engine) ? 2 : 1);
         m->scratch = scratch_reals(engine) * sizeof(real);
         m->start = start_workspace(engine);
+        if (engine->held_out.n && (objective_is_divergence(engine->trials.objective) || engine->trials.objective == OBJECTIVE_ACCURACY))
+            m->reference = evaluate_reference_bytes(&engine->held_out, (size_t)engine->config->search_tokens, most_rows(engine),
+                                                    (size_t)engine->shape.hidden_size, (size_t)engine->shape.vocab_size);
         status = choose_activations(engine, &base);
     }
     model_free(&base);
@@ -353,10 +374,10 @@ void engine_print_plan(struct engine *engine, struct text *out)
                 (unsigned long long)plan_adapter_parameters(&t->plan, &engine->shape));
     double low = t->fixed_bytes, high = t->fixed_bytes;
     for (size_t i = 0; i < t->n_linears; i++) {
-        low += t->bytes[i * MAX_LEVELS];
-        high += t->bytes[i * MAX_LEVELS + t->n_levels - 1];
+        low += t->bytes[i * MAX_LEVELS] + (t->ranked[i] ? t->rank_bytes[i] * t->rank[0] : 0);
+        high += t->bytes[i * MAX_LEVELS + t->n_levels - 1] + (t->ranked[i] ? t->rank_bytes[i] * t->rank[t->n_ranks - 1] : 0);
     }
-    text_printf(out, "stored model     %14.0f  to %.0f bytes, by the formats chosen\n\n", low, high);
+    text_printf(out, "stored model     %14.0f  to %.0f bytes, by the formats%s chosen\n\n", low, high, t->n_ranks ? " and ranks" : "");
     text_puts(out, "memory in bytes\n");
     print_bytes(out, "program", m->program, "code, libraries, data and tasks");
     print_bytes(out, "base weights", m->base_weights, "the model as loaded, F32, until it is pruned");
@@ -366,6 +387,8 @@ void engine_print_plan(struct engine *engine, struct text *out)
     print_bytes(out, "optimizer", m->optimizer, "adapters, gradients, moments, micro-batch");
     print_bytes(out, "activations", m->activations, m->keep_activations ? "kept for backward" : "recomputed in backward");
     print_bytes(out, "scratch", m->scratch, "of the kernels");
+    if (m->reference)
+        print_bytes(out, "reference", m->reference, "the unquantized model's hidden states on the held-out text");
     print_bytes(out, "start", m->start, "LoftQ's workspace, until all formats are made");
     print_bytes(out, "peak", m->peak, "the most that exists at one time");
 }
@@ -535,7 +558,7 @@ enum status engine_prune(struct engine *engine)
     engine->trials.held_out = engine->held_out.n ? &engine->held_out : NULL;
     struct milestone_record *before = &engine->milestone[BEFORE_PRUNING];
     if (!before->done) {
-        TRY(trials_score(&engine->trials, PART_REPORT, &engine->base, NULL, &before->outcome, engine->err));
+        TRY(trials_score(&engine->trials, PART_REPORT, 1, &engine->base, NULL, &before->outcome, engine->err));
         before->outcome.size = (double)plan_bytes(&engine->base.plan, &engine->base_shape, 32);
         log_line(&engine->log, "before pruning: %.4f +- %.4f", before->outcome.score, sqrt(before->outcome.variance));
         TRY(engine_record_milestone(engine, BEFORE_PRUNING));
@@ -596,11 +619,16 @@ void engine_free(struct engine *engine)
         free(engine->milestone[i].curve);
         free(engine->milestone[i].level);
     }
-    engine->dataset.n += engine->held_out.n; /* their arrays belong to the dataset */
-    free(engine->held_out.example);
+    if (engine->held_out_is_tail) {
+        engine->dataset.n += engine->held_out.n;
+        free(engine->held_out.example);
+    } else {
+        dataset_free(&engine->held_out);
+    }
     dataset_free(&engine->dataset);
     dataset_free(&engine->calibration);
     search_archive_free(&engine->archive);
+    free(engine->known_importance);
     if (engine->journal.path)
         journal_close(&engine->journal);
     text_free(&engine->trial_notes);

@@ -24,7 +24,10 @@ static enum status write_text(struct engine *engine, const char *name, struct te
 static void print_levels(const struct engine *engine, const uint8_t *level, struct text *out)
 {
     for (size_t v = 0; v < engine->space.n; v++)
-        text_printf(out, "%s%s", v ? " " : "", format_info(engine->trials.format[level[v]])->name);
+        if (engine->trials.kind[v] == SEARCH_RANK)
+            text_printf(out, "%sr%d", v ? " " : "", engine->trials.rank[level[v]]);
+        else
+            text_printf(out, "%s%s", v ? " " : "", format_info(engine->trials.format[level[v]])->name);
 }
 
 static enum status write_pareto(struct engine *engine)
@@ -35,7 +38,7 @@ static enum status write_pareto(struct engine *engine)
     if (!front)
         return err_set(engine->err, ERR_MEMORY, "out of memory for the front");
     size_t n = search_front(a, front);
-    text_puts(&out, "trial,size_bytes,score,stderr,failed,on_front,pick,formats\n");
+    text_puts(&out, "trial,size_bytes,score,stderr,failed,short,on_front,pick,levels\n");
     for (size_t i = 0; i < a->n; i++) {
         const struct search_point *p = &a->point[i];
         bool on_front = false;
@@ -46,7 +49,7 @@ static enum status write_pareto(struct engine *engine)
             text_puts(&out, ",,1,");
         else
             text_printf(&out, "%.6f,%.6f,0,", p->score, sqrt(p->variance));
-        text_printf(&out, "%d,%d,", on_front, i == engine->pick);
+        text_printf(&out, "%d,%d,%d,", p->low_fidelity, on_front, i == engine->pick);
         print_levels(engine, p->level, &out);
         text_puts(&out, "\n");
     }
@@ -93,7 +96,7 @@ static enum status write_samples(struct engine *engine)
         const struct evaluate_sample *samples;
         struct text out = {0};
         char name[64];
-        TRY(evaluate_run(engine->tasks.report[i], &engine->run, &t->model, &t->lora, &r, &samples, engine->err));
+        TRY(evaluate_run(engine->tasks.report[i], 1, &engine->run, &t->model, &t->lora, &r, &samples, engine->err));
         evaluate_print_samples(r.task, samples, r.n, isfinite(r.acc_norm), &out);
         snprintf(name, sizeof name, "eval/samples_%s.jsonl", r.task);
         TRY(write_text(engine, name, &out));

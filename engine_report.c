@@ -169,13 +169,16 @@ static void fill_search(const struct engine *e, struct filled *f, bool *failed)
 {
     const struct search_archive *a = &e->archive;
     struct report *r = &f->report;
+    const struct strategy *strategy = NULL;
+    size_t probes = search_strategy_find(e->config->search, &strategy, e->err) == OK ? search_probe_count(&e->space, strategy->probes) : 0;
     size_t *front = array(a->n, sizeof *front, failed);
     f->trial = array(a->n, sizeof *f->trial, failed);
     f->volume = array(a->n, sizeof *f->volume, failed);
     for (size_t i = 0; !*failed && i < a->n; i++) {
         const struct search_point *p = &a->point[i];
         f->trial[i] = (struct report_trial){.bytes = p->size, .score = p->score, .error = sqrt(p->variance), .mark = mark_of(e, p->level),
-                                            .kind = p->failed ? REPORT_FAILED : i < (size_t)e->config->num_initial ? REPORT_SEED : REPORT_PROPOSED};
+                                            .kind = p->failed ? REPORT_FAILED : p->low_fidelity ? REPORT_SHORT : i < probes ? REPORT_PROBE
+                                                    : i < probes + (size_t)e->config->num_initial ? REPORT_SEED : REPORT_PROPOSED};
         f->volume[i] = search_hypervolume(a, i + 1);
     }
     size_t n = *failed ? 0 : search_front(a, front);
@@ -191,8 +194,12 @@ static void fill_search(const struct engine *e, struct filled *f, bool *failed)
     r->pick = e->pick;
     r->pick_rule = f->rule;
     r->hypervolume = f->volume;
-    if (strcmp(e->config->objective, "loss") == 0) {
-        r->score_label = "minus the held-out loss, nats a token";
+    static const char *const label[] = {[OBJECTIVE_LOSS] = "minus the held-out loss, nats a token",
+                                        [OBJECTIVE_KL] = "minus the KL divergence from the unquantized model, nats a token",
+                                        [OBJECTIVE_JSD] = "minus the Jensen-Shannon divergence from the unquantized model, nats a token"};
+    enum objective objective = config_objective(e->config);
+    if (objective != OBJECTIVE_ACCURACY) {
+        r->score_label = label[objective];
         r->score_scale = 1;
     }
 }

@@ -81,7 +81,7 @@ static enum status score(struct engine *engine)
 {
     for (size_t i = 0; i < engine->tasks.n; i++) {
         struct evaluate_result r;
-        TRY(evaluate_run(engine->tasks.report[i], &engine->run, &engine->base, NULL, &r, NULL, engine->err));
+        TRY(evaluate_run(engine->tasks.report[i], 1, &engine->run, &engine->base, NULL, &r, NULL, engine->err));
         log_line(&engine->log, "%-14s %.4f +- %.4f (%zu documents)", r.task, r.headline, r.headline_stderr, r.n);
     }
     return OK;

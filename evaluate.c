@@ -424,11 +424,11 @@ static double proportion_stderr(double p, size_t n)
     return n > 1 ? sqrt(p * (1 - p) / (double)(n - 1)) : 0;
 }
 
-static void summarise(struct evaluate_set *set, struct evaluate_result *r)
+static void summarise(struct evaluate_set *set, size_t count, struct evaluate_result *r)
 {
     size_t right = 0, right_norm = 0;
     double ll = 0;
-    for (size_t i = 0; i < set->n; i++) {
+    for (size_t i = 0; i < count; i++) {
         struct evaluate_sample *s = &set->sample[i];
         s->acc = set->greedy ? set->all_greedy[i] : best(s->loglikelihood, NULL, s->n_choices) == s->gold;
         s->acc_norm = best(s->loglikelihood, set->doc[i].characters, s->n_choices) == s->gold;
@@ -436,35 +436,37 @@ static void summarise(struct evaluate_set *set, struct evaluate_result *r)
         right_norm += s->acc_norm;
         ll += s->loglikelihood[0];
     }
-    double n = (double)set->n;
+    double n = (double)count;
     memset(r, 0, sizeof *r);
     memcpy(r->task, set->task, sizeof r->task);
-    r->n = set->n;
+    r->n = count;
     r->acc = (double)right / n;
-    r->acc_stderr = proportion_stderr(r->acc, set->n);
+    r->acc_stderr = proportion_stderr(r->acc, count);
     r->acc_norm = set->has_norm ? (double)right_norm / n : NAN;
-    r->acc_norm_stderr = set->has_norm ? proportion_stderr(r->acc_norm, set->n) : NAN;
+    r->acc_norm_stderr = set->has_norm ? proportion_stderr(r->acc_norm, count) : NAN;
     r->headline = set->headline_norm ? r->acc_norm : r->acc;
     r->headline_stderr = set->headline_norm ? r->acc_norm_stderr : r->acc_stderr;
     r->perplexity = set->greedy ? exp(-ll / n) : NAN;
 }
 
-enum status evaluate_run(struct evaluate_set *set, struct model_run *run, const struct model *model, const struct lora *lora,
+enum status evaluate_run(struct evaluate_set *set, double share, struct model_run *run, const struct model *model, const struct lora *lora,
                          struct evaluate_result *result, const struct evaluate_sample **samples, struct err *err)
 {
     if (set->most_rows > run->max_n)
         return err_set(err, ERR_FAILED, "task %s: a document has %zu rows, memory was planned for %zu", set->task, set->most_rows,
                        run->max_n);
     TRY(reserve_batch(set, run->max_n, err));
-    for (size_t first = 0; first < set->n;) {
+    size_t count = (size_t)ceil(share * (double)set->n);
+    count = count < 1 ? 1 : count > set->n ? set->n : count;
+    for (size_t first = 0; first < count;) {
         size_t last = first, rows = 0;
-        while (last < set->n && rows + (size_t)set->doc[last].rows <= run->max_n)
+        while (last < count && rows + (size_t)set->doc[last].rows <= run->max_n)
             rows += (size_t)set->doc[last++].rows;
         TRY(stop_check(err));
         TRY(score_batch(set, first, last, run, model, lora, err));
         first = last;
     }
-    summarise(set, result);
+    summarise(set, count, result);
     if (samples)
         *samples = set->sample;
     return OK;

@@ -48,8 +48,8 @@ struct evaluate_sample {
     bool acc, acc_norm;
 };
 
-/* Scores all documents of a set, several at a time.  samples [set's n], optional: their loglikelihood arrays are owned by the set. */
-enum status evaluate_run(struct evaluate_set *set, struct model_run *run, const struct model *model, const struct lora *lora,
+/* Scores a share of a set (1: all documents; else the first ones, at least one), several at a time.  samples [those scored], optional: their loglikelihood arrays are owned by the set. */
+enum status evaluate_run(struct evaluate_set *set, double share, struct model_run *run, const struct model *model, const struct lora *lora,
                          struct evaluate_result *result, const struct evaluate_sample **samples, struct err *err);
 
 /* Mean headline over tasks and its variance: sum p(1-p)/N / tasks^2. */

@@ -17,7 +17,7 @@
 #include "model.h"
 #include "search.h"
 
-enum { MAX_LEVELS = 16, MAX_TASKS = 8 };
+enum { MAX_LEVELS = 16, MAX_TASKS = 8, TRIALS_NOT_PINNED = 255 };
 
 /* A linear in one format with its adapter's start. */
 struct variant {
@@ -36,21 +36,31 @@ struct trials {
     const struct config *config;
     struct log log;
     const struct model *source; /* pruned, all F32 */
-    const struct dataset *dataset, *held_out; /* held_out: objective = loss */
+    const struct dataset *dataset, *held_out; /* held_out: what no trial trains on, NULL when the objective is accuracy */
     const struct trial_tasks *tasks;
     struct model_run *run;
 
-    struct plan plan;                 /* widths, ranks, alphas; formats of the last configuration that was set */
+    enum objective objective;
+    struct evaluate_reference *reference; /* of the unquantized model, made when first asked for */
+
+    struct plan plan;                 /* widths; formats, ranks, alphas of the last configuration that was set, the largest ranks before */
     enum format format[MAX_LEVELS];   /* of the levels, ascending in stored bytes; pinned formats behind them */
     size_t n_levels, n_formats;
-    uint8_t *pinned;                  /* [n_linears] index into format, or 255 */
-    size_t n_linears, n_variables;
-    uint8_t *n_variable_levels;       /* [n_variables] n_levels, or 1 when all its linears are pinned */
+    int32_t rank[MAX_LEVELS];         /* rank_types, ascending */
+    size_t n_ranks;                   /* 0: no rank is chosen */
+    uint8_t *pinned;                  /* [n_linears] index into format, or TRIALS_NOT_PINNED */
+    bool *ranked;                     /* [n_linears] its rank is chosen */
+    size_t n_linears, n_variables, n_format_variables;
+    uint8_t *n_variable_levels;       /* [n_variables] n_levels or n_ranks, or 1 when all its linears are pinned */
     double **feature;                 /* [n_variables] position of each level, 0..1 */
+    uint8_t *kind;                    /* [n_variables] enum search_kind */
+    uint16_t *group;                  /* [n_variables] its layer */
+    double *importance;               /* [n_variables] trials_measure_importance's, or NULL */
     double *bytes;                    /* [n_linears][n_formats] stored bytes of a linear */
-    double fixed_bytes;               /* embeddings, norms, biases, adapters */
+    double *rank_bytes;               /* [n_linears] stored bytes of an adapter of rank 1 where ranks are chosen */
+    double fixed_bytes;               /* embeddings, norms, biases, adapters whose rank is not chosen */
 
-    struct variant *variant;          /* [n_linears][n_formats] */
+    struct variant *variant;          /* [n_linears][n_formats][ranks that need a start of their own] */
     struct model model;               /* the view whose linears are swapped */
     struct lora lora;
     struct finetune finetune;
@@ -61,7 +71,7 @@ struct trial_outcome {
     double score, variance;            /* objective: larger is better */
     struct evaluate_result task[MAX_TASKS];
     size_t n_tasks;
-    double held_out_loss;              /* NaN unless objective = loss */
+    double held_out_loss, divergence;  /* NaN unless they are the objective */
     double first_loss, last_loss;      /* of fine-tuning; NaN when there was none */
     double size;                       /* stored bytes */
 };
@@ -76,14 +86,27 @@ void trials_place_training(struct trials *trials, const struct model_config *sha
 /* search.h's view of the space (borrows trials). */
 void trials_space(struct trials *trials, double max_size, struct search_space *space);
 double trials_size(const struct trials *trials, const uint8_t *level);
+/* Under a configuration: index into trials->format; into trials->rank (0 where the rank is not chosen). */
+size_t trials_format(const struct trials *trials, size_t linear, const uint8_t *level);
+size_t trials_rank_level(const struct trials *trials, size_t linear, const uint8_t *level);
+/* lora_alpha of an adapter whose rank is chosen. */
+float trials_alpha(const struct trials *trials, int32_t rank);
+/* The largest rank that any adapter can have. */
+size_t trials_max_rank(const struct trials *trials);
+/* Format, block and double quantization of a linear; the rest of p is left alone. */
+void trials_set_format(const struct config *config, struct plan_linear *p, enum format format);
 
 /* Puts a configuration into trials->model, trials->plan and trials->lora (adapters at their start, moments 0). */
 enum status trials_set(struct trials *trials, const uint8_t *level, struct err *err);
 /* Fine-tunes what was set. checkpoint_dir may be NULL. */
 enum status trials_finetune(struct trials *trials, int64_t steps, const char *label, const char *checkpoint_dir, struct err *err);
-/* Scores what is there: part search or report of every task, or the held-out loss. with_adapters false: the bare model. */
-enum status trials_score(struct trials *trials, enum task_part part, const struct model *model, const struct lora *lora,
+/* Scores what is there on a share of it (0 < share <= 1, the first documents or sequences): part report: every task; part search: by the objective. */
+enum status trials_score(struct trials *trials, enum task_part part, double share, const struct model *model, const struct lora *lora,
                          struct trial_outcome *outcome, struct err *err);
+
+/* Fills trials->importance (see trial_importance.c for the two measures); n_format_variables + 2 passes over the held-out text and one over a few
+ * examples.  Needs held_out. */
+enum status trials_measure_importance(struct trials *trials, struct err *err);
 
 /* Fine-tuning options that the configuration asks for, for `steps` optimizer steps. */
 void trial_options(const struct config *config, int64_t steps, struct finetune_options *options);

@@ -24,7 +24,8 @@ struct report_column {
     bool chosen;               /* the pick: printed bold */
 };
 
-enum report_trial_kind { REPORT_SEED, REPORT_PROPOSED, REPORT_FAILED };
+/* A probe measures one variable alone, a short trial is the cheap first look of a strategy: small marks. */
+enum report_trial_kind { REPORT_PROBE, REPORT_SEED, REPORT_PROPOSED, REPORT_SHORT, REPORT_FAILED };
 
 struct report_trial {
     double bytes, score, error; /* score (larger is better) and its standard error */

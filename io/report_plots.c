@@ -126,12 +126,17 @@ static void trial_title(const struct report *r, size_t i, double unit, const cha
 static void one_trial(const struct report *r, size_t i, struct svg_plot *plot, double unit, const char *name, double radius)
 {
     const struct report_trial *t = &r->trial[i];
-    const char *css = t->kind == REPORT_SEED ? "seed" : "try";
+    bool small = t->kind == REPORT_PROBE || t->kind == REPORT_SHORT;
+    const char *css = t->kind == REPORT_SEED || t->kind == REPORT_PROBE ? "seed" : "try";
     double scale = scale_of(r);
     char title[320];
     trial_title(r, i, unit, name, title);
     if (t->kind == REPORT_FAILED) {
         svg_mark(plot, SVG_CROSS, "fail", t->bytes / unit, plot->y0 + 0.03 * (plot->y1 - plot->y0), 4, title);
+        return;
+    }
+    if (small) {
+        svg_mark(plot, SVG_DOT, css, t->bytes / unit, scale * t->score, 0.5 * radius, title);
         return;
     }
     svg_error(plot, t->kind == REPORT_SEED ? "bar seed" : "bar try", t->bytes / unit, scale * t->score, scale * t->error);
@@ -157,6 +162,10 @@ static void front_key(const struct report *r, struct text *out)
     key_item(out, "<circle class=\"seed\" cx=\"8\" cy=\"6\" r=\"4.5\"/>", "seed set");
     key_item(out, "<circle class=\"try\" cx=\"8\" cy=\"6\" r=\"4.5\"/>", "proposed");
     key_item(out, "<path class=\"seed\" d=\"M8 0l6 6l-6 6l-6 -6z\"/>", "one format everywhere");
+    if (count(r, REPORT_PROBE))
+        key_item(out, "<circle class=\"seed\" cx=\"8\" cy=\"6\" r=\"2.5\"/>", "probe: one variable lowered");
+    if (count(r, REPORT_SHORT))
+        key_item(out, "<circle class=\"try\" cx=\"8\" cy=\"6\" r=\"2.5\"/>", "short trial");
     key_line(out, "front", "front");
     key_item(out, "<circle class=\"ring pick\" cx=\"8\" cy=\"6\" r=\"4.5\"/>", "pick");
     if (count(r, REPORT_FAILED))
@@ -174,15 +183,17 @@ void report_front(const struct report *r, struct text *out)
     front_ranges(r, &size, &score);
     double unit = report_unit(size.high, &name);
     snprintf(label, sizeof label, "stored model, %s", name);
-    report_heading(out, "Size against accuracy",
-                   "Each mark is one choice of a format for every layer, really fine-tuned and scored on the search part of the tasks. Up and to the left is "
+    report_heading(out, r->score_label ? "Size against score" : "Size against accuracy",
+                   r->score_label ? "Each mark is one choice of a format for every layer or linear, scored as the axis says. Up and to the left is better. The front joins "
+                   "the trials that no other beats in both. Bars are one standard error: what lies within them is luck."
+                   : "Each mark is one choice of a format for every layer, really fine-tuned and scored on the search part of the tasks. Up and to the left is "
                    "better. The front joins the trials that no other beats in both. Bars are one standard error: what lies within them is luck.");
     text_puts(out, "<figure>");
     front_key(r, out);
     for (int k = 0; k < SIZES; k++) {
         struct svg_plot plot;
         struct svg_axes axes = {.x0 = size.low / unit, .x1 = size.high / unit, .y0 = scale_of(r) * score.low, .y1 = scale_of(r) * score.high,
-                                .x_label = label, .y_label = r->score_label ? r->score_label : "accuracy on the search part, %", .title = "Size against accuracy of every trial"};
+                                .x_label = label, .y_label = r->score_label ? r->score_label : "accuracy on the search part, %", .title = "Size against score of every trial"};
         svg_open(&plot, out, sizes[k].css, sizes[k].width, sizes[k].height, &axes);
         for (size_t i = 0; i < r->n_trials; i++)
             one_trial(r, i, &plot, unit, name, sizes[k].radius);
@@ -190,8 +201,10 @@ void report_front(const struct report *r, struct text *out)
         notes(r, &plot, unit);
         svg_close(&plot);
     }
-    text_printf(out, "<figcaption>%zu trials: %zu of the seed set, %zu proposed, %zu failed. ", r->n_trials, count(r, REPORT_SEED), count(r, REPORT_PROPOSED),
-                count(r, REPORT_FAILED));
+    text_printf(out, "<figcaption>%zu trials: ", r->n_trials);
+    if (count(r, REPORT_PROBE) + count(r, REPORT_SHORT))
+        text_printf(out, "%zu probes, %zu short ones, ", count(r, REPORT_PROBE), count(r, REPORT_SHORT));
+    text_printf(out, "%zu of the seed set, %zu proposed, %zu failed. ", count(r, REPORT_SEED), count(r, REPORT_PROPOSED), count(r, REPORT_FAILED));
     text_html(out, r->pick_rule ? r->pick_rule : "");
     text_puts(out, "</figcaption></figure>\n");
 }
@@ -220,7 +233,7 @@ void report_volume(const struct report *r, struct text *out)
         struct svg_plot plot;
         struct svg_axes axes = {.x0 = 1, .x1 = (double)r->n_trials, .y0 = y.low, .y1 = y.high, .x_label = "trial", .y_label = "hypervolume",
                                 .title = "Hypervolume after each trial", .whole_x = true};
-        size_t seeds = count(r, REPORT_SEED);
+        size_t seeds = count(r, REPORT_PROBE) + count(r, REPORT_SEED);
         svg_open(&plot, out, low_sizes[k].css, low_sizes[k].width, low_sizes[k].height, &axes);
         svg_line(&plot, "try", x, r->hypervolume, r->n_trials, true);
         if (seeds > 0 && seeds < r->n_trials) {

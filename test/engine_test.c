@@ -222,7 +222,7 @@ static void score_again(const char *model, const char *adapter, const char *name
     size_t n = task_split(&task, PART_REPORT, 0.3, 0, index);
     ASSERT_OK(evaluate_prepare(&set, &task, index, n, in.tokenizer, &in.model.config, &options, &err));
     ASSERT_OK(inference_place(&in, 512, &err));
-    ASSERT_OK(evaluate_run(set, &in.run, &in.model, inference_lora(&in), &result, &sample, &err));
+    ASSERT_OK(evaluate_run(set, 1, &in.run, &in.model, inference_lora(&in), &result, &sample, &err));
     evaluate_print_samples(name, sample, n, task.has_norm, samples);
     evaluate_free(set);
     task_free(&task);

@@ -96,7 +96,7 @@ static void score(struct bench *b, int i)
     size_t size, number = 0, done = 0;
     snprintf(name, sizeof name, "eval/smollm2_%s.jsonl", names[i]);
     ASSERT_OK(file_read(golden_path(path, name), 1 << 26, &text, &size, &err));
-    ASSERT_OK(evaluate_run(b->set[i], &b->toy.run, &b->toy.model, NULL, &r, &samples, &err));
+    ASSERT_OK(evaluate_run(b->set[i], 1, &b->toy.run, &b->toy.model, NULL, &r, &samples, &err));
     for (char *line = text, *end; (end = strchr(line, '\n')); line = end + 1, number++)
         if (done < r.n && samples[done].idx == (int64_t)number)
             compare(b, line, (size_t)(end - line), &samples[done++], isfinite(r.acc_norm));

@@ -157,7 +157,7 @@ static void score(struct bench *b, const struct task *task, const struct evaluat
     ASSERT_OK(evaluate_prepare(&set, task, NULL, task->n, b->tokenizer, &b->toy.model.config, options, &err));
     b->toy.run.max_n = max_n ? max_n : evaluate_rows(set);
     assert_true(b->toy.run.max_n <= MOST_N);
-    ASSERT_OK(evaluate_run(set, &b->toy.run, &b->toy.model, NULL, result, &got, &err));
+    ASSERT_OK(evaluate_run(set, 1, &b->toy.run, &b->toy.model, NULL, result, &got, &err));
     b->toy.run.max_n = MOST_N;
     for (size_t i = 0; i < task->n; i++) {
         samples[i] = got[i];
@@ -343,7 +343,7 @@ static void a_greedy_continuation_is_right(void **state)
             for (size_t i = 0; i < C; i++)
                 head[(size_t)ids.id[t + 1] * C + i] += x[t * C + i] * (real)(wrong && t + 2 == ids.n ? -1 : 1);
         ASSERT_OK(evaluate_prepare(&set, &task, &index, 1, b->tokenizer, &b->toy.model.config, &(struct evaluate_options){.bos = BOS_NO}, &err));
-        ASSERT_OK(evaluate_run(set, &b->toy.run, &b->toy.model, NULL, &r, NULL, &err));
+        ASSERT_OK(evaluate_run(set, 1, &b->toy.run, &b->toy.model, NULL, &r, NULL, &err));
         assert_true(r.acc == !wrong);
         evaluate_free(set);
         memcpy(head, saved, size * sizeof *head);
@@ -375,10 +375,10 @@ static void what_cannot_be_scored_is_said(void **state)
     size_t good = 4;
     ASSERT_OK(evaluate_prepare(&set, &task, &good, 1, b->tokenizer, &b->toy.model.config, &options, &err));
     b->toy.run.max_n = evaluate_rows(set) - 1;
-    assert_int_equal(evaluate_run(set, &b->toy.run, &b->toy.model, NULL, &r, NULL, &err), ERR_FAILED);
+    assert_int_equal(evaluate_run(set, 1, &b->toy.run, &b->toy.model, NULL, &r, NULL, &err), ERR_FAILED);
     b->toy.run.max_n = MOST_N;
     stop_request();
-    assert_int_equal(evaluate_run(set, &b->toy.run, &b->toy.model, NULL, &r, NULL, &err), ERR_STOPPED);
+    assert_int_equal(evaluate_run(set, 1, &b->toy.run, &b->toy.model, NULL, &r, NULL, &err), ERR_STOPPED);
     stop_reset();
     evaluate_free(set);
     free_task(&task);

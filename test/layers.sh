@@ -21,7 +21,8 @@ floor() {
     prune*|finetune*|evaluate*|generate*|export*|search*|inference*|generate.*) echo 50 ;;
     strategy/*|convert.*) echo 51 ;;
     config.*) echo 55 ;;
-    trial.*) echo 58 ;;
+    trial.h) echo 57 ;;
+    trial*) echo 58 ;;
     engine*) echo 60 ;;
     tools/roof.h) echo 69 ;;
     train.c|tools/*) echo 70 ;;

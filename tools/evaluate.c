@@ -152,7 +152,7 @@ static enum status score(struct scoring *s, struct err *err)
     TRY(inference_place(s->in, rows, err));
     for (size_t i = 0; i < s->n; i++) {
         const struct evaluate_sample *samples;
-        TRY(evaluate_run(s->set[i], &s->in->run, &s->in->model, inference_lora(s->in), &s->result[i], &samples, err));
+        TRY(evaluate_run(s->set[i], 1, &s->in->run, &s->in->model, inference_lora(s->in), &s->result[i], &samples, err));
         if (!s->o->quiet)
             fprintf(stderr, "%s: %zu documents, acc %.4f\n", s->result[i].task, s->result[i].n, s->result[i].acc);
         evaluate_print_samples(s->result[i].task, samples, s->result[i].n, s->task[i].has_norm, &s->samples);
