@@ -76,7 +76,10 @@ world: $(B)/world
 	$(B)/world data/world
 world-model: world train
 	./train data/world/pretrain.txt && mkdir -p data/world/model && cp build/world-model/model/* data/world/model/
-.PHONY: world world-model
+# Every plan of the small world's model, fine-tuned and scored: half an hour.
+world-truth: train
+	sh data/world/truth.sh
+.PHONY: world world-model world-truth
 $(B)/train $(patsubst tools/%.c,$(B)/tools/%,$(wildcard tools/*.c)): $(B)/%: $(B)/%.o $(B)/libveneer.a
 	$(CC) -o $@ $^ $(LDFLAGS_) $(LIBS)
 
@@ -87,7 +90,7 @@ $(B)/test/%_test: $(B)/test/%_test.o $(B)/libveneer.a
 	$(CC) -o $@ $^ $(LDFLAGS_) -lcmocka $(LIBS)
 $(B)/test/limits_test: | $(B)/train $(B)/tools/generate
 # Benchmarks are build/bench/NAME, beside the tables that they write.
-BENCHES   := kernels program llama7b
+BENCHES   := kernels program llama7b search
 BENCH_OBJ := $(patsubst %.c,$(B)/%.o,$(filter-out $(BENCHES:%=bench/%.c),$(wildcard bench/*.c)))
 $(BENCHES:%=build/bench/%): build/bench/%: $(B)/bench/%.o $(BENCH_OBJ) $(B)/libveneer.a
 	@mkdir -p $(@D)
@@ -130,6 +133,10 @@ bench: $(BENCHES:%=build/bench/%)
 	build/bench/kernels
 	-VENEER_CPU=avx2 build/bench/kernels --brief
 	build/bench/program
+# Strategies against each other on problems whose whole truth is known: build/bench/search.md and .svg.
+bench-search: build/bench/search
+	build/bench/search
+.PHONY: bench-search
 
 deps:
 	sh tools/deps.sh

@@ -248,22 +248,24 @@ static enum status check_shapes(struct trials *trials, const struct model_config
     return OK;
 }
 
-/* Position of a level on its axis: nominal bits, or the order where bits agree. */
+/* Position of a level on its axis: by the error that its bits leave, 2^(-2 bits) of the variance (the step of a uniform quantizer halves with each bit), so
+ * that levels lie as far apart as their scores; the order where bits agree. */
 static double position(const struct trials *trials, size_t level)
 {
     size_t last = trials->n_levels - 1;
-    double low = format_info(trials->format[0])->bits, high = format_info(trials->format[last])->bits;
+    double low = exp2(-2 * format_info(trials->format[0])->bits), high = exp2(-2 * format_info(trials->format[last])->bits);
     if (last == 0)
         return 0;
-    if (high <= low)
+    if (high >= low)
         return (double)level / (double)last;
-    return (format_info(trials->format[level])->bits - low) / (high - low);
+    return (low - exp2(-2 * format_info(trials->format[level])->bits)) / (low - high);
 }
 
+/* Ranks by their logarithm: doubling one buys about as much each time. */
 static double rank_position(const struct trials *trials, size_t level)
 {
-    double low = trials->rank[0], high = trials->rank[trials->n_ranks - 1];
-    return high > low ? (trials->rank[level] - low) / (high - low) : 0;
+    double low = log2(trials->rank[0]), high = log2(trials->rank[trials->n_ranks - 1]);
+    return high > low ? (log2(trials->rank[level]) - low) / (high - low) : 0;
 }
 
 /* A variable whose linears are all pinned has one level. */
