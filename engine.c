@@ -64,7 +64,7 @@ static enum status try_configuration(struct engine *engine, const struct search_
     struct err *err = engine->err;
     struct trials *trials = &engine->trials;
     const uint8_t *level = next->level;
-    struct trial_outcome outcome = {.size = trials_size(trials, level)};
+    struct trial_outcome outcome = {.size = trials_size(trials, level), .right = next->low_fidelity || !engine->pairs.n_documents ? NULL : engine->pairs.right};
     size_t index = engine->archive.n;
     double share = next->low_fidelity ? engine->config->low_fidelity : 1;
     char folder[64];
@@ -171,6 +171,7 @@ static enum status search(struct engine *engine)
         status = stop_check(engine->err);
         if (status == OK && engine->config->max_hours > 0 && clock_s() - engine->started_s > engine->config->max_hours * 3600)
             break;
+        engine_pairs_apply(engine);
         if (status == OK)
             status = search_propose(&engine->space, &engine->archive, &options, &next, engine->err);
         if (status != OK || next.done)
@@ -202,6 +203,7 @@ static enum status milestone_level(struct engine *engine, enum milestone which, 
         return OK;
     if (!searches(engine)) /* one configuration: the pinned formats, the rest at the first level */
         return OK;
+    engine_pairs_apply(engine);
     TRY(search_pick_posterior(&engine->space, &engine->archive, engine->config->search_lambda, engine->max_size, &engine->pick, engine->err));
     memcpy(level, engine->archive.point[engine->pick].level, engine->space.n);
     return OK;
@@ -268,6 +270,7 @@ static enum status reach_uniform(struct engine *engine, enum milestone which)
 static enum status compress(struct engine *engine)
 {
     trials_space(&engine->trials, INFINITY, &engine->space);
+    TRY(engine_pairs_new(engine));
     TRY(engine_open_journal(engine));
     TRY(engine_prune(engine));
     TRY(engine_place_training(engine));

@@ -4,6 +4,7 @@
  * engine_load.c  inputs, memory plan, pruning
  * engine_scratch.c  a model from random weights, all parameters trained
  * engine_journal.c  what is remembered between runs of the same command
+ * engine_pairs.c  trials compared on the same documents
  * engine_output.c   exported files      engine_report.c  report.html */
 #ifndef VENEER_ENGINE_H
 #define VENEER_ENGINE_H
@@ -52,6 +53,14 @@ struct memory_plan {
     bool keep_activations;
 };
 
+/* How many trials answered each document of the search part right. */
+struct engine_pairs {
+    size_t n[MAX_TASKS], n_tasks;  /* documents of each task */
+    size_t n_documents, n_trials; /* n_documents 0: the objective is not accuracy */
+    uint8_t *right;               /* [n_documents] of the trial under way; owned */
+    uint32_t *count;              /* [n_documents]; owned */
+};
+
 struct engine {
     const struct config *config;
     struct log log;       /* writes train.log too, once output_dir is there */
@@ -87,6 +96,7 @@ struct engine {
     struct journal journal;
     struct search_space space;
     struct search_archive archive;
+    struct engine_pairs pairs;
     struct text trial_notes; /* one line a trial: seed or why it was proposed */
     struct milestone_record milestone[MILESTONES];
     double *known_importance; /* [space.n] from the journal, or NULL; owned */
@@ -115,6 +125,13 @@ enum status engine_record_trial(struct engine *engine, const struct search_point
                                 const char *note);
 enum status engine_record_importance(struct engine *engine); /* trials.importance */
 enum status engine_record_milestone(struct engine *engine, enum milestone milestone);
+
+/* engine_pairs.c */
+enum status engine_pairs_new(struct engine *engine);
+void engine_pairs_free(struct engine_pairs *pairs);
+void engine_pairs_add(struct engine_pairs *pairs, const uint8_t *right); /* of a full trial that did not fail */
+double engine_pairs_variance(const struct engine_pairs *pairs);          /* of a trial's score, compared with another's; 0: no trial yet */
+void engine_pairs_apply(struct engine *engine);                          /* the paired variance into every full trial of the archive */
 
 /* engine_output.c */
 enum status engine_write_outputs(struct engine *engine);

@@ -57,6 +57,19 @@ static void put_outcome(struct text *out, const struct trial_outcome *o)
     text_puts(out, "]");
 }
 
+/* Four documents a digit, the first one its highest bit. */
+static void put_right(struct text *out, const uint8_t *right, size_t n)
+{
+    text_puts(out, ",\"right\":\"");
+    for (size_t d = 0; d < n; d += 4) {
+        int digit = 0;
+        for (size_t k = 0; k < 4; k++)
+            digit = 2 * digit + (d + k < n && right[d + k]);
+        text_add(out, &digits[digit], 1);
+    }
+    text_puts(out, "\"");
+}
+
 static void put_curve(struct text *out, const struct finetune_point *p, size_t n)
 {
     text_puts(out, ",\"curve\":[");
@@ -92,8 +105,13 @@ enum status engine_record_trial(struct engine *engine, const struct search_point
     text_printf(&record, ",\"failed\":%s,\"low_fidelity\":%s,\"note\":", point->failed ? "true" : "false", point->low_fidelity ? "true" : "false");
     text_json_string(&record, note, strlen(note));
     put_outcome(&record, outcome);
+    bool answered = outcome->right && !point->failed;
+    if (answered)
+        put_right(&record, outcome->right, engine->pairs.n_documents);
     text_puts(&record, "}");
     TRY(append(engine, &record));
+    if (answered)
+        engine_pairs_add(&engine->pairs, outcome->right);
     note_trial(engine, note);
     return search_archive_add(&engine->archive, &engine->space, point, engine->err);
 }
@@ -207,6 +225,21 @@ static enum status get_curve(const struct record *r, struct milestone_record *m)
     return OK;
 }
 
+static enum status get_right(const struct record *r, struct engine_pairs *pairs)
+{
+    const char *s;
+    if (!json_member(r->json, "right"))
+        return OK;
+    TRY(json_string(r->json, "right", r->where, &s, r->err));
+    if (strlen(s) != (pairs->n_documents + 3) / 4 || strspn(s, digits) != strlen(s))
+        return err_set(r->err, ERR_INPUT, "%s.right: want %zu hexadecimal digits, a bit for each of %zu documents", r->where, (pairs->n_documents + 3) / 4,
+                       pairs->n_documents);
+    for (size_t d = 0; d < pairs->n_documents; d++)
+        pairs->right[d] = (uint8_t)((strchr(digits, s[d / 4]) - digits) >> (3 - d % 4) & 1);
+    engine_pairs_add(pairs, pairs->right);
+    return OK;
+}
+
 static enum status read_trial(struct engine *engine, const struct record *r)
 {
     struct trial_outcome outcome;
@@ -224,6 +257,8 @@ static enum status read_trial(struct engine *engine, const struct record *r)
         status = json_bool(r->json, "low_fidelity", r->where, &low_fidelity, r->err);
     if (status == OK)
         status = json_string(r->json, "note", r->where, &note, r->err);
+    if (status == OK)
+        status = get_right(r, &engine->pairs);
     if (status == OK) {
         struct search_point p = {.level = level, .size = outcome.size, .score = outcome.score, .variance = outcome.variance,
                                  .failed = failed, .low_fidelity = low_fidelity};

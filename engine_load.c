@@ -629,6 +629,7 @@ void engine_free(struct engine *engine)
     dataset_free(&engine->calibration);
     search_archive_free(&engine->archive);
     free(engine->known_importance);
+    engine_pairs_free(&engine->pairs);
     if (engine->journal.path)
         journal_close(&engine->journal);
     text_free(&engine->trial_notes);

@@ -471,3 +471,13 @@ enum status evaluate_run(struct evaluate_set *set, double share, struct model_ru
         *samples = set->sample;
     return OK;
 }
+
+bool evaluate_is_right(const struct evaluate_set *set, const struct evaluate_sample *sample)
+{
+    return set->headline_norm ? sample->acc_norm : sample->acc;
+}
+
+size_t evaluate_count(const struct evaluate_set *set)
+{
+    return set->n;
+}

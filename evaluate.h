@@ -41,6 +41,12 @@ struct evaluate_result {
     double perplexity;                /* lambada, else NaN */
 };
 
+/* True when the sample counts as right in its task's headline. */
+struct evaluate_sample;
+bool evaluate_is_right(const struct evaluate_set *set, const struct evaluate_sample *sample);
+/* Documents of a set. */
+size_t evaluate_count(const struct evaluate_set *set);
+
 struct evaluate_sample {
     int64_t idx;
     int32_t n_choices, gold;

@@ -32,6 +32,7 @@ struct search_point {
     double size;
     double score;         /* larger is better */
     double variance;      /* of the score, e.g. p(1-p)/N averaged over tasks */
+    double paired;        /* variance of its difference from other trials' scores, each bearing half: all answer the same questions; 0: not known */
     bool failed;          /* diverged: no score */
     bool low_fidelity;    /* a shorter trial: for the strategy alone, never on a front */
 };

@@ -249,9 +249,14 @@ static enum status score_tasks(struct trials *trials, enum task_part part, doubl
 {
     const struct trial_tasks *tasks = trials->tasks;
     outcome->n_tasks = tasks->n;
+    uint8_t *right = part == PART_SEARCH ? outcome->right : NULL;
     for (size_t i = 0; i < tasks->n; i++) {
         struct evaluate_set *set = part == PART_SEARCH ? tasks->search[i] : tasks->report[i];
-        TRY(evaluate_run(set, share, trials->run, model, lora, &outcome->task[i], NULL, err));
+        const struct evaluate_sample *sample;
+        TRY(evaluate_run(set, share, trials->run, model, lora, &outcome->task[i], &sample, err));
+        for (size_t k = 0; right && k < outcome->task[i].n; k++)
+            right[k] = evaluate_is_right(set, &sample[k]);
+        right = right ? right + evaluate_count(set) : NULL;
     }
     if (tasks->n)
         evaluate_mean(outcome->task, tasks->n, &outcome->score, &outcome->variance);

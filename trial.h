@@ -74,6 +74,7 @@ struct trial_outcome {
     double held_out_loss, divergence;  /* NaN unless they are the objective */
     double first_loss, last_loss;      /* of fine-tuning; NaN when there was none */
     double size;                       /* stored bytes */
+    uint8_t *right;                    /* optional, the caller's, one a document of all search parts: 1 where a document of the search part was answered right */
 };
 
 /* The static part: levels, pins, bytes, features (no arena).  ERR_INPUT when a pinned format does not fit a shape. */

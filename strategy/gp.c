@@ -100,7 +100,7 @@ static enum status fit(struct proposal *p, struct err *err)
         if (!a->point[i].failed && !a->point[i].low_fidelity) {
             features(p->space, a->point[i].level, X + n * d);
             y[n] = a->point[i].score;
-            noise[n++] = a->point[i].variance;
+            noise[n++] = a->point[i].paired > 0 ? a->point[i].paired : a->point[i].variance;
         }
     if (status == OK)
         status = gp_new(&p->gp, X, y, noise, n, d, err);
