@@ -57,6 +57,32 @@ static enum status write_pareto(struct engine *engine)
     return write_text(engine, "search/pareto.csv", &out);
 }
 
+/* Every configuration of the front as a plan, so that another run can take it: plan = search/front/trial-7.txt. */
+static enum status write_front(struct engine *engine)
+{
+    const struct search_archive *a = &engine->archive;
+    size_t *front = calloc(a->n ? a->n : 1, sizeof *front), n = front ? search_front(a, front) : 0;
+    char *dir = path_join(engine->config->output_dir, "search/front");
+    enum status status = front && dir ? OK : err_set(engine->err, ERR_MEMORY, "out of memory for the front");
+    if (status == OK && n > 0)
+        status = dir_make(dir, engine->err);
+    for (size_t i = 0; status == OK && i < n; i++) {
+        struct plan plan;
+        struct text out = {0};
+        char name[64];
+        snprintf(name, sizeof name, "search/front/trial-%zu.txt", front[i]);
+        status = trials_plan(&engine->trials, a->point[front[i]].level, &plan, engine->err);
+        if (status != OK)
+            break;
+        plan_print(&plan, &out);
+        plan_free(&plan);
+        status = write_text(engine, name, &out);
+    }
+    free(dir);
+    free(front);
+    return status;
+}
+
 /* ---- eval/ ---- */
 
 static void print_row(struct text *out, const char *name, const struct trial_outcome *o)
@@ -270,6 +296,7 @@ enum status engine_write_outputs(struct engine *engine)
     plan_print(&t->plan, &plan);
     TRY(write_text(engine, "search/plan-best.txt", &plan));
     TRY(write_pareto(engine));
+    TRY(write_front(engine));
     TRY(write_config(engine));
     TRY(write_metrics(engine));
     if (engine->tasks.n)

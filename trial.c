@@ -136,14 +136,9 @@ static enum status set_linear(struct trials *trials, size_t linear, const uint8_
     int l = (int)(linear / LINEAR_COUNT), j = (int)(linear % LINEAR_COUNT);
     size_t f = trials_format(trials, linear, level), k = trials_rank_level(trials, linear, level), slot = rank_slots(trials) == 1 ? 0 : k;
     int32_t made = start_rank(trials, linear, slot), rank = trials->ranked[linear] ? trials->rank[k] : made;
-    struct plan_linear *p = &trials->plan.layer[l].linear[j];
     TRY(start_variant(trials, linear, f, slot, err));
     *variant = variant_at(trials, linear, f, slot);
-    trials_set_format(trials->config, p, trials->format[f]);
-    if (trials->ranked[linear]) {
-        p->rank = rank;
-        p->alpha = trials_alpha(trials, rank);
-    }
+    trials_plan_linear(trials, linear, level, &trials->plan.layer[l].linear[j]);
     start_adapter(&trials->lora.adapter[l][j], *variant, rank, made, scaling_of(trials, linear, rank));
     return OK;
 }

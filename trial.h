@@ -94,6 +94,9 @@ size_t trials_rank_level(const struct trials *trials, size_t linear, const uint8
 float trials_alpha(const struct trials *trials, int32_t rank);
 /* The largest rank that any adapter can have. */
 size_t trials_max_rank(const struct trials *trials);
+/* The plan of a configuration, and the part of it that a linear has; plan_free releases. */
+enum status trials_plan(const struct trials *trials, const uint8_t *level, struct plan *plan, struct err *err);
+void trials_plan_linear(const struct trials *trials, size_t linear, const uint8_t *level, struct plan_linear *p);
 /* Format, block and double quantization of a linear; the rest of p is left alone. */
 void trials_set_format(const struct config *config, struct plan_linear *p, enum format format);
 

@@ -375,6 +375,23 @@ size_t trials_rank_level(const struct trials *trials, size_t linear, const uint8
     return trials->ranked[linear] ? level[trials->n_format_variables + variable_of(trials, linear)] : 0;
 }
 
+void trials_plan_linear(const struct trials *trials, size_t linear, const uint8_t *level, struct plan_linear *p)
+{
+    trials_set_format(trials->config, p, trials->format[trials_format(trials, linear, level)]);
+    if (trials->ranked[linear]) {
+        p->rank = trials->rank[trials_rank_level(trials, linear, level)];
+        p->alpha = trials_alpha(trials, p->rank);
+    }
+}
+
+enum status trials_plan(const struct trials *trials, const uint8_t *level, struct plan *plan, struct err *err)
+{
+    TRY(plan_copy(plan, &trials->plan, err));
+    for (size_t i = 0; i < trials->n_linears; i++)
+        trials_plan_linear(trials, i, level, &plan->layer[i / LINEAR_COUNT].linear[i % LINEAR_COUNT]);
+    return OK;
+}
+
 double trials_size(const struct trials *trials, const uint8_t *level)
 {
     double sum = trials->fixed_bytes;
