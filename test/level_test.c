@@ -24,6 +24,7 @@
 #include "base/rng.h"
 #include "cpu/int8.h"
 #include "cpu/level.h"
+#include "quant_affine.h"
 #include "quant_ggml.h"
 #include "quant_panel.h"
 
@@ -253,7 +254,8 @@ static const struct variant variants[] = {
     {FORMAT_F32, 0, false},     {FORMAT_F16, 0, false},  {FORMAT_BF16, 0, false}, {FORMAT_NF4, 0, false},  {FORMAT_FP4, 0, false},
     {FORMAT_INT8, 0, false},    {FORMAT_INT8_64, 0, false}, {FORMAT_NF8, 0, false},  {FORMAT_Q4_0, 0, false}, {FORMAT_Q4_1, 0, false},
     {FORMAT_Q5_0, 0, false},    {FORMAT_Q5_1, 0, false}, {FORMAT_Q8_0, 0, false}, {FORMAT_NF4, 32, false}, {FORMAT_NF4, 4096, false},
-    {FORMAT_FP4, 128, false},   {FORMAT_NF4, 0, true},   {FORMAT_FP4, 0, true},
+    {FORMAT_FP4, 128, false},   {FORMAT_NF4, 0, true},   {FORMAT_FP4, 0, true},    {FORMAT_HQQ2, 0, false}, {FORMAT_HQQ3, 0, false},
+    {FORMAT_HQQ4, 0, false},
 };
 enum { VARIANTS = sizeof variants / sizeof *variants };
 
@@ -278,6 +280,9 @@ static size_t code_bytes(enum format f, size_t n)
     case FORMAT_BF16: return 2 * n;
     case FORMAT_NF4:
     case FORMAT_FP4: return (n + 1) / 2;
+    case FORMAT_HQQ2:
+    case FORMAT_HQQ3:
+    case FORMAT_HQQ4: return quant_affine_bytes(f, n);
     default: return is_ggml(f) ? n / GGML_BLOCK * quant_ggml_bytes(f) : n;
     }
 }
@@ -292,7 +297,9 @@ static void place(struct matrix *M, const struct variant *v, size_t rows, size_t
     if (v->double_quant) {
         M->q.scale_codes = walled(&M->walls, blocks);
         M->q.nested_absmax = walled(&M->walls, (blocks + 255) / 256 * sizeof(float));
-    } else if (blocks)
+    } else if (quant_affine_bits(v->format))
+        M->q.affine = walled(&M->walls, blocks * 2 * sizeof(uint16_t));
+    else if (blocks)
         M->q.scales = walled(&M->walls, blocks * sizeof(float));
 }
 

@@ -166,11 +166,12 @@ static bool encoded(struct qmat *q, enum format format, bool double_quant, size_
     assert_int_equal(arena_commit(&arena, "W", &err), OK);
     quant_place(q, format, 0, double_quant, rows, cols, &arena);
     assert_int_equal(quant_encode(q, W, false, &err), OK);
-    size_t scales = q->scales ? (format == FORMAT_INT8 ? rows : (rows * cols + (size_t)q->block - 1) / (size_t)q->block) : 0;
+    size_t scales = q->scales || q->affine ? (format == FORMAT_INT8 ? rows : (rows * cols + (size_t)q->block - 1) / (size_t)q->block) : 0;
     size_t bytes = quant_bytes(format, 0, double_quant, rows, cols) - scales * sizeof(float);
     if (!double_quant) { /* then codes are all the rest */
         q->codes = memcpy(walled(bytes), q->codes, bytes);
-        q->scales = scales > 0 ? memcpy(walled(scales * sizeof(float)), q->scales, scales * sizeof(float)) : NULL;
+        q->scales = q->scales ? memcpy(walled(scales * sizeof(float)), q->scales, scales * sizeof(float)) : NULL;
+        q->affine = q->affine ? memcpy(walled(scales * sizeof(float)), q->affine, scales * sizeof(float)) : NULL; /* two f16 are as long */
     }
     if (!double_quant)
         arena_free(&arena);
