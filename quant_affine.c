@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "quant_ggml.h"
+
 int quant_affine_bits(enum format format)
 {
     return format >= FORMAT_HQQ2 && format <= FORMAT_HQQ4 ? (int)(format - FORMAT_HQQ2) + 2 : 0;
@@ -148,15 +150,21 @@ static inline double clamp(double x, double most)
     return x < most ? x : most;
 }
 
+/* Nearest codes of n elements of a group. */
+static void codes_of(uint8_t *code, const struct qmat *q, size_t group, const real *x, size_t n)
+{
+    double scale = (double)quant_affine_scale(q, group), zero = (double)quant_affine_zero(q, group), inverse = scale != 0 ? 1 / scale : 0;
+    double top = (1 << quant_affine_bits(q->format)) - 1;
+    for (size_t i = 0; i < n; i++)
+        code[i] = (uint8_t)nearest(clamp((double)x[i] * inverse + zero, top));
+}
+
 void quant_affine_round(struct qmat *q, size_t group, const real *x)
 {
     int bits = quant_affine_bits(q->format);
     size_t n = group_length(q->rows * q->cols, group);
-    double scale = (double)quant_affine_scale(q, group), zero = (double)quant_affine_zero(q, group), top = (1 << bits) - 1;
-    double inverse = scale != 0 ? 1 / scale : 0;
     uint8_t code[AFFINE_GROUP] = {0};
-    for (size_t i = 0; i < n; i++)
-        code[i] = (uint8_t)nearest(clamp((double)x[i] * inverse + zero, top));
+    codes_of(code, q, group, x, n);
     pack((uint8_t *)q->codes + group * (AFFINE_GROUP / 8) * (size_t)bits, code, n, bits);
 }
 
@@ -326,6 +334,24 @@ enum status quant_affine_encode_rtn(struct qmat *q, const real *W, struct err *e
         if (!quant_affine_put(q, g, scale, (float)(-low / (double)scale)))
             return too_large(q, g, err);
         quant_affine_round(q, g, W + g * AFFINE_GROUP);
+    }
+    return OK;
+}
+
+/* ---- as ggml's blocks ---- */
+
+enum status quant_affine_as_q4_1(struct qmat *to, const struct qmat *from, const real *W, struct err *err)
+{
+    uint8_t *block = to->codes, code[GGML_BLOCK];
+    for (size_t at = 0; at < from->rows * from->cols; at += GGML_BLOCK, block += quant_ggml_bytes(FORMAT_Q4_1)) {
+        size_t group = at / AFFINE_GROUP;
+        uint16_t half[2] = {from->affine[2 * group], f16_from_f32(-quant_affine_zero(from, group) * quant_affine_scale(from, group))};
+        if (is_infinite(half[1]))
+            return too_large(from, group, err);
+        memcpy(block, half, sizeof half);
+        codes_of(code, from, group, W + at, GGML_BLOCK);
+        for (size_t j = 0; j < 16; j++)
+            block[4 + j] = (uint8_t)(code[j] | code[j + 16] << 4);
     }
     return OK;
 }

@@ -54,6 +54,9 @@ enum status quant_affine_encode(struct qmat *q, const real *W, struct err *err);
 enum status quant_affine_encode_rtn(struct qmat *q, const real *W, struct err *err);
 /* Elements at .. end-1 of the flattened matrix, in the layout of files. */
 void quant_affine_decode(const struct qmat *q, size_t at, size_t end, real *out);
+/* to (q4_1, placed) <- from: the same codes, scale and minimum -zero * scale, which is rounded to f16 once more.  W: from decoded; from may be in panels.
+ * Columns are a multiple of 32, so that a group holds whole blocks.  ERR_FAILED names the group whose minimum f16 cannot hold. */
+enum status quant_affine_as_q4_1(struct qmat *to, const struct qmat *from, const real *W, struct err *err);
 /* False when a stored scale or zero is NaN or infinite. */
 bool quant_affine_is_finite(const struct qmat *q);
 
