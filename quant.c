@@ -118,7 +118,8 @@ void quant_place(struct qmat *q, enum format format, int block, bool double_quan
     bool twice = double_quant && formats[format].double_quant;
     size_t blocks = is_ggml(format) ? 0 : blocks_of(format, block, rows, cols);
     *q = (struct qmat){.format = format, .double_quant = twice, .block = block, .rows = rows, .cols = cols};
-    q->codes = arena_take(arena, code_bytes(format, rows, cols), 1);
+    size_t bytes = code_bytes(format, rows, cols), room = quant_panel_room(format, block, rows, cols);
+    q->codes = arena_take(arena, room > bytes ? room : bytes, 1);
     if (is_affine(format))
         q->affine = arena_take(arena, blocks, scale_bytes(format));
     else if (blocks && !twice)
@@ -133,7 +134,7 @@ const void *quant_row(const struct qmat *q, size_t row)
 {
     bool bare = q->panels && is_ggml(q->format); /* scales stand behind all codes then */
     if (is_affine(q->format)) /* a row may begin inside a byte */
-        return (const uint8_t *)q->codes + row * q->cols * (size_t)quant_affine_bits(q->format) / 8;
+        return (const uint8_t *)q->codes + row * q->cols * (q->panels ? 4 : (size_t)quant_affine_bits(q->format)) / 8;
     size_t bytes = bare ? (size_t)formats[q->format].bits * q->cols / 8 : code_bytes(q->format, 1, q->cols);
     return (const uint8_t *)q->codes + row * bytes;
 }

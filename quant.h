@@ -52,7 +52,7 @@ struct qmat {
     int32_t block;        /* 0 where the format has none */
     size_t rows, cols;
     void *codes;          /* floats: the values.  nf4, fp4: (n+1)/2 bytes, element 2k in the HIGH nibble.  int8: int8_t[n].
-                             ggml formats: whole blocks with their scales inside.  hqq2 ...: a stream of bits */
+                             ggml formats: whole blocks with their scales inside.  hqq2 ...: a stream of bits, and room for quant_panel.h's */
     float *scales;        /* absmax a block (or a row); NULL for floats, ggml formats, affine codes and double quantization */
     uint16_t *affine;     /* hqq2 ...: [groups][2], f16 scale and f16 zero; NULL otherwise */
     uint8_t *scale_codes; /* double quantization: [blocks] */
@@ -62,7 +62,7 @@ struct qmat {
 
 /* ERR_INPUT when a matrix of this shape cannot take the format (row_multiple, block outside 32..4096). */
 enum status quant_check(enum format format, int block, size_t rows, size_t cols, struct err *err);
-/* Sets the shape and takes the memory (counts while the arena counts).  block 0: the format's default. */
+/* Sets the shape and takes the memory (counts while the arena counts): quant_bytes, or more where panels want it (hqq2, hqq3).  block 0: the format's default. */
 void quant_place(struct qmat *q, enum format format, int block, bool double_quant, size_t rows, size_t cols,
                  struct arena *arena);
 /* Bytes of codes, scales (and zeros) and nested scales. */

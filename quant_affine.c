@@ -66,7 +66,7 @@ unsigned quant_affine_code(const struct qmat *q, size_t element)
     return word >> shift & ((1u << bits) - 1);
 }
 
-void quant_affine_set_code(struct qmat *q, size_t element, unsigned code)
+void quant_affine_set_code(const struct qmat *q, size_t element, unsigned code)
 {
     unsigned bits = (unsigned)quant_affine_bits(q->format), bit = (unsigned)(element % 8) * bits, shift = bit % 8;
     uint8_t *at = (uint8_t *)q->codes + element / 8 * bits + bit / 8;
@@ -116,6 +116,15 @@ static void unpack(uint8_t *code, const uint8_t *from, size_t n, int bits)
         unpack_eights(code, from, n, 3);
     else
         unpack_eights(code, from, n, 4);
+}
+
+uint64_t quant_affine_eight(enum format format, const uint8_t *from)
+{
+    uint64_t x = 0;
+    int bits = quant_affine_bits(format);
+    for (int b = 0; b < bits; b++)
+        x |= (uint64_t)from[b] << 8 * b;
+    return spread(x, bits);
 }
 
 /* The codes of a group; bytes behind the n-th of `code` are zeros up to a whole eight. */

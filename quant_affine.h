@@ -21,7 +21,7 @@
 #define VENEER_QUANT_AFFINE_H
 #include "quant.h"
 
-enum { AFFINE_GROUP = 128 };
+enum { AFFINE_SHIFT = 7, AFFINE_GROUP = 1 << AFFINE_SHIFT };
 
 /* Bits of a code: 2, 3, 4; 0 when the format is not affine. */
 int quant_affine_bits(enum format format);
@@ -36,7 +36,9 @@ float quant_affine_zero(const struct qmat *q, size_t group);
 bool quant_affine_put(struct qmat *q, size_t group, float scale, float zero);
 /* Code of an element of the flattened matrix; layout of files.  set: code < 2^b. */
 unsigned quant_affine_code(const struct qmat *q, size_t element);
-void quant_affine_set_code(struct qmat *q, size_t element, unsigned code);
+void quant_affine_set_code(const struct qmat *q, size_t element, unsigned code);
+/* Eight codes from their b bytes, a byte each, the first lowest. */
+uint64_t quant_affine_eight(enum format format, const uint8_t *from);
 /* Sets the codes of a group: code = clamp(round(x / scale + zero), 0, 2^b - 1) with the stored scale and zero, halves to even.  x: the group's
  * elements.  What quant_affine_decode gave comes back as the same codes, unless the scale is 0. */
 void quant_affine_round(struct qmat *q, size_t group, const real *x);

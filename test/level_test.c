@@ -288,12 +288,13 @@ static size_t code_bytes(enum format f, size_t n)
 }
 
 /* Places by hand what quant_place would, so that every part has its own wall. */
-static void place(struct matrix *M, const struct variant *v, size_t rows, size_t cols)
+static void place(struct matrix *M, const struct variant *v, size_t rows, size_t cols, bool panels)
 {
     size_t n = rows * cols, block = (size_t)(v->block ? v->block : format_info(v->format)->default_block);
     size_t blocks = v->format == FORMAT_INT8 ? rows : block && !is_ggml(v->format) ? (n + block - 1) / block : 0;
     M->q = (struct qmat){.format = v->format, .block = (int32_t)block, .double_quant = v->double_quant, .rows = rows, .cols = cols};
-    M->q.codes = walled(&M->walls, code_bytes(v->format, n));
+    size_t room = panels ? quant_panel_room(v->format, (int)block, rows, cols) : 0;
+    M->q.codes = walled(&M->walls, room > 0 ? room : code_bytes(v->format, n));
     if (v->double_quant) {
         M->q.scale_codes = walled(&M->walls, blocks);
         M->q.nested_absmax = walled(&M->walls, (blocks + 255) / 256 * sizeof(float));
@@ -303,13 +304,13 @@ static void place(struct matrix *M, const struct variant *v, size_t rows, size_t
         M->q.scales = walled(&M->walls, blocks * sizeof(float));
 }
 
-/* q4_0's values are code - 8, q4_1's code * scale + minimum; a kernel may sum the parts one by one. */
+/* q4_0's values are code - 8, q4_1's and affine groups' code * scale + minimum; a kernel may sum the parts one by one. */
 static void fill_large(struct matrix *M)
 {
     size_t cols = M->q.cols;
     for (size_t i = 0; i < M->q.rows * cols; i++)
         M->large[i] = fabsf(M->value[i]), M->largest = fmax(M->largest, (double)M->large[i]);
-    if (!M->q.panels || (M->q.format != FORMAT_Q4_0 && M->q.format != FORMAT_Q4_1))
+    if (!M->q.panels || (M->q.format != FORMAT_Q4_0 && M->q.format != FORMAT_Q4_1 && !M->q.affine))
         return;
     for (size_t p = 0; p < M->q.rows / PANEL_ROWS; p++)
         for (size_t k = 0; k < cols; k++) {
@@ -324,7 +325,7 @@ static void matrix_open(struct matrix *M, const struct variant *v, size_t rows, 
 {
     struct err err;
     memset(M, 0, sizeof *M);
-    place(M, v, rows, cols);
+    place(M, v, rows, cols, panels);
     M->value = walled(&M->walls, rows * cols * sizeof(float));
     M->large = walled(&M->walls, rows * cols * sizeof(float));
     assert_int_equal(quant_encode(&M->q, normals(&M->walls, rows, cols, cols, 4), false, &err), OK);

@@ -226,7 +226,7 @@ static void test_linear_int8(void **state)
 {
     enum { N = 2 * MOST, IN = 576, OUT = 288, R = 8 };
     (void)state;
-    static const enum format formats[] = {FORMAT_NF4, FORMAT_INT8, FORMAT_Q4_0, FORMAT_Q4_1};
+    static const enum format formats[] = {FORMAT_NF4, FORMAT_INT8, FORMAT_Q4_0, FORMAT_Q4_1, FORMAT_HQQ3};
     for (size_t f = 0; f < sizeof formats / sizeof *formats; f++) {
         struct arena arena = {0};
         struct qmat W;
