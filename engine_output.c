@@ -186,8 +186,7 @@ static enum status make_gguf_linears(struct engine *engine, struct model *view, 
                 quant_place(q, export_gguf_format(from), 0, false, from->rows, from->cols, arena);
                 if (!pass)
                     continue;
-                export_merged(&t->model, &t->lora, l, (enum linear)j, W);
-                TRY(quant_encode(q, W, false, engine->err));
+                TRY(export_gguf_linear(&t->model, &t->lora, l, (enum linear)j, W, q, engine->err));
             }
         if (!pass)
             TRY(arena_commit(arena, "GGUF weights", engine->err));

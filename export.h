@@ -12,7 +12,7 @@
 
 /* dir/: model.safetensors, plan.txt, tokenizer.gguf (vocabulary), tokenizer.model (copied from tokenizer_file when not NULL),
  * generation_config.json and, last, config.json.  nf4 and fp4 as bitsandbytes stores them (weight, absmax, quant_map, quant_state or nested_*), int8
- * as weight, SCB, weight_format; formats that Hugging Face has no form for as F32; embeddings, norms and floats in `dtype`
+ * as weight, SCB, weight_format; formats that Hugging Face has no form for as F32, hqq2, hqq3 and hqq4 with their scales and zeros beside them (NAME.hqq4 F16 [groups, 2]); embeddings, norms and floats in `dtype`
  * ("f32", "bf16", "f16"). */
 enum status export_folder(const char *dir, const struct model *model, const struct tokenizer *tokenizer, const char *tokenizer_file,
                           const char *dtype, struct err *err);
@@ -21,8 +21,12 @@ enum status export_folder(const char *dir, const struct model *model, const stru
  * linear takes the ggml format nearest to its own: export_gguf_format. */
 enum status export_gguf(const char *path, const struct model *model, const struct lora *lora, const struct tokenizer *tokenizer,
                         const char *name, struct err *err);
-/* nf4, fp4 -> q4_0; int8, int8_64, nf8 -> q8_0; ggml's own stay; the rest, and rows that are no multiple of 32, -> f16. */
+/* nf4, fp4 -> q4_0; int8, int8_64, nf8 -> q8_0; hqq2, hqq3, hqq4 -> q4_1; ggml's own stay; the rest, and rows that are no multiple of 32, -> f16. */
 enum format export_gguf_format(const struct qmat *W);
+/* A linear as the GGUF has it: q, placed in export_gguf_format of the linear, in Hugging Face's row order.  Merged and encoded; without an adapter
+ * the codes of hqq2, hqq3, hqq4 are taken over.  W: room for [out, in].  Errors as quant_encode's. */
+enum status export_gguf_linear(const struct model *model, const struct lora *lora, int layer, enum linear linear, real *W, struct qmat *q,
+                               struct err *err);
 /* W + s B A of a linear as reals [out, in], in Hugging Face's row order. */
 void export_merged(const struct model *model, const struct lora *lora, int layer, enum linear linear, real *W);
 

@@ -7,6 +7,7 @@
 #include "base/stop.h"
 #include "export.h"
 #include "io/safetensors.h"
+#include "quant_affine.h"
 #include "quant_panel.h"
 
 /* A tensor to be written: bytes as they are, or reals that are rounded on the way. */
@@ -136,6 +137,18 @@ static enum status add_int8(struct parts *parts, const char *name, const struct 
     return add_bytes(parts, module, ".weight_format", ST_U8, 0, 0, 0, &row_format);
 }
 
+/* Decoded.  Affine groups bring their scales and zeros along: fitted again they would be others, with them the codes come back. */
+static enum status add_decoded(struct parts *parts, const char *name, const struct qmat *q)
+{
+    char suffix[16];
+    struct part *p = add(parts, name, "", ST_F32, 2, q->rows, q->cols);
+    if (!p)
+        return no_memory(parts);
+    p->decode = q;
+    snprintf(suffix, sizeof suffix, ".%s", format_info(q->format)->name);
+    return q->affine ? add_bytes(parts, name, suffix, ST_F16, 2, quant_affine_groups(q->rows * q->cols), 2, q->affine) : OK;
+}
+
 static enum status add_matrix(struct parts *parts, const char *name, const struct qmat *q)
 {
     switch (q->format) {
@@ -150,13 +163,8 @@ static enum status add_matrix(struct parts *parts, const char *name, const struc
         return add_bytes(parts, name, "", ST_BF16, 2, q->rows, q->cols, q->codes);
     case FORMAT_F16:
         return add_bytes(parts, name, "", ST_F16, 2, q->rows, q->cols, q->codes);
-    default: { /* decoded without loss, so that encoding again gives the same codes */
-        struct part *p = add(parts, name, "", ST_F32, 2, q->rows, q->cols);
-        if (!p)
-            return no_memory(parts);
-        p->decode = q;
-        return OK;
-    }
+    default: /* decoded without loss, so that encoding again gives the same codes */
+        return add_decoded(parts, name, q);
     }
 }
 

@@ -7,6 +7,7 @@
 #include "base/stop.h"
 #include "export.h"
 #include "io/gguf.h"
+#include "quant_affine.h"
 
 enum format export_gguf_format(const struct qmat *W)
 {
@@ -14,6 +15,7 @@ enum format export_gguf_format(const struct qmat *W)
     enum format want = f == FORMAT_NF4 || f == FORMAT_FP4                                ? FORMAT_Q4_0
                        : f == FORMAT_INT8 || f == FORMAT_INT8_64 || f == FORMAT_NF8 ? FORMAT_Q8_0
                        : f == FORMAT_F32 || f == FORMAT_BF16                        ? FORMAT_F16
+                       : quant_affine_bits(f) > 0                                   ? FORMAT_Q4_1
                                                                                     : f;
     return W->cols % (size_t)format_info(want)->row_multiple == 0 ? want : FORMAT_F16;
 }
@@ -26,12 +28,23 @@ void export_merged(const struct model *model, const struct lora *lora, int layer
         lora_merge(W, &lora->adapter[layer][linear]);
 }
 
+enum status export_gguf_linear(const struct model *model, const struct lora *lora, int layer, enum linear linear, real *W, struct qmat *q,
+                               struct err *err)
+{
+    const struct qmat *from = &model->layer[layer].linear[linear];
+    bool merged = lora && lora->adapter[layer][linear].r > 0;
+    export_merged(model, lora, layer, linear, W);
+    if (!merged && quant_affine_bits(from->format) > 0 && q->format == FORMAT_Q4_1)
+        return quant_affine_as_q4_1(q, from, W, err);
+    return quant_encode(q, W, false, err);
+}
+
 /* ---- what each tensor is made from ---- */
 
 struct source {
     const struct model *model;
     const struct lora *lora;
-    real *temp[2];      /* the largest matrix, twice */
+    real *temp;         /* the largest matrix */
     float *rope_freqs;  /* [head_dim / 2] */
 };
 
@@ -43,22 +56,35 @@ static size_t layer_id(int l, int what)
     return LAYERS + (size_t)l * PER_LAYER + (size_t)what;
 }
 
-/* ggml's "norm" rope turns pairs (2j, 2j+1), ours (j, j + D/2): row 2j+p of a head is our row p D/2 + j. */
-static void permute(real *to, const real *from, size_t heads, size_t D, size_t cols)
+/* The rows of linear j, n of so many bytes.  ggml's "norm" rope turns pairs (2j, 2j+1), ours (j, j + D/2): row 2j+p of a head is our row p D/2 + j. */
+static enum status put_rows(const struct source *s, int j, const void *rows, size_t n, size_t bytes, struct gguf_sink *sink, struct err *err)
 {
-    for (size_t h = 0; h < heads; h++)
-        for (size_t j = 0; j < D / 2; j++)
-            for (size_t p = 0; p < 2; p++)
-                memcpy(to + (h * D + 2 * j + p) * cols, from + (h * D + p * (D / 2) + j) * cols, cols * sizeof *to);
+    size_t D = (size_t)s->model->config.head_dim;
+    if (j != LINEAR_Q && j != LINEAR_K)
+        return gguf_sink_put(sink, rows, n * bytes, err);
+    for (size_t i = 0; i < n; i++) {
+        size_t r = i % D, row = i - r + r % 2 * (D / 2) + r / 2;
+        TRY(gguf_sink_put(sink, (const unsigned char *)rows + row * bytes, bytes, err));
+    }
+    return OK;
 }
 
-static const real *ordered(struct source *s, int l, int j, size_t cols)
+/* Blocks lie in rows, so that rows of codes are put in order as well as rows of weights. */
+static enum status put_linear(const struct source *s, int l, int j, const struct gguf_item *item, struct gguf_sink *sink, struct err *err)
 {
-    const struct plan_layer *p = &s->model->plan.layer[l];
-    if (j != LINEAR_Q && j != LINEAR_K)
-        return s->temp[0];
-    permute(s->temp[1], s->temp[0], (size_t)(j == LINEAR_Q ? p->heads : p->kv_heads), (size_t)s->model->config.head_dim, cols);
-    return s->temp[1];
+    const struct qmat *from = &s->model->layer[l].linear[j];
+    struct arena arena = {0};
+    struct qmat q;
+    quant_place(&q, item->format, 0, false, from->rows, from->cols, &arena);
+    TRY(arena_commit(&arena, item->name, err));
+    quant_place(&q, item->format, 0, false, from->rows, from->cols, &arena);
+    enum status status = export_gguf_linear(s->model, s->lora, l, (enum linear)j, s->temp, &q, err);
+    if (status == ERR_FAILED)
+        err_prefix(err, status, "%s", item->name);
+    if (status == OK)
+        status = put_rows(s, j, q.codes, q.rows, (size_t)item->bytes / q.rows, sink, err);
+    arena_free(&arena);
+    return status;
 }
 
 static enum status put_encoded(const real *W, const struct gguf_item *item, struct gguf_sink *sink, struct err *err)
@@ -70,8 +96,6 @@ static enum status put_encoded(const real *W, const struct gguf_item *item, stru
     TRY(arena_commit(&arena, item->name, err));
     quant_place(&q, item->format, 0, false, rows, cols, &arena);
     enum status status = quant_encode(&q, W, false, err);
-    if (status == ERR_INPUT) /* a merged weight that the format cannot hold is no fault of a file */
-        status = err_prefix(err, ERR_FAILED, "%s", item->name);
     if (status == OK)
         status = gguf_sink_put(sink, q.codes, (size_t)item->bytes, err);
     arena_free(&arena);
@@ -85,8 +109,8 @@ static enum status emit(void *user, const struct gguf_item *item, struct gguf_si
     TRY(stop_check(err));
     if (item->id == EMBED || item->id == HEAD) {
         const struct qmat *q = item->id == EMBED ? &m->embed : &m->head;
-        quant_decode_rows(q, 0, q->rows, s->temp[0]);
-        return put_encoded(s->temp[0], item, sink, err);
+        quant_decode_rows(q, 0, q->rows, s->temp);
+        return put_encoded(s->temp, item, sink, err);
     }
     if (item->id == NORM)
         return put_encoded(m->norm, item, sink, err);
@@ -98,11 +122,9 @@ static enum status emit(void *user, const struct gguf_item *item, struct gguf_si
         return put_encoded(what == INPUT_NORM ? layer->input_norm : layer->post_norm, item, sink, err);
     if (what > BIAS) {
         int j = what - BIAS - 1;
-        memcpy(s->temp[0], layer->bias[j], layer->linear[j].rows * sizeof(real));
-        return put_encoded(ordered(s, l, j, 1), item, sink, err);
+        return put_rows(s, j, layer->bias[j], layer->linear[j].rows, sizeof(real), sink, err); /* F32 */
     }
-    export_merged(m, s->lora, l, (enum linear)what, s->temp[0]);
-    return put_encoded(ordered(s, l, what, layer->linear[what].cols), item, sink, err);
+    return put_linear(s, l, what, item, sink, err);
 }
 
 /* ---- the list of tensors ---- */
@@ -314,8 +336,8 @@ enum status export_gguf(const char *path, const struct model *model, const struc
 {
     struct gguf_writer w = {0};
     size_t n = largest(model);
-    struct source s = {.model = model, .lora = lora, .temp = {malloc(n * sizeof(real)), malloc(n * sizeof(real))}};
-    enum status status = s.temp[0] && s.temp[1] ? OK : err_set(err, ERR_MEMORY, "out of memory for a matrix of %zu elements", n);
+    struct source s = {.model = model, .lora = lora, .temp = malloc(n * sizeof(real))};
+    enum status status = s.temp ? OK : err_set(err, ERR_MEMORY, "out of memory for a matrix of %zu elements", n);
     put_keys(&w, model, name);
     put_tokenizer(&w, tokenizer, model->config.vocab_size);
     if (status == OK)
@@ -325,8 +347,7 @@ enum status export_gguf(const char *path, const struct model *model, const struc
     if (status == OK)
         status = gguf_write(&w, path, emit, &s, err);
     gguf_writer_free(&w);
-    free(s.temp[0]);
-    free(s.temp[1]);
+    free(s.temp);
     free(s.rope_freqs);
     return status;
 }

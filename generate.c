@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "quant_affine.h"
+#include "quant_panel.h"
+
 /* ---- sampling ---- */
 
 static int32_t first_largest(const real *logits, size_t V)
@@ -136,9 +139,13 @@ bool generator_is_end(const struct generator *g, int32_t token)
     return false;
 }
 
+/* What kernels read: in panels hqq2 and hqq3 are wider than in files. */
 static double matrix_bytes(const struct qmat *W)
 {
-    return (double)quant_bytes(W->format, W->block, W->double_quant, W->rows, W->cols);
+    size_t bytes = quant_bytes(W->format, W->block, W->double_quant, W->rows, W->cols);
+    if (W->panels && W->affine)
+        bytes += quant_panel_room(W->format, W->block, W->rows, W->cols) - quant_affine_bytes(W->format, W->rows * W->cols);
+    return (double)bytes;
 }
 
 double generator_weight_bytes(const struct model *model)

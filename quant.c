@@ -1,10 +1,11 @@
-/* quant.c: the table of formats; placing, encoding and decoding a matrix.  ggml's blocks are in quant_ggml.c, code books in
- * quant_tables.c. */
+/* quant.c: the table of formats; placing, encoding and decoding a matrix.  ggml's blocks are in quant_ggml.c, affine
+ * groups in quant_affine.c, code books in quant_tables.c. */
 #include "quant.h"
 
 #include <math.h>
 #include <string.h>
 
+#include "quant_affine.h"
 #include "quant_ggml.h"
 #include "quant_panel.h"
 
@@ -16,7 +17,8 @@ static const struct format_info formats[FORMAT_COUNT] = {
     [FORMAT_INT8_64] = {"int8_64", 8, 64, 1, false}, [FORMAT_NF8] = {"nf8", 8, 64, 1, false},
     [FORMAT_Q4_0] = {"q4_0", 4, 32, 32, false},   [FORMAT_Q4_1] = {"q4_1", 4, 32, 32, false},
     [FORMAT_Q5_0] = {"q5_0", 5, 32, 32, false},   [FORMAT_Q5_1] = {"q5_1", 5, 32, 32, false},
-    [FORMAT_Q8_0] = {"q8_0", 8, 32, 32, false},
+    [FORMAT_Q8_0] = {"q8_0", 8, 32, 32, false},   [FORMAT_HQQ2] = {"hqq2", 2, AFFINE_GROUP, 1, false},
+    [FORMAT_HQQ3] = {"hqq3", 3, AFFINE_GROUP, 1, false}, [FORMAT_HQQ4] = {"hqq4", 4, AFFINE_GROUP, 1, false},
 };
 enum { NESTED = 256, MIN_BLOCK = 32, MAX_BLOCK = 4096 };
 
@@ -56,6 +58,11 @@ static bool is_ggml(enum format f)
     return f >= FORMAT_Q4_0 && f <= FORMAT_Q8_0;
 }
 
+static bool is_affine(enum format f)
+{
+    return quant_affine_bits(f) > 0;
+}
+
 static bool is_nibbles(enum format f)
 {
     return f == FORMAT_NF4 || f == FORMAT_FP4;
@@ -77,7 +84,15 @@ static size_t code_bytes(enum format f, size_t rows, size_t cols)
         return 2 * n;
     if (is_nibbles(f))
         return (n + 1) / 2;
+    if (is_affine(f))
+        return quant_affine_bytes(f, n);
     return is_ggml(f) ? n / GGML_BLOCK * quant_ggml_bytes(f) : n;
+}
+
+/* Bytes of what one block is scaled with. */
+static size_t scale_bytes(enum format f)
+{
+    return is_affine(f) ? 2 * sizeof(uint16_t) : sizeof(float);
 }
 
 static int block_or_default(enum format f, int block)
@@ -103,8 +118,11 @@ void quant_place(struct qmat *q, enum format format, int block, bool double_quan
     bool twice = double_quant && formats[format].double_quant;
     size_t blocks = is_ggml(format) ? 0 : blocks_of(format, block, rows, cols);
     *q = (struct qmat){.format = format, .double_quant = twice, .block = block, .rows = rows, .cols = cols};
-    q->codes = arena_take(arena, code_bytes(format, rows, cols), 1);
-    if (blocks && !twice)
+    size_t bytes = code_bytes(format, rows, cols), room = quant_panel_room(format, block, rows, cols);
+    q->codes = arena_take(arena, room > bytes ? room : bytes, 1);
+    if (is_affine(format))
+        q->affine = arena_take(arena, blocks, scale_bytes(format));
+    else if (blocks && !twice)
         q->scales = arena_take(arena, blocks, sizeof *q->scales);
     if (blocks && twice) {
         q->scale_codes = arena_take(arena, blocks, 1);
@@ -115,6 +133,8 @@ void quant_place(struct qmat *q, enum format format, int block, bool double_quan
 const void *quant_row(const struct qmat *q, size_t row)
 {
     bool bare = q->panels && is_ggml(q->format); /* scales stand behind all codes then */
+    if (is_affine(q->format)) /* a row may begin inside a byte */
+        return (const uint8_t *)q->codes + row * q->cols * (q->panels ? 4 : (size_t)quant_affine_bits(q->format)) / 8;
     size_t bytes = bare ? (size_t)formats[q->format].bits * q->cols / 8 : code_bytes(q->format, 1, q->cols);
     return (const uint8_t *)q->codes + row * bytes;
 }
@@ -125,7 +145,7 @@ size_t quant_bytes(enum format format, int block, bool double_quant, size_t rows
     size_t bytes = code_bytes(format, rows, cols), blocks = is_ggml(format) ? 0 : blocks_of(format, block, rows, cols);
     if (double_quant && formats[format].double_quant)
         return bytes + blocks + (blocks + NESTED - 1) / NESTED * sizeof(float) + sizeof(float);
-    return bytes + blocks * sizeof(float);
+    return bytes + blocks * scale_bytes(format);
 }
 
 /* ---- encoding ---- */
@@ -140,7 +160,7 @@ static double bound_of(enum format format, bool f16_first)
     return format == FORMAT_F32 ? INFINITY : 0x1.ffffffp127; /* the others compute in single precision */
 }
 
-static enum status check_values(const struct qmat *q, const real *W, bool f16_first, struct err *err)
+enum status quant_check_values(const struct qmat *q, const real *W, bool f16_first, struct err *err)
 {
     double bound = bound_of(q->format, f16_first);
     for (size_t i = 0; i < q->rows * q->cols; i++) {
@@ -317,7 +337,7 @@ static enum status encode_ggml(struct qmat *q, const real *W, struct err *err)
 
 enum status quant_encode(struct qmat *q, const real *W, bool f16_first, struct err *err)
 {
-    TRY(check_values(q, W, f16_first, err));
+    TRY(quant_check_values(q, W, f16_first, err));
     switch (q->format) {
     case FORMAT_F32:
         memcpy(q->codes, W, q->rows * q->cols * sizeof *W);
@@ -336,6 +356,10 @@ enum status quant_encode(struct qmat *q, const real *W, bool f16_first, struct e
     case FORMAT_NF8:
         encode_blocks8(q, W);
         return OK;
+    case FORMAT_HQQ2:
+    case FORMAT_HQQ3:
+    case FORMAT_HQQ4:
+        return quant_affine_encode(q, W, err);
     default:
         return encode_ggml(q, W, err);
     }
@@ -422,6 +446,11 @@ static void decode_flat(const struct qmat *q, size_t at, size_t end, real *out)
     case FORMAT_NF8:
         decode_blocks8(q, at, end, out);
         return;
+    case FORMAT_HQQ2:
+    case FORMAT_HQQ3:
+    case FORMAT_HQQ4:
+        quant_affine_decode(q, at, end, out);
+        return;
     default:
         quant_ggml_decode(q->format, (const uint8_t *)q->codes + at / GGML_BLOCK * quant_ggml_bytes(q->format), end - at, out);
         return;
@@ -475,6 +504,10 @@ bool quant_is_finite(const struct qmat *q)
     case FORMAT_Q5_0:
     case FORMAT_Q8_0:
         return halves_finite(codes, bytes, n / GGML_BLOCK, 0x7c00);
+    case FORMAT_HQQ2:
+    case FORMAT_HQQ3:
+    case FORMAT_HQQ4:
+        return quant_affine_is_finite(q);
     default:
         return true; /* scales of bitsandbytes' formats are checked where they are read */
     }

@@ -1,6 +1,6 @@
 /* quant.h: number formats.  One table row per format; a matrix in any of them is a `struct qmat`.
  *
- * What it is not: it knows no layer and no file.  The byte layouts are bitsandbytes' (nf4, fp4, int8) and ggml's (q4_0 ...).
+ * What it is not: it knows no layer and no file.  The byte layouts are bitsandbytes' (nf4, fp4, int8), ggml's (q4_0 ...) and quant_affine.h's (hqq2 ...).
  * Sources: Dettmers et al. 2023 (QLoRA, arXiv:2305.14314) app. E; Dettmers et al. 2022 (LLM.int8, arXiv:2208.07339). */
 #ifndef VENEER_QUANT_H
 #define VENEER_QUANT_H
@@ -26,6 +26,9 @@ enum format {
     FORMAT_Q5_0,
     FORMAT_Q5_1,
     FORMAT_Q8_0,
+    FORMAT_HQQ2, /* affine codes in groups of 128 over the flattened matrix (quant_affine.h) */
+    FORMAT_HQQ3,
+    FORMAT_HQQ4,
     FORMAT_COUNT
 };
 
@@ -49,8 +52,9 @@ struct qmat {
     int32_t block;        /* 0 where the format has none */
     size_t rows, cols;
     void *codes;          /* floats: the values.  nf4, fp4: (n+1)/2 bytes, element 2k in the HIGH nibble.  int8: int8_t[n].
-                             ggml formats: whole blocks with their scales inside */
-    float *scales;        /* absmax a block (or a row); NULL for floats, ggml formats and double quantization */
+                             ggml formats: whole blocks with their scales inside.  hqq2 ...: a stream of bits, and room for quant_panel.h's */
+    float *scales;        /* absmax a block (or a row); NULL for floats, ggml formats, affine codes and double quantization */
+    uint16_t *affine;     /* hqq2 ...: [groups][2], f16 scale and f16 zero; NULL otherwise */
     uint8_t *scale_codes; /* double quantization: [blocks] */
     float *nested_absmax; /* double quantization: [ceil(blocks / 256)] */
     float nested_offset;  /* double quantization: mean of all absmax */
@@ -58,16 +62,18 @@ struct qmat {
 
 /* ERR_INPUT when a matrix of this shape cannot take the format (row_multiple, block outside 32..4096). */
 enum status quant_check(enum format format, int block, size_t rows, size_t cols, struct err *err);
-/* Sets the shape and takes the memory (counts while the arena counts).  block 0: the format's default. */
+/* Sets the shape and takes the memory (counts while the arena counts): quant_bytes, or more where panels want it (hqq2, hqq3).  block 0: the format's default. */
 void quant_place(struct qmat *q, enum format format, int block, bool double_quant, size_t rows, size_t cols,
                  struct arena *arena);
-/* Bytes of codes, scales and nested scales. */
+/* Bytes of codes, scales (and zeros) and nested scales. */
 size_t quant_bytes(enum format format, int block, bool double_quant, size_t rows, size_t cols);
 /* Where the codes of row `row` begin; of a matrix in panels (quant_panel.h), those of the panel that begins with it: a multiple of 16. */
 const void *quant_row(const struct qmat *q, size_t row);
 
+/* ERR_FAILED names the first element that is not finite or that the format would make infinite by itself; f16_first as in quant_encode. */
+enum status quant_check_values(const struct qmat *q, const real *W, bool f16_first, struct err *err);
 /* W[rows, cols] -> q (placed).  ERR_FAILED names the element when W is not finite or the format would make it infinite (f16, bf16 and
- * the f16 scales of ggml's blocks have a largest number).  An all-zero block stores absmax 0 and the
+ * the f16 scales of ggml's blocks and of affine groups have a largest number).  hqq2 ...: quant_affine_encode; ERR_MEMORY.  An all-zero block stores absmax 0 and the
  * code of zero (nf4 7, fp4 0, int8 0).  f16_first: round W to fp16 before int8, as bitsandbytes' Linear8bitLt does. */
 enum status quant_encode(struct qmat *q, const real *W, bool f16_first, struct err *err);
 /* Rows row0 .. row0+n-1 as reals: out[n, cols]. */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "quant_affine.h"
 #include "quant_ggml.h"
 
 enum width { NIBBLES, BYTES };
@@ -13,9 +14,14 @@ static bool is_ggml(enum format format)
     return format == FORMAT_Q4_0 || format == FORMAT_Q4_1 || format == FORMAT_Q8_0;
 }
 
+static bool is_affine(enum format format)
+{
+    return quant_affine_bits(format) > 0;
+}
+
 static enum width width_of(enum format format)
 {
-    return format == FORMAT_NF4 || format == FORMAT_FP4 || format == FORMAT_Q4_0 || format == FORMAT_Q4_1 ? NIBBLES : BYTES;
+    return is_affine(format) || format == FORMAT_NF4 || format == FORMAT_FP4 || format == FORMAT_Q4_0 || format == FORMAT_Q4_1 ? NIBBLES : BYTES;
 }
 
 bool quant_has_panels(enum format format, int block, size_t rows, size_t cols)
@@ -30,6 +36,10 @@ bool quant_has_panels(enum format format, int block, size_t rows, size_t cols)
     case FORMAT_Q4_1:
     case FORMAT_Q8_0:
         return rows % PANEL_ROWS == 0 && cols % 8 == 0 && block % 8 == 0;
+    case FORMAT_HQQ2:
+    case FORMAT_HQQ3:
+    case FORMAT_HQQ4:
+        return rows % PANEL_ROWS == 0 && cols % 32 == 0; /* kernels sum x over runs of 32 */
     default:
         return false;
     }
@@ -40,7 +50,9 @@ bool quant_has_panels(enum format format, int block, size_t rows, size_t cols)
 /* Codes of the layout of files: bitsandbytes' nibbles (even element high), ggml's blocks, plain bytes. */
 static void put_file_code(const struct qmat *q, uint8_t *codes, size_t i, uint8_t code)
 {
-    if (is_ggml(q->format)) {
+    if (is_affine(q->format))
+        quant_affine_set_code(q, i, code);
+    else if (is_ggml(q->format)) {
         size_t bytes = quant_ggml_bytes(q->format), e = i % GGML_BLOCK, inside = bytes == 20 ? 4 : 2;
         uint8_t *at = codes + i / GGML_BLOCK * bytes + inside + (q->format == FORMAT_Q8_0 ? e : e % 16);
         *at = (uint8_t)(q->format == FORMAT_Q8_0 ? code : e < 16 ? *at | code : *at | code << 4);
@@ -79,14 +91,24 @@ static size_t code_bytes(const struct qmat *q)
 
 static bool scales_move(const struct qmat *q)
 {
-    return q->block > 0 && !q->double_quant && !is_ggml(q->format) && q->cols % (size_t)q->block == 0;
+    return q->block > 0 && !q->double_quant && !is_ggml(q->format) && !is_affine(q->format) && q->cols % (size_t)q->block == 0;
 }
 
 /* ---- there and back ---- */
 
 static size_t stored_bytes(const struct qmat *q)
 {
+    if (is_affine(q->format))
+        return quant_affine_bytes(q->format, q->rows * q->cols);
     return is_ggml(q->format) ? q->rows * q->cols / GGML_BLOCK * quant_ggml_bytes(q->format) : code_bytes(q);
+}
+
+size_t quant_panel_room(enum format format, int block, size_t rows, size_t cols)
+{
+    struct qmat q = {.format = format, .rows = rows, .cols = cols};
+    if (!quant_has_panels(format, block, rows, cols))
+        return 0;
+    return is_affine(format) ? code_bytes(&q) : stored_bytes(&q);
 }
 
 /* Scale of row, block b of the row: from[row, b] <-> to[p, b, r].  ggml: the f16 at `inside` bytes of each block. */
@@ -133,6 +155,14 @@ static uint32_t load32(const uint8_t *from)
 /* Eight columns from `col` of a row in the layout of files: even columns in the low word. */
 static uint32_t eight_nibbles(const struct qmat *q, const uint8_t *row, size_t col)
 {
+    if (is_affine(q->format)) {
+        uint64_t code = quant_affine_eight(q->format, row + col / 8 * (size_t)quant_affine_bits(q->format));
+        uint64_t even = code & 0x000f000f000f000fu, odd = code >> 8 & 0x000f000f000f000fu; /* from 16 bits to 4 */
+        uint64_t both = even | odd << 4;
+        both = (both | both >> 8) & 0x0000ffff0000ffffu;
+        both |= both >> 16; /* nibbles even odd even odd ... */
+        return gather_nibbles((uint32_t)both) | gather_nibbles((uint32_t)both >> 4) << 16;
+    }
     if (!is_ggml(q->format)) {
         uint32_t v = load32(row + col / 2); /* column 2k in the high nibble of byte k */
         return gather_nibbles(v >> 4) | gather_nibbles(v) << 16;
@@ -173,7 +203,7 @@ static void codes_from_panels(const struct qmat *q, const uint8_t *from)
 {
     struct qmat old = *q;
     old.codes = (void *)(uintptr_t)from;   /* only read */
-    memset(q->codes, 0, stored_bytes(q)); /* nibbles are or-ed in */
+    memset(q->codes, 0, quant_panel_room(q->format, q->block, q->rows, q->cols)); /* nibbles are or-ed in */
     for (size_t row = 0; row < q->rows; row++)
         for (size_t col = 0; col < q->cols; col++)
             put_file_code(q, q->codes, row * q->cols + col, panel_code(&old, row, col));
@@ -183,7 +213,7 @@ static enum status rearrange(struct qmat *q, bool into, struct err *err)
 {
     if (!quant_has_panels(q->format, q->block, q->rows, q->cols) || q->panels == into)
         return OK;
-    size_t bytes = stored_bytes(q), floats = scales_move(q) ? q->rows * (q->cols / (size_t)q->block) : 0;
+    size_t bytes = into ? stored_bytes(q) : quant_panel_room(q->format, q->block, q->rows, q->cols), floats = scales_move(q) ? q->rows * (q->cols / (size_t)q->block) : 0;
     uint8_t *copy = malloc(bytes + floats * sizeof(float) + 1);
     if (!copy)
         return err_set(err, ERR_MEMORY, "out of memory for a copy of a matrix of %zu bytes", bytes);
@@ -242,6 +272,11 @@ void quant_panel_scales(const struct qmat *q, size_t p, size_t k, float *scale, 
             scale[r] = half_at(q, at);
             if (minimum && q->format == FORMAT_Q4_1)
                 minimum[r] = half_at(q, q->rows * (q->cols / GGML_BLOCK) + at);
+        } else if (is_affine(q->format)) {
+            size_t group = (row * q->cols + k) / AFFINE_GROUP;
+            scale[r] = quant_affine_scale(q, group);
+            if (minimum)
+                minimum[r] = -(quant_affine_zero(q, group) * scale[r]);
         } else if (q->format == FORMAT_INT8)
             scale[r] = q->scales[row] * 0.007874015718698502f;
         else {
@@ -265,6 +300,9 @@ static float value_of(const struct qmat *q, uint8_t code, float scale, float min
     case FORMAT_Q4_0:
         return (float)(code - 8) * scale + minimum; /* + 0: no negative zeros, as in quant_ggml.c */
     case FORMAT_Q4_1:
+    case FORMAT_HQQ2:
+    case FORMAT_HQQ3:
+    case FORMAT_HQQ4:
         return (float)code * scale + minimum;
     default:
         return (float)(int8_t)code * scale;

@@ -1,6 +1,6 @@
 /* quant_panel.h: the layout in which kernels read a frozen matrix: panels of 16 rows, so that one vector register holds 16 rows.
  *
- * It is a permutation of the same bytes; quant.h's layout (that of files) can be had back.  A matrix whose shape or format has no panels stays
+ * It is a permutation of the same bytes, but for hqq2 and hqq3; quant.h's layout (that of files) can be had back.  A matrix whose shape or format has no panels stays
  * as it is and is still read right by every kernel.  Let p count panels (row / 16) and r the row in it.
  *
  *   nf4, fp4   group of 8 columns = 16 little-endian dwords, one a row: nibble j (bits 4j .. 4j+3) is column 2j, nibble 4+j is column 2j+1, j < 4.
@@ -8,6 +8,8 @@
  *   int8, int8_64, nf8   group of 4 columns = 16 dwords, one a row: byte i is column i.  dword (p * cols/4 + g) * 16 + r.
  *   q4_0, q4_1 the codes (0 .. 15) like nf4's; behind all of them the f16 scales d[(p * cols/32 + b) * 16 + r], then (q4_1) the minima m likewise.
  *   q8_0       the codes like int8's; behind them the f16 scales likewise.
+ *   hqq2, hqq3, hqq4   the codes like nf4's: those of hqq2 and hqq3 are widened to nibbles, for which quant_place takes the room (quant_panel_room), so
+ *              that plans of memory count it; quant_bytes stays what is stored.  Pairs of scale and zero lie as in the file.
  *   scales     of nf4, fp4, int8_64, nf8 whose block divides the row: float [(p * cols/block + b) * 16 + r].  Otherwise (int8's one a row, blocks that
  *              run over row ends, double quantization) they lie as in the file. */
 #ifndef VENEER_QUANT_PANEL_H
@@ -16,8 +18,10 @@
 
 enum { PANEL_ROWS = 16 };
 
-/* True when quant_to_panels would change the matrix: a format above, rows % 16 == 0, cols % 8 == 0, block % 8 == 0. */
+/* True when quant_to_panels would change the matrix: a format above, rows % 16 == 0, cols % 8 == 0 (hqq2, hqq3, hqq4: cols % 32 == 0), block % 8 == 0. */
 bool quant_has_panels(enum format format, int block, size_t rows, size_t cols);
+/* Bytes that codes, with the scales inside, take in panels; 0 when the matrix has none. */
+size_t quant_panel_room(enum format format, int block, size_t rows, size_t cols);
 /* Into panels (q->panels becomes 1); a matrix without panels, or in panels already, is left alone.  Takes and frees a copy of the codes and
  * scales; ERR_MEMORY leaves the matrix as it was. */
 enum status quant_to_panels(struct qmat *q, struct err *err);
@@ -28,7 +32,7 @@ enum status quant_from_panels(struct qmat *q, struct err *err);
  * the ends of rows the largest number that divides both block and row (at least 8). */
 size_t quant_panel_run(const struct qmat *q);
 /* Scales of rows 16p .. 16p+15 for the run with column k: w = value * scale + minimum.  Values: nf4, fp4, nf8: the table's; int8, int8_64: the code
- * (the 1/127 is in the scale); q4_0: code - 8; q4_1, q8_0: the code.  minimum[16] may be NULL; it is 0 but for q4_1. */
+ * (the 1/127 is in the scale); q4_0: code - 8; q4_1, q8_0, hqq2 ...: the code.  minimum[16] may be NULL; it is 0 but for q4_1 and hqq2 ... (-zero * scale). */
 void quant_panel_scales(const struct qmat *q, size_t p, size_t k, float *scale, float *minimum);
 /* quant_decode_span from panels: the same bits. */
 void quant_panel_decode_span(const struct qmat *q, size_t row, size_t col0, size_t n, real *out);

@@ -60,7 +60,8 @@ struct avx2_runs {
     const struct qmat *W;
     size_t p, run, end;     /* panel; columns of a run; first column behind this run */
     const float *floats;    /* scales of this run where they lie in panels ... */
-    const uint16_t *halves; /* ... or as ggml's; neither: quant_panel_scales finds them */
+    const uint16_t *halves; /* ... or as ggml's; neither: pairs, or quant_panel_scales finds them */
+    bool pairs;             /* of affine groups */
     size_t minima;          /* q4_1: its minima stand so far behind the scales */
 };
 
@@ -75,6 +76,7 @@ AVX2_INLINE struct avx2_runs avx2_first_run(const struct scale_map *map, size_t 
         r.minima = map->q->format == FORMAT_Q4_1 ? map->q->rows * map->runs : 0;
     } else if (map->way == SCALES_FLOAT)
         r.floats = (const float *)(const void *)map->scale + at;
+    r.pairs = map->way == SCALES_PAIRS;
     return r;
 }
 
@@ -85,10 +87,30 @@ AVX2_INLINE void avx2_next_run(struct avx2_runs *r)
     r->halves = r->halves ? r->halves + PANEL_ROWS : NULL;
 }
 
+/* Affine groups: a gather for eight rows. */
+AVX2_INLINE void avx2_pair_scales(const struct qmat *W, size_t p, size_t k, struct avx2_scales *s)
+{
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    for (size_t h = 0; h < 2; h++) {
+        const struct pair_place place = pairs_at(W, p * PANEL_ROWS + 8 * h, k);
+        __m256i element = _mm256_add_epi32(_mm256_mullo_epi32(_mm256_set1_epi32((int)W->cols), lane), _mm256_set1_epi32((int)place.rest));
+        __m256i pairs = _mm256_i32gather_epi32((const int *)(const void *)place.of, _mm256_srli_epi32(element, AFFINE_SHIFT), 4);
+        __m256i apart = _mm256_packus_epi32(_mm256_and_si256(pairs, _mm256_set1_epi32(0xffff)), _mm256_srli_epi32(pairs, 16));
+        apart = _mm256_permute4x64_epi64(apart, 0xd8); /* scales, then zeros */
+        s->scale[h] = _mm256_cvtph_ps(_mm256_castsi256_si128(apart));
+        __m256 zero = _mm256_cvtph_ps(_mm256_extracti128_si256(apart, 1));
+        s->minimum[h] = _mm256_xor_ps(_mm256_mul_ps(zero, s->scale[h]), _mm256_set1_ps(-0.0f));
+    }
+}
+
 /* As quant_panel_scales; int8's is absmax alone, its 1/127 is left to the caller. */
 AVX2_INLINE void avx2_scales_of(const struct avx2_runs *r, struct avx2_scales *s)
 {
     s->minimum[0] = s->minimum[1] = _mm256_setzero_ps();
+    if (r->pairs) {
+        avx2_pair_scales(r->W, r->p, r->end - r->run, s);
+        return;
+    }
     if (r->halves) {
         const __m128i *halves = (const __m128i *)(const void *)r->halves, *minima = (const __m128i *)(const void *)(r->halves + r->minima);
         for (int h = 0; h < 2; h++) {

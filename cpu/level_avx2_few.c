@@ -67,7 +67,7 @@ static void open_book(struct few_book *book, const struct qmat *W)
 enum few_way {
     LONG_NIBBLES,  /* nf4: all four bytes */
     SHORT_NIBBLES, /* fp4: the upper two */
-    PLAIN_NIBBLES, /* q4_0, q4_1: the codes themselves */
+    PLAIN_NIBBLES, /* q4_0, q4_1, hqq2 ...: the codes themselves */
     SIGNED_BYTES,  /* int8, int8_64, q8_0 */
     WIDE_BYTES     /* nf8 */
 };
@@ -288,7 +288,10 @@ static enum few_way way_of(const struct qmat *W)
     case FORMAT_NF4: return LONG_NIBBLES;
     case FORMAT_FP4: return SHORT_NIBBLES;
     case FORMAT_Q4_0:
-    case FORMAT_Q4_1: return PLAIN_NIBBLES;
+    case FORMAT_Q4_1:
+    case FORMAT_HQQ2:
+    case FORMAT_HQQ3:
+    case FORMAT_HQQ4: return PLAIN_NIBBLES;
     case FORMAT_NF8: return WIDE_BYTES;
     default: return SIGNED_BYTES;
     }
@@ -307,7 +310,8 @@ static void panel_block(const struct qmat *W, const struct few_kind *kind, const
 {
     enum code_kind codes = code_kind_of(W);
     size_t dwords = code_is_nibbles(codes) ? 2 : 4; /* of a column */
-    struct piece piece = {.book = book, .codes = codes_of(codes, W, p, k0), .has_minimum = W->format == FORMAT_Q4_0 || W->format == FORMAT_Q4_1};
+    struct piece piece = {.book = book, .codes = codes_of(codes, W, p, k0), .has_minimum = codes == CENTRED4 || codes == CODE4};
+    size_t most = piece.has_minimum ? GGML_BLOCK : PIECE; /* x is summed over so many */
     const struct scale_map map = scale_map_of(W);
     struct avx2_runs runs = avx2_first_run(&map, p, k0);
     for (size_t at = 0; at < k; avx2_next_run(&runs)) {
@@ -319,7 +323,7 @@ static void panel_block(const struct qmat *W, const struct few_kind *kind, const
             piece.scales.scale[h] = _mm256_mul_ps(piece.scales.scale[h], _mm256_set1_ps(book->factor));
         }
         for (; at < stop; at += piece.columns, piece.codes += piece.columns * dwords) {
-            piece.columns = smaller(PIECE, stop - at);
+            piece.columns = smaller(most, stop - at);
             if (m == 1)
                 kind->alone(&piece, x->value + at, x->sum[0][at / GGML_BLOCK], total[0]);
             else

@@ -26,7 +26,7 @@ enum {
 
 enum words_way {
     LOOKED, /* nf4, fp4: by tables */
-    PLAIN   /* q4_0, q4_1: the codes themselves */
+    PLAIN   /* q4_0, q4_1, hqq2 ...: the codes themselves */
 };
 
 /* x, for columns of one block. */
@@ -54,7 +54,7 @@ static void open_words(struct words_book *book, const struct qmat *W)
     }
     book->low = _mm256_loadu_si256((const __m256i *)(const void *)low);
     book->high = _mm256_loadu_si256((const __m256i *)(const void *)high);
-    book->factor = W->format == FORMAT_Q4_0 || W->format == FORMAT_Q4_1 ? 1 : 1 / unit;
+    book->factor = code_kind_of(W) == BOOK4 ? 1 / unit : 1;
     book->most = nf4 ? 8191 : 32767;
 }
 

@@ -120,6 +120,9 @@ static inline const float *values_of(enum format format)
     case FORMAT_Q4_0:
         return q4_values;
     case FORMAT_Q4_1:
+    case FORMAT_HQQ2:
+    case FORMAT_HQQ3:
+    case FORMAT_HQQ4:
         return q4_values + LANES;
     case FORMAT_NF8:
         return quant_nf8_table();
@@ -183,6 +186,17 @@ static inline __m512 computed_scales(const struct qmat *q, size_t p, size_t col)
     return _mm512_loadu_ps(scale);
 }
 
+/* Affine groups: one gather for 16 rows. */
+INLINE struct scales pair_scales(const struct qmat *q, size_t p, size_t col)
+{
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const struct pair_place place = pairs_at(q, p * LANES, col);
+    __m512i element = _mm512_add_epi32(_mm512_mullo_epi32(_mm512_set1_epi32((int)q->cols), lane), _mm512_set1_epi32((int)place.rest));
+    __m512i pairs = as_si(gather(_mm512_srli_epi32(element, AFFINE_SHIFT), (const float *)(const void *)place.of));
+    __m512 scale = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(pairs)), zero = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(pairs, 16)));
+    return (struct scales){scale, _mm512_xor_ps(_mm512_mul_ps(zero, scale), _mm512_set1_ps(-0.0f))};
+}
+
 /* Asks memory for what scales_at will read. */
 INLINE void scales_soon(const struct scale_map *m, size_t p, size_t col)
 {
@@ -201,6 +215,8 @@ INLINE struct scales scales_at(const struct scale_map *m, size_t p, size_t col)
     const enum format format = m->q->format;
     const size_t at = (p * m->runs + (col >> m->shift)) * LANES;
     struct scales s = {_mm512_setzero_ps(), _mm512_set1_ps(format == FORMAT_Q4_0 ? 0 : -0.0f)};
+    if (m->way == SCALES_PAIRS)
+        return pair_scales(m->q, p, col);
     if (m->way == SCALES_HALF) {
         s.scale = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(m->scale + 2 * at)));
         if (format == FORMAT_Q4_1)

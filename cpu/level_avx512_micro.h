@@ -222,7 +222,7 @@ struct few {
     real *y;       /* y[0, row0] */
     size_t ldy, row0, n;
     const uint8_t *soon; /* read next, or NULL */
-    const float *sums; /* of x over each run [run][m]: what a minimum is multiplied with (q4_1) */
+    const float *sums; /* of x over each run [run][m]: what a minimum is multiplied with */
 };
 
 /* 16 rows (`rows` of them, then the first again) from column k on: to[u] is unit u of all of them.  What comes ROW_AHEAD bytes later is asked
@@ -351,7 +351,7 @@ INLINE void few_block(const struct block b, enum kind kind)
             scales_soon(&b.map, panel + p + b.panels, k);
             UNROLL for (size_t i = 0; i < b.m; i++) {
                 total[p][i] = _mm512_fmadd_ps(sum[p][i], s.scale, total[p][i]);
-                if (f->W->format == FORMAT_Q4_1)
+                if (f->sums)
                     total[p][i] = _mm512_fmadd_ps(_mm512_set1_ps(f->sums[k / b.run * b.m + i]), s.minimum, total[p][i]);
             }
         }
@@ -445,7 +445,7 @@ static bool few(const struct qmat *W, size_t row0, size_t n, const real *x, size
     float sums[SUMS];
     if (m == 0 || (cell == CELL_NONE && (!W->panels || n % LANES != 0 || W->format == FORMAT_NF8)))
         return m == 0;
-    if (W->format == FORMAT_Q4_1) {
+    if (cell == CELL_NONE && code_has_minimum(W)) {
         size_t run = quant_panel_run(W);
         if (W->cols / run * m > SUMS)
             return false;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cpu/level.h"
+#include "quant_affine.h"
 #include "quant_ggml.h"
 #include "quant_panel.h"
 
@@ -12,7 +13,7 @@
 /* How a code becomes a value; every use has it as a constant, so that each kind gets its own loop. */
 enum code_kind {
     BOOK4,    /* nf4, fp4: 16 levels */
-    CODE4,    /* q4_1: 0 .. 15 */
+    CODE4,    /* q4_1; hqq2, hqq3, hqq4: 0 .. 15 */
     CENTRED4, /* q4_0: code - 8 */
     CODE8,    /* int8, int8_64, q8_0: signed bytes */
     BOOK8     /* nf8: 256 levels */
@@ -23,11 +24,20 @@ CODES_INLINE enum code_kind code_kind_of(const struct qmat *W)
     switch (W->format) {
     case FORMAT_NF4:
     case FORMAT_FP4: return BOOK4;
-    case FORMAT_Q4_1: return CODE4;
+    case FORMAT_Q4_1:
+    case FORMAT_HQQ2:
+    case FORMAT_HQQ3:
+    case FORMAT_HQQ4: return CODE4;
     case FORMAT_Q4_0: return CENTRED4;
     case FORMAT_NF8: return BOOK8;
     default: return CODE8;
     }
+}
+
+/* Whether a value has a minimum beside its scale. */
+CODES_INLINE bool code_has_minimum(const struct qmat *W)
+{
+    return code_kind_of(W) == CODE4;
 }
 
 CODES_INLINE bool code_is_nibbles(enum code_kind kind)
@@ -57,10 +67,11 @@ CODES_INLINE const uint32_t *codes_of(enum code_kind kind, const struct qmat *W,
 /* Where the scales of a matrix in panels lie, found out once: for each run of a panel's columns 16 of them, panel after panel. */
 struct scale_map {
     const struct qmat *q;
-    enum { SCALES_FLOAT, SCALES_HALF, SCALES_COMPUTED } way; /* floats; f16 behind the codes, as ggml has them; quant_panel_scales finds them */
-    const uint8_t *scale, *minimum;                          /* of panel 0; minimum: of q4_1 alone */
-    size_t run, runs;                                        /* columns of a run; runs of a panel */
-    unsigned shift;                                          /* column >> shift: its run */
+    /* floats; f16 behind the codes, as ggml has them; pairs of f16 as in the file (affine groups); quant_panel_scales finds them */
+    enum { SCALES_FLOAT, SCALES_HALF, SCALES_PAIRS, SCALES_COMPUTED } way;
+    const uint8_t *scale, *minimum; /* of panel 0; minimum: of q4_1 alone */
+    size_t run, runs;               /* columns of a run; runs of a panel */
+    unsigned shift;                 /* column >> shift: its run */
 };
 
 static inline struct scale_map scale_map_of(const struct qmat *q)
@@ -68,7 +79,9 @@ static inline struct scale_map scale_map_of(const struct qmat *q)
     size_t run = quant_panel_run(q), runs = q->cols / run, codes = code_is_nibbles(code_kind_of(q)) ? q->rows * q->cols / 2 : q->rows * q->cols;
     struct scale_map m = {.q = q, .way = SCALES_FLOAT, .scale = (const uint8_t *)q->scales, .run = run, .runs = runs};
     m.shift = runs == 1 ? 63 : (unsigned)__builtin_ctzl(run);
-    if (q->format == FORMAT_Q4_0 || q->format == FORMAT_Q4_1 || q->format == FORMAT_Q8_0) {
+    if (q->affine) {
+        m.way = SCALES_PAIRS;
+    } else if (q->format == FORMAT_Q4_0 || q->format == FORMAT_Q4_1 || q->format == FORMAT_Q8_0) {
         m.way = SCALES_HALF;
         m.scale = (const uint8_t *)q->codes + codes;
         m.minimum = m.scale + 2 * q->rows * runs;
@@ -76,6 +89,18 @@ static inline struct scale_map scale_map_of(const struct qmat *q)
         m.way = SCALES_COMPUTED;
     }
     return m;
+}
+
+/* Pairs of affine groups as dwords, scale low and zero high: of the element e places behind (row, col), of[(rest + e) / 128]. */
+struct pair_place {
+    const uint32_t *of;
+    uint32_t rest;
+};
+
+CODES_INLINE struct pair_place pairs_at(const struct qmat *q, size_t row, size_t col)
+{
+    size_t element = row * q->cols + col;
+    return (struct pair_place){(const uint32_t *)(const void *)q->affine + element / AFFINE_GROUP, (uint32_t)(element % AFFINE_GROUP)};
 }
 
 /* panel_t's columns col0 .. col0+n-1 (n <= NR) from rows decoded one by one; `decode` is quant_decode_span or gives its bits.  Columns that begin inside a block

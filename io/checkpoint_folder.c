@@ -7,6 +7,7 @@
 
 #include "io/checkpoint_private.h"
 #include "io/json.h"
+#include "quant_affine.h"
 
 /* ---- names beside a weight ---- */
 
@@ -33,6 +34,19 @@ static const struct st_tensor *quant_state(const struct checkpoint *c, const cha
     const struct st_tensor *t = beside(c, name, ".quant_state.bitsandbytes__nf4");
     *format = t ? FORMAT_NF4 : FORMAT_FP4;
     return t ? t : beside(c, name, ".quant_state.bitsandbytes__fp4");
+}
+
+/* Scales and zeros of affine groups. */
+static const struct st_tensor *affine_pairs(const struct checkpoint *c, const char *name, enum format *format)
+{
+    char suffix[16];
+    const struct st_tensor *t = NULL;
+    for (int f = FORMAT_HQQ2; !t && f <= FORMAT_HQQ4; f++) {
+        *format = (enum format)f;
+        snprintf(suffix, sizeof suffix, ".%s", format_info(*format)->name);
+        t = beside(c, name, suffix);
+    }
+    return t;
 }
 
 static bool has(const struct checkpoint *c, const char *name)
@@ -159,6 +173,12 @@ static enum status format_of(const struct checkpoint *c, const char *name, struc
         q->format = FORMAT_INT8;
         return int8_format(c, name, q, err);
     }
+    const struct st_tensor *pairs = affine_pairs(c, name, &packed);
+    if (pairs && t->dtype == ST_F32) {
+        q->format = packed;
+        q->block = AFFINE_GROUP;
+        return want_part(c, pairs, name, "scales", ST_F16, 2 * quant_affine_groups(q->rows * q->cols), err);
+    }
     return float_format(c, t, &q->format, err);
 }
 
@@ -213,6 +233,31 @@ static enum status read_nibbles(const struct checkpoint *c, const char *name, st
     return check_scales(c, name, q->nested_absmax, nested, err);
 }
 
+/* The values are stored; each must be one that its group's scale and zero give. */
+static enum status read_affine(const struct checkpoint *c, const char *name, struct qmat *q, struct err *err)
+{
+    enum { GROUPS = 32 };
+    real x[GROUPS * AFFINE_GROUP], back[GROUPS * AFFINE_GROUP];
+    enum format format;
+    size_t n = q->rows * q->cols, groups = quant_affine_groups(n);
+    const struct st_tensor *t = safetensors_find(&c->st, name), *pairs = affine_pairs(c, name, &format);
+    TRY(read_part(c, pairs, name, ST_F16, q->affine, 2 * groups, err));
+    if (!quant_affine_is_finite(q))
+        return err_set(err, ERR_INPUT, "%s: %s holds a scale or a zero that is not finite", c->path, pairs->name);
+    for (size_t group = 0; group < groups; group += GROUPS) {
+        size_t first = group * AFFINE_GROUP, k = n - first < GROUPS * AFFINE_GROUP ? n - first : GROUPS * AFFINE_GROUP;
+        TRY(safetensors_read_real(&c->st, t, first, k, x, err));
+        for (size_t g = 0; g < GROUPS && group + g < groups; g++)
+            quant_affine_round(q, group + g, x + g * AFFINE_GROUP);
+        quant_affine_decode(q, first, first + k, back);
+        for (size_t i = 0; i < k; i++)
+            if (!(back[i] == x[i]))
+                return err_set(err, ERR_INPUT, "%s: %s[%zu] is %.9g, the nearest value of its group in %s is %.9g", c->path, name, first + i,
+                               (double)x[i], pairs->name, (double)back[i]);
+    }
+    return OK;
+}
+
 static enum status read_codes(const struct checkpoint *c, const char *name, struct qmat *q, struct err *err)
 {
     const struct st_tensor *t = safetensors_find(&c->st, name);
@@ -224,6 +269,10 @@ static enum status read_codes(const struct checkpoint *c, const char *name, stru
         TRY(read_part(c, t, name, ST_I8, q->codes, q->rows * q->cols, err));
         TRY(read_part(c, row_scales(c, name), name, ST_F32, q->scales, q->rows, err));
         return check_scales(c, name, q->scales, q->rows, err);
+    case FORMAT_HQQ2:
+    case FORMAT_HQQ3:
+    case FORMAT_HQQ4:
+        return read_affine(c, name, q, err);
     case FORMAT_F32: /* an F64 tensor too */
         return safetensors_read_real(&c->st, t, 0, q->rows * q->cols, q->codes, err);
     default:
@@ -236,7 +285,7 @@ static enum status read_reals(const struct checkpoint *c, const char *name, real
     struct qmat q;
     struct arena arena = {0};
     TRY(format_of(c, name, &q, err));
-    if (q.format == FORMAT_F32 || q.format == FORMAT_F16 || q.format == FORMAT_BF16)
+    if (q.format == FORMAT_F32 || q.format == FORMAT_F16 || q.format == FORMAT_BF16 || quant_affine_bits(q.format) > 0) /* stored as values */
         return safetensors_read_real(&c->st, safetensors_find(&c->st, name), 0, rows * cols, dst, err);
     struct qmat placed;
     quant_place(&placed, q.format, q.block, q.double_quant, rows, cols, &arena);

@@ -326,6 +326,53 @@ static void packed_nf4_that_breaks_one_promise(void **state)
     arena_free(&arena);
 }
 
+/* Affine groups lie as values, with the scales and zeros that give their codes back. */
+static void affine_groups(void **state)
+{
+    (void)state;
+    struct st_item item[N_ITEMS + 1];
+    struct arena one = {0}, two = {0};
+    struct qmat q, shape, back;
+    struct err err;
+    real want[64], got[64];
+    encode(&q, &one, FORMAT_HQQ3, want);
+    size_t n = usual_items(item) - 1;
+    item[DOWN] = (struct st_item){.name = DOWN_NAME, .dtype = ST_F32, .n_dims = 2, .dim = {8, 8}, .data = want};
+    item[n++] = (struct st_item){.name = DOWN_NAME ".hqq3", .dtype = ST_F16, .n_dims = 2, .dim = {1, 2}, .data = q.affine};
+    put_folder(config, item, n);
+    struct checkpoint *c = open_folder();
+    assert_int_equal(checkpoint_format(c, DOWN_NAME, &shape, &err), OK);
+    assert_true(shape.format == FORMAT_HQQ3 && shape.block == 128 && shape.rows == 8);
+    assert_int_equal(checkpoint_read(c, DOWN_NAME, got, 8, 8, &err), OK);
+    assert_memory_equal(got, want, sizeof want);
+    encode(&back, &two, FORMAT_HQQ3, got);
+    memset(back.codes, 0, 24);
+    memset(back.affine, 0, 4);
+    assert_int_equal(checkpoint_read_codes(c, DOWN_NAME, &back, &err), OK);
+    assert_memory_equal(back.codes, q.codes, 24);
+    assert_memory_equal(back.affine, q.affine, 4);
+    checkpoint_close(c);
+    want[9] += 0.001f;
+    put_folder(config, item, n);
+    c = open_folder();
+    assert_int_equal(checkpoint_read_codes(c, DOWN_NAME, &back, &err), ERR_INPUT);
+    char text[160];
+    snprintf(text, sizeof text, DOWN_NAME "[9] is %.9g, the nearest value of its group in " DOWN_NAME ".hqq3 is %.9g", (double)want[9], (double)got[9]);
+    assert_string_equal(err.text + strlen(dir) + 2, text);
+    checkpoint_close(c);
+    q.affine[1] = 0x7e00;
+    put_folder(config, item, n);
+    c = open_folder();
+    assert_int_equal(checkpoint_read_codes(c, DOWN_NAME, &back, &err), ERR_INPUT);
+    assert_string_equal(err.text + strlen(dir) + 2, DOWN_NAME ".hqq3 holds a scale or a zero that is not finite");
+    checkpoint_close(c);
+    item[n - 1].dim[1] = 1;
+    put_folder(config, item, n);
+    refused("", DOWN_NAME ".hqq3 has 1 elements of F16, want 2 of F16");
+    arena_free(&one);
+    arena_free(&two);
+}
+
 static void packed_int8(void **state)
 {
     (void)state;
@@ -598,7 +645,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(folders_that_break_one_promise), cmocka_unit_test(a_number_that_is_none_is_named),
         cmocka_unit_test(shards_are_one_model),           cmocka_unit_test(packed_nf4_reads_back),
-        cmocka_unit_test(packed_nf4_that_breaks_one_promise), cmocka_unit_test(packed_int8),
+        cmocka_unit_test(packed_nf4_that_breaks_one_promise), cmocka_unit_test(affine_groups), cmocka_unit_test(packed_int8),
         cmocka_unit_test(ggufs_that_break_one_promise),   cmocka_unit_test(a_gguf_reads_in_hugging_face_order),
         cmocka_unit_test(a_llama2c_file),                 cmocka_unit_test(paths_that_are_no_model),
     };

@@ -13,6 +13,7 @@
 #include "inference.h"
 #include "io/gguf.h"
 #include "model_fixture.h"
+#include "quant_affine.h"
 #include "refused.h"
 
 enum { LAYERS = 3, VOCAB = 1030 }; /* six rows more than data/world/tokenizer.model has pieces */
@@ -114,16 +115,18 @@ static void make_mixed(struct fixture *f, bool uneven)
     static const struct plan_linear mixed[] = {
         {.format = FORMAT_NF4}, {.format = FORMAT_NF4, .double_quant = true}, {.format = FORMAT_FP4}, {.format = FORMAT_INT8}, {.format = FORMAT_INT8_64},
         {.format = FORMAT_NF8}, {.format = FORMAT_Q4_0}, {.format = FORMAT_BF16}, {.format = FORMAT_F32}, {.format = FORMAT_FP4, .double_quant = true},
+        {.format = FORMAT_HQQ2}, {.format = FORMAT_HQQ3}, {.format = FORMAT_HQQ4},
     };
+    enum { MIXED = sizeof mixed / sizeof *mixed };
     struct model_config c;
     struct plan plan;
     make_config(&c, uneven);
     CHECK(plan_new(&plan, &c, FORMAT_F32, &err));
     for (int i = 0; i < LAYERS * LINEAR_COUNT; i++) {
-        *linear_at(&plan, i) = mixed[i % 10];
+        *linear_at(&plan, i) = mixed[i % MIXED];
         size_t rows, cols;
         plan_shape(&plan, &c, i / LINEAR_COUNT, (enum linear)(i % LINEAR_COUNT), &rows, &cols);
-        if (cols % 32 != 0 && mixed[i % 10].format == FORMAT_Q4_0)
+        if (cols % 32 != 0 && mixed[i % MIXED].format == FORMAT_Q4_0)
             linear_at(&plan, i)->format = FORMAT_NF4;
         linear_at(&plan, i)->rank = i % 6;
         linear_at(&plan, i)->alpha = 1;
@@ -203,7 +206,7 @@ static void folders(void **state)
         enum format format;
         bool double_quant;
     } cases[] = {{FORMAT_F32, false}, {FORMAT_BF16, false},   {FORMAT_NF4, false}, {FORMAT_NF4, true}, {FORMAT_FP4, false},
-                 {FORMAT_INT8, false}, {FORMAT_INT8_64, false}, {FORMAT_NF8, false}};
+                 {FORMAT_INT8, false}, {FORMAT_INT8_64, false}, {FORMAT_NF8, false}, {FORMAT_HQQ3, false}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct fixture f;
         struct checkpoint *c;
@@ -234,14 +237,15 @@ static char *string_of(const char *path, const char *key)
 
 /* F16 rounds by 2^-11 of a number, or by half its smallest step.  q4_0 steps by an eighth of a block's largest magnitude m: at most m/8 away (the
  * far end, 8 steps of the other sign being one short), and its step is an F16; q8_0 steps by m/127: half of one away, and the F16 step adds
- * 127 x 2^-11 of it. */
+ * 127 x 2^-11 of it.  hqq4's codes are taken over: only the minimum of a group, at most its range of 2 m, is rounded once more. */
 static void ggufs(void **state)
 {
     (void)state;
     static const struct {
         enum format format;
         double relative, absolute;
-    } cases[] = {{FORMAT_F32, 1.0 / 2048, 1e-7}, {FORMAT_NF4, 1.0 / 2048, 1.0 / 8 + 1.0 / 2048}, {FORMAT_INT8, 1.0 / 2048, 0.5 / 127 + 1.0 / 2048}};
+    } cases[] = {{FORMAT_F32, 1.0 / 2048, 1e-7}, {FORMAT_NF4, 1.0 / 2048, 1.0 / 8 + 1.0 / 2048}, {FORMAT_INT8, 1.0 / 2048, 0.5 / 127 + 1.0 / 2048},
+                 {FORMAT_HQQ4, 1.0 / 2048, 1.0 / 1024}, {FORMAT_HQQ2, 1.0 / 2048, 1.0 / 1024}};
     char path[128];
     snprintf(path, sizeof path, "%s/model.gguf", dir);
     for (int uneven = 0; uneven < 2; uneven++)
@@ -312,7 +316,10 @@ static void same_matrix(const struct qmat *a, const struct qmat *b)
     assert_int_equal(a->double_quant, b->double_quant);
     assert_true(a->rows == b->rows && a->cols == b->cols);
     bool nibbles = a->format == FORMAT_NF4 || a->format == FORMAT_FP4;
-    assert_memory_equal(a->codes, b->codes, nibbles ? (n + 1) / 2 : a->scales ? n : quant_bytes(a->format, a->block, false, a->rows, a->cols));
+    size_t pairs = a->affine ? blocks * 2 * sizeof *a->affine : 0;
+    assert_memory_equal(a->codes, b->codes, nibbles ? (n + 1) / 2 : a->scales ? n : quant_bytes(a->format, a->block, false, a->rows, a->cols) - pairs);
+    if (pairs)
+        assert_memory_equal(a->affine, b->affine, pairs);
     for (size_t i = 0; a->scales && i < blocks; i++)
         assert_true(a->scales[i] == b->scales[i] || (a->format == FORMAT_INT8_64 && a->scales[i] / 127 == b->scales[i] / 127));
     if (a->double_quant) {
@@ -389,6 +396,15 @@ static void panels_stay_inside(void **state)
     fixture_close(&f);
 }
 
+/* Affine codes with their minimum rounded to f16, as q4_1 has it. */
+static void taken_over(const struct qmat *q, real *w)
+{
+    for (size_t i = 0; i < q->rows * q->cols; i++) {
+        float scale = quant_affine_scale(q, i / AFFINE_GROUP), zero = quant_affine_zero(q, i / AFFINE_GROUP);
+        w[i] = (float)quant_affine_code(q, i) * scale + f32_from_f16(f16_from_f32(-zero * scale));
+    }
+}
+
 /* W + s B A, encoded in the GGUF's format and decoded: what the file must hold, bit for bit (q and k are permuted by whole rows, blocks lie in
  * rows). */
 static real *as_in_gguf(const struct fixture *f, int l, int j)
@@ -398,6 +414,10 @@ static real *as_in_gguf(const struct fixture *f, int l, int j)
     struct arena arena = {0};
     struct qmat encoded;
     assert_non_null(w);
+    if (q->affine && export_gguf_format(q) == FORMAT_Q4_1 && f->lora.adapter[l][j].r == 0) {
+        taken_over(q, w);
+        return w;
+    }
     export_merged(&f->model, &f->lora, l, (enum linear)j, w);
     quant_place(&encoded, export_gguf_format(q), 0, false, q->rows, q->cols, &arena);
     CHECK(arena_commit(&arena, "test", &err));

@@ -24,6 +24,7 @@
 #include "base/rng.h"
 #include "cpu/int8.h"
 #include "cpu/level.h"
+#include "quant_affine.h"
 #include "quant_ggml.h"
 #include "quant_panel.h"
 
@@ -253,7 +254,8 @@ static const struct variant variants[] = {
     {FORMAT_F32, 0, false},     {FORMAT_F16, 0, false},  {FORMAT_BF16, 0, false}, {FORMAT_NF4, 0, false},  {FORMAT_FP4, 0, false},
     {FORMAT_INT8, 0, false},    {FORMAT_INT8_64, 0, false}, {FORMAT_NF8, 0, false},  {FORMAT_Q4_0, 0, false}, {FORMAT_Q4_1, 0, false},
     {FORMAT_Q5_0, 0, false},    {FORMAT_Q5_1, 0, false}, {FORMAT_Q8_0, 0, false}, {FORMAT_NF4, 32, false}, {FORMAT_NF4, 4096, false},
-    {FORMAT_FP4, 128, false},   {FORMAT_NF4, 0, true},   {FORMAT_FP4, 0, true},
+    {FORMAT_FP4, 128, false},   {FORMAT_NF4, 0, true},   {FORMAT_FP4, 0, true},    {FORMAT_HQQ2, 0, false}, {FORMAT_HQQ3, 0, false},
+    {FORMAT_HQQ4, 0, false},
 };
 enum { VARIANTS = sizeof variants / sizeof *variants };
 
@@ -278,31 +280,37 @@ static size_t code_bytes(enum format f, size_t n)
     case FORMAT_BF16: return 2 * n;
     case FORMAT_NF4:
     case FORMAT_FP4: return (n + 1) / 2;
+    case FORMAT_HQQ2:
+    case FORMAT_HQQ3:
+    case FORMAT_HQQ4: return quant_affine_bytes(f, n);
     default: return is_ggml(f) ? n / GGML_BLOCK * quant_ggml_bytes(f) : n;
     }
 }
 
 /* Places by hand what quant_place would, so that every part has its own wall. */
-static void place(struct matrix *M, const struct variant *v, size_t rows, size_t cols)
+static void place(struct matrix *M, const struct variant *v, size_t rows, size_t cols, bool panels)
 {
     size_t n = rows * cols, block = (size_t)(v->block ? v->block : format_info(v->format)->default_block);
     size_t blocks = v->format == FORMAT_INT8 ? rows : block && !is_ggml(v->format) ? (n + block - 1) / block : 0;
     M->q = (struct qmat){.format = v->format, .block = (int32_t)block, .double_quant = v->double_quant, .rows = rows, .cols = cols};
-    M->q.codes = walled(&M->walls, code_bytes(v->format, n));
+    size_t room = panels ? quant_panel_room(v->format, (int)block, rows, cols) : 0;
+    M->q.codes = walled(&M->walls, room > 0 ? room : code_bytes(v->format, n));
     if (v->double_quant) {
         M->q.scale_codes = walled(&M->walls, blocks);
         M->q.nested_absmax = walled(&M->walls, (blocks + 255) / 256 * sizeof(float));
-    } else if (blocks)
+    } else if (quant_affine_bits(v->format))
+        M->q.affine = walled(&M->walls, blocks * 2 * sizeof(uint16_t));
+    else if (blocks)
         M->q.scales = walled(&M->walls, blocks * sizeof(float));
 }
 
-/* q4_0's values are code - 8, q4_1's code * scale + minimum; a kernel may sum the parts one by one. */
+/* q4_0's values are code - 8, q4_1's and affine groups' code * scale + minimum; a kernel may sum the parts one by one. */
 static void fill_large(struct matrix *M)
 {
     size_t cols = M->q.cols;
     for (size_t i = 0; i < M->q.rows * cols; i++)
         M->large[i] = fabsf(M->value[i]), M->largest = fmax(M->largest, (double)M->large[i]);
-    if (!M->q.panels || (M->q.format != FORMAT_Q4_0 && M->q.format != FORMAT_Q4_1))
+    if (!M->q.panels || (M->q.format != FORMAT_Q4_0 && M->q.format != FORMAT_Q4_1 && !M->q.affine))
         return;
     for (size_t p = 0; p < M->q.rows / PANEL_ROWS; p++)
         for (size_t k = 0; k < cols; k++) {
@@ -317,7 +325,7 @@ static void matrix_open(struct matrix *M, const struct variant *v, size_t rows, 
 {
     struct err err;
     memset(M, 0, sizeof *M);
-    place(M, v, rows, cols);
+    place(M, v, rows, cols, panels);
     M->value = walled(&M->walls, rows * cols * sizeof(float));
     M->large = walled(&M->walls, rows * cols * sizeof(float));
     assert_int_equal(quant_encode(&M->q, normals(&M->walls, rows, cols, cols, 4), false, &err), OK);

@@ -166,11 +166,12 @@ static bool encoded(struct qmat *q, enum format format, bool double_quant, size_
     assert_int_equal(arena_commit(&arena, "W", &err), OK);
     quant_place(q, format, 0, double_quant, rows, cols, &arena);
     assert_int_equal(quant_encode(q, W, false, &err), OK);
-    size_t scales = q->scales ? (format == FORMAT_INT8 ? rows : (rows * cols + (size_t)q->block - 1) / (size_t)q->block) : 0;
+    size_t scales = q->scales || q->affine ? (format == FORMAT_INT8 ? rows : (rows * cols + (size_t)q->block - 1) / (size_t)q->block) : 0;
     size_t bytes = quant_bytes(format, 0, double_quant, rows, cols) - scales * sizeof(float);
     if (!double_quant) { /* then codes are all the rest */
         q->codes = memcpy(walled(bytes), q->codes, bytes);
-        q->scales = scales > 0 ? memcpy(walled(scales * sizeof(float)), q->scales, scales * sizeof(float)) : NULL;
+        q->scales = q->scales ? memcpy(walled(scales * sizeof(float)), q->scales, scales * sizeof(float)) : NULL;
+        q->affine = q->affine ? memcpy(walled(scales * sizeof(float)), q->affine, scales * sizeof(float)) : NULL; /* two f16 are as long */
     }
     if (!double_quant)
         arena_free(&arena);
@@ -225,7 +226,7 @@ static void test_linear_int8(void **state)
 {
     enum { N = 2 * MOST, IN = 576, OUT = 288, R = 8 };
     (void)state;
-    static const enum format formats[] = {FORMAT_NF4, FORMAT_INT8, FORMAT_Q4_0, FORMAT_Q4_1};
+    static const enum format formats[] = {FORMAT_NF4, FORMAT_INT8, FORMAT_Q4_0, FORMAT_Q4_1, FORMAT_HQQ3};
     for (size_t f = 0; f < sizeof formats / sizeof *formats; f++) {
         struct arena arena = {0};
         struct qmat W;

@@ -11,7 +11,8 @@
 #include "base/rng.h"
 #include "quant_panel.h"
 
-static const enum format formats[] = {FORMAT_NF4, FORMAT_FP4, FORMAT_INT8, FORMAT_INT8_64, FORMAT_NF8, FORMAT_Q4_0, FORMAT_Q4_1, FORMAT_Q8_0};
+static const enum format formats[] = {FORMAT_NF4, FORMAT_FP4, FORMAT_INT8, FORMAT_INT8_64, FORMAT_NF8, FORMAT_Q4_0, FORMAT_Q4_1, FORMAT_Q8_0,
+                                      FORMAT_HQQ2, FORMAT_HQQ3, FORMAT_HQQ4};
 enum { FORMATS = sizeof formats / sizeof *formats };
 
 static void fill(real *W, size_t n)
@@ -70,6 +71,7 @@ static void test_left_alone(void **state)
     assert_false(quant_has_panels(FORMAT_INT8, 0, 16, 63));
     assert_false(quant_has_panels(FORMAT_F32, 0, 16, 64));
     assert_false(quant_has_panels(FORMAT_Q5_0, 0, 16, 64));
+    assert_false(quant_has_panels(FORMAT_HQQ4, 128, 16, 72));
 }
 
 int main(void)

@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "base/rng.h"
-#include "quant.h"
+#include "quant_affine.h"
 
 struct placed {
     struct qmat q;
@@ -260,6 +260,10 @@ static void bytes_by_hand(void **state)
     assert_int_equal(quant_bytes(FORMAT_Q4_0, 0, false, 5, 64), 10 * 18);
     assert_int_equal(quant_bytes(FORMAT_Q5_1, 0, false, 5, 64), 10 * 24);
     assert_int_equal(quant_bytes(FORMAT_Q8_0, 0, false, 5, 64), 10 * 34);
+    /* 335 elements: 670, 1005, 1340 bits; 3 groups of 128 with two f16 each */
+    assert_int_equal(quant_bytes(FORMAT_HQQ2, 0, false, 5, 67), 84 + 3 * 4);
+    assert_int_equal(quant_bytes(FORMAT_HQQ3, 0, false, 5, 67), 126 + 3 * 4);
+    assert_int_equal(quant_bytes(FORMAT_HQQ4, 64, false, 5, 67), 168 + 3 * 4);
 }
 
 /* ---- errors ---- */
@@ -297,6 +301,14 @@ static struct spread spread_of(const float *W, size_t n, size_t start, size_t bl
     return s;
 }
 
+/* Half a step, or what is missing to the nearer end of the grid: HQQ gives up far elements for the many near ones. */
+static double affine_bound(const struct qmat *q, double w, size_t group)
+{
+    double scale = (double)quant_affine_scale(q, group), zero = (double)quant_affine_zero(q, group);
+    double low = -zero * scale, high = ((1 << quant_affine_bits(q->format)) - 1 - zero) * scale;
+    return fmax(scale / 2, fmax(low - w, w - high));
+}
+
 /* How far element i may be from itself after encoding: half the largest gap of the format's grid times its scale, f16 scales wrong by
  * half a unit in the last place (2^-11 relative: 11 significant bits), and a few float roundings of what is decoded. */
 static double error_bound(const struct qmat *q, const float *W, size_t i)
@@ -331,6 +343,10 @@ static double error_bound(const struct qmat *q, const float *W, size_t i)
         return (s.high - s.low) / 15 / 2 + f16 * (s.high - s.low + fabs(s.low)) + rounding;
     case FORMAT_Q5_1:
         return (s.high - s.low) / 31 / 2 + f16 * (s.high - s.low + fabs(s.low)) + rounding;
+    case FORMAT_HQQ2:
+    case FORMAT_HQQ3:
+    case FORMAT_HQQ4:
+        return affine_bound(q, (double)W[i], i / AFFINE_GROUP) + rounding;
     default:
         return -1;
     }
