@@ -122,6 +122,7 @@ static const struct key keys[] = {
     {"eval_tasks", "tasks", LIST, AT(eval_tasks), "boolq,piqa,hellaswag,winogrande,arc_easy,arc_challenge,openbookqa", 0, 0, "boolq piqa hellaswag winogrande arc_easy arc_challenge openbookqa lambada", false, "tasks"},
     {"eval_data", NULL, PATH, AT(eval_data), "", 0, 0, NULL, false, "folder of the task files"},
     {"eval_limit", "limit", INTEGER, AT(eval_limit), "0", 0, 1e9, NULL, false, "documents of a task in each part; 0: all"},
+    {"search_eval_limit", NULL, INTEGER, AT(search_eval_limit), "0", 0, 1e9, NULL, false, "documents of a task in the part that steers the search; 0: eval_limit"},
     {"eval_split", NULL, NUMBER, AT(eval_split), "0.3", 0.01, 0.99, NULL, false, "share of each task that steers the search; the rest is scored once at the end"},
     {"harness", NULL, CHOICE, AT(harness), "current", 0, 0, "current legacy", false, "tokenization of context and choice: together or apart"},
     {"bos", "add_bos_token", CHOICE, AT(bos), "auto", 0, 0, "auto yes no", false, "begin-of-text token in front"},

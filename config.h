@@ -51,7 +51,7 @@ struct config {
     char *gradient_checkpointing; /* auto, yes, no */
     /* search */
     char *search, *search_space;
-    int64_t num_initial, num_trials, search_stop_patience, final_steps, search_tokens, amq_batch;
+    int64_t num_initial, num_trials, search_stop_patience, final_steps, search_tokens, search_eval_limit, amq_batch;
     double search_lambda, search_stop_gain, low_fidelity;
     char *objective, *search_data, *amq_predictor;
     double target_size, max_memory, target_bpw, max_hours; /* bytes, bytes, bits, hours; 0: none */

@@ -96,7 +96,8 @@ static enum status prepare_part(struct engine *engine, const struct task *task, 
     size_t *index = calloc(task->n ? task->n : 1, sizeof *index);
     if (!index)
         return err_set(engine->err, ERR_MEMORY, "out of memory for a task");
-    size_t n = task_split(task, part, config->eval_split, (size_t)config->eval_limit, index);
+    int64_t limit = part == PART_SEARCH && config->search_eval_limit ? config->search_eval_limit : config->eval_limit;
+    size_t n = task_split(task, part, config->eval_split, (size_t)limit, index);
     struct evaluate_options options = {.legacy = strcmp(config->harness, "legacy") == 0,
                                        .bos = bos_of(config) < 0 ? BOS_AUTO : bos_of(config) ? BOS_YES : BOS_NO};
     enum status status = evaluate_prepare(set, task, index, n, engine->tokenizer, &engine->base_shape, &options, engine->err);
