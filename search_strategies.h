@@ -6,7 +6,7 @@
 #include "pareto.h"
 #include "search.h"
 
-extern const struct strategy strategy_gp, strategy_random;
+extern const struct strategy strategy_autoqra, strategy_gp, strategy_random;
 
 /* Probe t of search_probe_count into level[n]. */
 void search_probe(const struct search_space *space, enum search_probes probes, size_t t, uint8_t *level);

@@ -1,0 +1,709 @@
+/* autoqra_test.c: formats and ranks searched together, on toys where a higher rank makes up for a low format.  What a user would miss: a search no better
+ * than chance, a configuration beyond the budget or paid for twice, a cheap trial taken for a real one, a resumed search that goes another way. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+/* cmocka wants the four above first */
+#include <cmocka.h>
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/linalg.h"
+#include "base/rng.h"
+#include "pareto.h"
+#include "refused.h"
+#include "search.h"
+#include "strategy/autoqra.h"
+
+#define ASSERT_OK(call)                                                       \
+    do {                                                                      \
+        struct err err = {""};                                                \
+        enum status status_ = (call);                                         \
+        if (status_ != OK)                                                    \
+            fail_msg("%s: status %d, %s", #call, (int)status_, err.text);     \
+    } while (0)
+
+enum { GROUPS = 16, MOST = 2 * GROUPS, QUESTIONS = 400 };
+
+/* ---- the toy: of each group a format (2, 3, 4, 8 bits) and a rank (4, 8, 16).  A format loses `loss`, of which the rank gives back up to 0.7 ---- */
+
+struct toy {
+    uint8_t n_levels[MOST], kind[MOST], least[MOST];
+    uint16_t group[MOST];
+    const double *feature[MOST];
+    double loss[GROUPS], gives_back[GROUPS], importance[MOST];
+    struct search_space space;
+};
+
+static double toy_size(void *user, const uint8_t *level)
+{
+    static const double bits[] = {2, 3, 4, 8}, rank[] = {4, 8, 16};
+    const struct toy *toy = user;
+    double size = 0;
+    for (size_t i = 0; i < toy->space.n; i++)
+        size += toy->kind[i] == SEARCH_RANK ? 60 * rank[level[i]] : 1000 * bits[level[i]];
+    return size;
+}
+
+/* Few groups matter much; what is known of each is right within a factor of 1.5 or so. */
+static void toy_make(struct toy *toy, size_t groups, uint64_t seed)
+{
+    static const double formats[] = {0, 1.0 / 6, 1.0 / 3, 1}, ranks[] = {0, 0.5, 1};
+    struct rng rng = {.seed = seed, .stream = RNG_WORLD};
+    double sum = 0;
+    memset(toy, 0, sizeof *toy);
+    for (size_t g = 0; g < groups; g++) {
+        toy->loss[g] = pow(rng_uniform(&rng), 3) + 0.03;
+        toy->gives_back[g] = 0.7 * rng_uniform(&rng);
+        sum += toy->loss[g];
+    }
+    for (size_t i = 0; i < 2 * groups; i++) {
+        bool rank = i & 1;
+        toy->loss[i / 2] *= rank ? 1 : 0.5 / sum;
+        toy->n_levels[i] = rank ? 3 : 4;
+        toy->kind[i] = rank ? SEARCH_RANK : SEARCH_FORMAT;
+        toy->group[i] = (uint16_t)(i / 2);
+        toy->feature[i] = rank ? ranks : formats;
+        toy->importance[i] = toy->loss[i / 2] * (rank ? toy->gives_back[i / 2] : 1) * exp(0.4 * rng_normal(&rng));
+    }
+    toy->space = (struct search_space){.n = 2 * groups, .n_levels = toy->n_levels, .feature = toy->feature, .size = toy_size, .user = toy,
+                                       .max_size = INFINITY, .kind = toy->kind, .group = toy->group, .importance = toy->importance};
+}
+
+static double toy_truth(const struct toy *toy, const uint8_t *level)
+{
+    static const double lost[] = {1, 0.4, 0.15, 0}, ranks[] = {0, 0.5, 1};
+    double score = 0.75;
+    for (size_t i = 0; i + 1 < toy->space.n; i += 2)
+        score -= toy->loss[i / 2] * lost[level[i]] * (1 - toy->gives_back[i / 2] * ranks[level[i + 1]]);
+    return score;
+}
+
+/* The share of QUESTIONS that are answered; a cheap trial answers fewer. */
+static struct search_point toy_measure(const struct toy *toy, const struct search_proposal *next, uint64_t seed, size_t trial)
+{
+    struct rng rng = {.seed = seed, .stream = RNG_SAMPLE, .step = (uint32_t)trial};
+    double truth = toy_truth(toy, next->level), right = 0;
+    for (int q = 0; q < QUESTIONS; q++)
+        right += rng_uniform(&rng) < (next->low_fidelity ? 0.2 + 0.7 * truth : truth);
+    double p = right / QUESTIONS;
+    return (struct search_point){.level = next->level, .size = toy_size((void *)(uintptr_t)toy, next->level), .score = p,
+                                 .variance = p * (1 - p) / QUESTIONS, .low_fidelity = next->low_fidelity};
+}
+
+static bool tried(const struct search_archive *archive, const uint8_t *level, size_t n)
+{
+    for (size_t i = 0; i < archive->n; i++)
+        if (memcmp(archive->point[i].level, level, n) == 0)
+            return true;
+    return false;
+}
+
+enum outcome { MEASURED, FAILING, SAME };
+
+/* Goes on until `most` trials or its end (false); every proposal fits and has had no such trial. */
+static bool toy_go_on(const struct toy *toy, const struct search_options *options, enum outcome outcome, size_t most, struct search_archive *archive)
+{
+    while (archive->n < most) {
+        uint8_t level[MOST];
+        struct search_proposal next = {.level = level};
+        memset(level, 255, sizeof level);
+        ASSERT_OK(search_propose(&toy->space, archive, options, &next, &err));
+        assert_true(strlen(next.note) > 0 || next.done);
+        if (next.done)
+            return false;
+        for (size_t i = 0; i < toy->space.n; i++)
+            assert_true(level[i] >= toy->least[i] && level[i] < toy->n_levels[i]);
+        assert_false(next.low_fidelity ? tried(archive, level, toy->space.n) : search_archive_has(archive, &toy->space, level));
+        assert_true(options->low_cost > 0 || !next.low_fidelity);
+        assert_true(toy_size((void *)(uintptr_t)toy, level) <= toy->space.max_size);
+        struct search_point point = toy_measure(toy, &next, options->seed, archive->n);
+        point.failed = outcome == FAILING;
+        point.score = outcome == SAME ? 0.5 : point.score;
+        ASSERT_OK(search_archive_add(archive, &toy->space, &point, &err));
+    }
+    return true;
+}
+
+static struct search_options options_of(uint64_t seed, size_t num_initial, size_t num_trials, double low_cost)
+{
+    return (struct search_options){.strategy = "autoqra", .seed = seed, .num_initial = num_initial, .num_trials = num_trials, .low_cost = low_cost};
+}
+
+/* ---- repair ---- */
+
+static void repair_is_minimal_and_ordered(void **state)
+{
+    (void)state;
+    struct toy toy;
+    struct search_archive none = {0};
+    struct search_options options = options_of(1, 4, 4, 0);
+    uint8_t level[MOST];
+    toy_make(&toy, 3, 1);
+    /* bits take 1000 bytes each, ranks 240 for 4.  On their own axes: formats 0.5, 0, 1, ranks 1, 0.5, 0 */
+    static const double importance[] = {30, 0.9, 10, 0.6, 50, 0.3};
+    memcpy(toy.importance, importance, sizeof importance);
+    toy.least[2] = 1;
+    toy.space.least = toy.least;
+    struct autoqra q = {.space = &toy.space, .archive = &none, .options = &options};
+    ASSERT_OK(autoqra_new(&q, &err));
+    static const double axis[] = {0.5, 1, 0, 0.5, 1, 0};
+    for (size_t i = 0; i < 6; i++)
+        assert_true(fabs(q.importance[i] - axis[i]) <= 4 * DBL_EPSILON);
+    static const struct {
+        double saved; /* at least, of the 26880 bytes of all-high */
+        uint8_t want[6];
+    } cases[] = {
+        {0, {3, 2, 3, 2, 3, 2}},
+        {1, {3, 2, 2, 2, 3, 2}},     /* 1e-8 / 4000 of format 1 before 1e-8 / 480 of rank 2 */
+        {4001, {3, 2, 1, 2, 3, 2}},  /* then its 1e-8 / 1000 */
+        {5001, {3, 2, 1, 2, 3, 1}},  /* its lowest is 1: rank 2 */
+        {5500, {3, 2, 1, 2, 3, 0}},
+        {5721, {2, 2, 1, 2, 3, 0}},  /* 0.5 / 4000 of format 0 before 1 / 4000 of format 2 */
+        {9721, {2, 2, 1, 2, 2, 0}},  /* 1 / 4000 before 0.5 / 1000 */
+        {13721, {1, 2, 1, 2, 2, 0}}, /* 0.5 / 1000 before 1 / 1000 and the ranks' 0.5 / 480 */
+    };
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        autoqra_start(&q, 0, level);
+        assert_true(toy_size(&toy, level) == 26880);
+        autoqra_repair(&q, 26880 - cases[c].saved, AUTOQRA_NONE, level);
+        assert_memory_equal(level, cases[c].want, 6);
+    }
+    autoqra_repair(&q, 0, AUTOQRA_NONE, level); /* what cannot fit ends at the lowest that may be */
+    static const uint8_t lowest[] = {0, 0, 1, 0, 0, 0};
+    assert_memory_equal(level, lowest, 6);
+    /* raised: the rank of the same group pays first, though another format would lose less for a byte; then the rest */
+    static const uint8_t from[] = {1, 2, 3, 2, 3, 2}, own_rank[] = {2, 1, 3, 2, 3, 2}, rest[] = {2, 0, 2, 2, 3, 2};
+    memcpy(level, from, 6);
+    double before = toy_size(&toy, level);
+    level[0]++;
+    autoqra_repair(&q, before + 1000 - 480, 0, level);
+    assert_memory_equal(level, own_rank, 6);
+    autoqra_repair(&q, before, 0, level);
+    assert_memory_equal(level, rest, 6);
+    autoqra_free(&q);
+}
+
+/* Nothing known: no variable is emptied before another is touched. */
+static void repair_of_equals_is_even(void **state)
+{
+    (void)state;
+    struct toy toy;
+    struct search_archive none = {0};
+    struct search_options options = options_of(1, 4, 4, 0);
+    uint8_t level[MOST];
+    static const uint8_t want[] = {2, 2, 2, 2, 2, 2, 3, 2};
+    toy_make(&toy, 4, 1);
+    toy.space.importance = NULL;
+    struct autoqra q = {.space = &toy.space, .archive = &none, .options = &options};
+    ASSERT_OK(autoqra_new(&q, &err));
+    autoqra_start(&q, 0, level);
+    autoqra_repair(&q, toy_size(&toy, level) - 12000, AUTOQRA_NONE, level);
+    assert_memory_equal(level, want, 8);
+    autoqra_free(&q);
+}
+
+/* ---- moves ---- */
+
+/* A child of two parents takes all formats of a group from one of them and all ranks from one; a coupled move keeps the size; a guided one is one step. */
+static void moves(void **state)
+{
+    (void)state;
+    enum { TIMES = 2000 };
+    struct toy toy;
+    struct search_archive none = {0};
+    struct search_options options = options_of(1, 4, 4, 0);
+    uint8_t a[MOST] = {0}, b[MOST], level[MOST], at[MOST];
+    toy_make(&toy, GROUPS, 1);
+    for (size_t i = 0; i < MOST; i++)
+        toy.group[i] = (uint16_t)(i / 4); /* two formats and two ranks a group */
+    struct autoqra q = {.space = &toy.space, .archive = &none, .options = &options, .rng = {.seed = 1, .stream = RNG_SEARCH}};
+    ASSERT_OK(autoqra_new(&q, &err));
+    autoqra_start(&q, 0, b);
+    size_t apart = 0, raised_important = 0, lowered_important = 0, by_hand[2] = {0, 0};
+    for (size_t k = 0; k < TIMES; k++) {
+        autoqra_cross(&q, a, b, level);
+        for (size_t i = 0; i < MOST; i += 4) {
+            assert_true((level[i] == 0) == (level[i + 2] == 0) && (level[i + 1] == 0) == (level[i + 3] == 0));
+            apart += (level[i] == 0) != (level[i + 1] == 0);
+        }
+        memset(at, 1, sizeof at);
+        autoqra_couple(&q, at);
+        assert_true(toy_size(&toy, at) <= 16 * (3000 + 480));
+        size_t raised = 0;
+        for (size_t i = 0; i < MOST; i++)
+            raised += at[i] > 1;
+        assert_int_equal(raised, 1);
+        memset(at, 1, sizeof at);
+        autoqra_mutate(&q, at);
+        for (size_t i = 0; i < MOST; i++) {
+            assert_true(at[i] <= 2);
+            by_hand[q.importance[i] > 0.5] += at[i] != 1;
+            raised_important += q.importance[i] > 0.5 && at[i] == 2;
+            lowered_important += q.importance[i] > 0.5 && at[i] == 0;
+        }
+    }
+    assert_int_equal(by_hand[0] + by_hand[1], TIMES); /* one variable each time */
+    /* coins of formats and ranks are independent: 8 groups x 2000 coins, half of them apart, sd 63; five of them */
+    assert_true(fabs((double)apart - 8000) < 320);
+    assert_true(raised_important > lowered_important);
+    double share = 0, all = 0;
+    for (size_t i = 0; i < MOST; i++) {
+        double weight = pow(q.importance[i] + 0.1, 1.5);
+        all += weight;
+        share += q.importance[i] > 0.5 ? weight : 0;
+    }
+    share /= all; /* binomial: sd sqrt(share (1 - share) 2000); five of them */
+    assert_true(fabs((double)by_hand[1] - share * TIMES) < 5 * sqrt(share * (1 - share) * TIMES));
+    autoqra_free(&q);
+}
+
+/* ---- the first population ---- */
+
+static void start_follows_importance(void **state)
+{
+    (void)state;
+    struct toy toy;
+    struct search_archive archive = {0};
+    struct search_options options = options_of(2, 10, 20, 0);
+    toy_make(&toy, GROUPS, 3);
+    toy_go_on(&toy, &options, MEASURED, 10, &archive);
+    for (size_t i = 0; i < MOST; i++) {
+        assert_int_equal(archive.point[0].level[i], 0);
+        assert_int_equal(archive.point[1].level[i], toy.n_levels[i] - 1);
+    }
+    for (size_t t = 2; t < 5; t++)
+        for (size_t i = 0; i < MOST; i++)
+            for (size_t j = i & 1; j < MOST; j += 2) /* all variables of a kind weigh the same: the more important has no lower level */
+                assert_true(toy.importance[i] <= toy.importance[j] || archive.point[t].level[i] >= archive.point[t].level[j]);
+    /* identity, square root, square, none larger than its stand-in budget: 0.5, 0.75, 0.25 of the way from 35840 bytes to 143360 */
+    static const double way[] = {0.5, 0.75, 0.25};
+    for (size_t t = 2; t < 5; t++)
+        assert_true(archive.point[t].size <= 35840 + way[t - 2] * (143360 - 35840));
+    assert_true(archive.point[4].size < archive.point[2].size && archive.point[2].size < archive.point[3].size);
+    search_archive_free(&archive);
+    /* under a budget the second is all-high lowered to it: no more than one step of a format (4000) below */
+    toy.space.max_size = 70000;
+    toy_go_on(&toy, &options, MEASURED, 10, &archive);
+    assert_true(archive.point[1].size > 66000 && archive.point[1].size <= 70000);
+    search_archive_free(&archive);
+}
+
+/* ---- searches ---- */
+
+static double volume_of(const struct toy *toy, const struct search_archive *archive)
+{
+    uint8_t low[MOST] = {0}, high[MOST];
+    struct pareto_point *p = malloc((archive->n + 1) * sizeof *p);
+    double volume = 0;
+    size_t n = 0;
+    assert_non_null(p);
+    for (size_t i = 0; i < toy->space.n; i++)
+        high[i] = (uint8_t)(toy->n_levels[i] - 1);
+    double s0 = toy_size((void *)(uintptr_t)toy, low), s1 = toy_size((void *)(uintptr_t)toy, high), p0 = toy_truth(toy, low), p1 = toy_truth(toy, high);
+    for (size_t i = 0; i < archive->n; i++)
+        if (!archive->point[i].low_fidelity)
+            p[n++] = (struct pareto_point){(archive->point[i].size - s0) / (s1 - s0), (p1 - toy_truth(toy, archive->point[i].level)) / (p1 - p0)};
+    ASSERT_OK(pareto_hypervolume(p, n, (struct pareto_point){1.1, 1.1}, &volume, &err));
+    free(p);
+    return volume;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Medians over seeds: true hypervolume of the full trials, and with a budget the true score of the pick. */
+static double median_of(const char *strategy, double low_cost, bool budget)
+{
+    enum { SEEDS = 5 };
+    double value[SEEDS];
+    for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+        struct toy toy;
+        struct search_archive archive = {0};
+        struct search_options options = options_of(seed, 10, 20, low_cost);
+        size_t pick = 0;
+        options.strategy = strategy;
+        toy_make(&toy, GROUPS, seed);
+        toy.space.max_size = budget ? 70000 : INFINITY;
+        assert_false(toy_go_on(&toy, &options, MEASURED, 500, &archive));
+        value[seed - 1] = volume_of(&toy, &archive);
+        if (budget) {
+            ASSERT_OK(search_pick_posterior(&toy.space, &archive, 1, 70000, &pick, &err));
+            value[seed - 1] = toy_truth(&toy, archive.point[pick].level);
+        }
+        search_archive_free(&archive);
+    }
+    qsort(value, SEEDS, sizeof *value, by_value);
+    return value[SEEDS / 2];
+}
+
+static void beats_random(void **state)
+{
+    (void)state;
+    double random = median_of("random", 0, false), one = median_of("autoqra", 0, false), two = median_of("autoqra", 0.25, false);
+    print_message("16 groups, compute of 30 trials: hypervolume random %.4f, autoqra %.4f, with cheap trials %.4f (median of 5)\n", random, one, two);
+    assert_true(one >= random && two >= random);
+    double random_pick = median_of("random", 0, true), one_pick = median_of("autoqra", 0, true), two_pick = median_of("autoqra", 0.25, true);
+    print_message("within a budget, true score of the pick: random %.4f, autoqra %.4f, with cheap trials %.4f\n", random_pick, one_pick, two_pick);
+    assert_true(one_pick >= random_pick && two_pick >= random_pick);
+}
+
+static void budgets_bind(void **state)
+{
+    (void)state;
+    struct toy toy;
+    struct search_archive archive = {0};
+    for (int k = 0; k < 2; k++) {
+        struct search_options options = options_of(3, 8, 16, k ? 0.25 : 0);
+        struct err said;
+        uint8_t level[MOST];
+        struct search_proposal next = {.level = level};
+        toy_make(&toy, 6, 7);
+        toy.least[0] = toy.least[3] = 1;
+        toy.space.least = toy.least;
+        static const double budgets[] = {14921, 20000, 53000, 53760}; /* all-low has 14680, all-high 53760 */
+        for (size_t b = 0; b < 4; b++) {
+            toy.space.max_size = budgets[b];
+            toy_go_on(&toy, &options, MEASURED, 500, &archive);
+            assert_true(archive.n >= 3);
+            search_archive_free(&archive);
+        }
+        toy.space.max_size = 14680; /* exactly one configuration */
+        toy_go_on(&toy, &options, MEASURED, 500, &archive);
+        assert_int_equal(archive.n, k ? 2 : 1);
+        search_archive_free(&archive);
+        toy.space.max_size = 14679;
+        assert_refused(search_propose(&toy.space, &archive, &options, &next, &said), ERR_INPUT, &said, "",
+                       "nothing fits the budget of 14679 bytes: the smallest configuration has 14680");
+    }
+}
+
+/* A search resumed with a smaller budget: nothing that was tried fits, and the evolution (after 8 trials) and the second stage (after 23) go on within it. */
+static void nothing_tried_fits(void **state)
+{
+    (void)state;
+    for (size_t t = 8; t < 24; t += 15) {
+        struct toy toy;
+        struct search_archive archive = {0};
+        struct search_options options = options_of(3, 8, 16, 0);
+        toy_make(&toy, 6, 7);
+        options.strategy = "random";
+        toy_go_on(&toy, &options, MEASURED, t, &archive);
+        for (size_t i = 0; i < t; i++)
+            archive.point[i].size += 2000; /* all-low too */
+        options.strategy = "autoqra";
+        toy.space.max_size = 13440 + 1000;
+        toy_go_on(&toy, &options, MEASURED, t + 1, &archive);
+        assert_int_equal(archive.n, t + 1);
+        search_archive_free(&archive);
+    }
+}
+
+static void resume(void **state)
+{
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        struct toy toy;
+        struct search_archive whole = {0}, rebuilt = {0};
+        struct search_options options = options_of(9, 6, 15, k ? 0.25 : 0);
+        toy_make(&toy, 8, 2);
+        toy_go_on(&toy, &options, MEASURED, 500, &whole);
+        for (size_t t = 0; t <= whole.n; t++) {
+            uint8_t level[MOST];
+            struct search_proposal next = {.level = level};
+            ASSERT_OK(search_propose(&toy.space, &rebuilt, &options, &next, &err));
+            assert_int_equal(next.done, t == whole.n);
+            if (t == whole.n)
+                break;
+            assert_memory_equal(level, whole.point[t].level, toy.space.n);
+            assert_int_equal(next.low_fidelity, whole.point[t].low_fidelity);
+            search_archive_free(&rebuilt);
+            for (size_t i = 0; i <= t; i++)
+                ASSERT_OK(search_archive_add(&rebuilt, &toy.space, &whole.point[i], &err));
+        }
+        search_archive_free(&whole);
+        search_archive_free(&rebuilt);
+    }
+}
+
+/* ---- two fidelities ---- */
+
+/* 8 full trials' worth of pairs, then generations of 8 cheap ones (2) and 2 full until 28 are spent, then full ones until 42. */
+static void cheap_trials(void **state)
+{
+    (void)state;
+    struct toy toy;
+    struct search_archive archive = {0};
+    struct search_options options = options_of(4, 10, 32, 0.25);
+    double spent = 0, generations = 0;
+    size_t index[100], n, i = 0;
+    toy_make(&toy, GROUPS, 4);
+    assert_false(toy_go_on(&toy, &options, MEASURED, 500, &archive));
+    for (; i < 16; i += 2) { /* 16 x 1.25 / 2 = 10 */
+        assert_true(archive.point[i].low_fidelity && !archive.point[i + 1].low_fidelity);
+        assert_memory_equal(archive.point[i].level, archive.point[i + 1].level, MOST);
+        spent += 1.25;
+    }
+    for (; spent + 4 <= 28; spent += 4, generations++, i += 10) {
+        for (size_t k = 0; k < 10; k++)
+            assert_int_equal(archive.point[i + k].low_fidelity, k < 8);
+        for (size_t k = 8; k < 10; k++) { /* the full ones are of these eight */
+            bool found = false;
+            for (size_t j = 0; j < 8; j++)
+                found = found || memcmp(archive.point[i + j].level, archive.point[i + k].level, MOST) == 0;
+            assert_true(found);
+        }
+    }
+    assert_true(generations == 4);
+    spent = 0;
+    for (size_t t = 0; t < archive.n; t++) {
+        assert_true(spent < 42); /* none was asked for after the end */
+        assert_true(spent < 28 || !archive.point[t].low_fidelity);
+        spent += archive.point[t].low_fidelity ? 0.25 : 1;
+    }
+    assert_true(spent >= 42);
+    n = search_front(&archive, index);
+    for (size_t k = 0; k < n; k++)
+        assert_false(archive.point[index[k]].low_fidelity);
+    search_archive_free(&archive);
+}
+
+/* Of a generation the child that promises most is promoted: here one of them scores beyond all, whichever it is. */
+static void best_child_is_promoted(void **state)
+{
+    (void)state;
+    struct toy toy;
+    struct search_archive archive = {0};
+    struct search_options options = options_of(4, 10, 32, 0.25);
+    toy_make(&toy, GROUPS, 5);
+    toy_go_on(&toy, &options, MEASURED, 24, &archive); /* 16 of the first population, 8 children */
+    for (size_t k = 16; k < 24; k++) {
+        uint8_t level[MOST];
+        struct search_proposal next = {.level = level};
+        double keep = archive.point[k].score;
+        archive.point[k].score = 0.99;
+        ASSERT_OK(search_propose(&toy.space, &archive, &options, &next, &err));
+        assert_false(next.low_fidelity);
+        assert_memory_equal(level, archive.point[k].level, MOST);
+        archive.point[k].score = keep;
+    }
+    for (size_t k = 16; k < 24; k++) /* all failed: another child, not one of them */
+        archive.point[k].failed = true;
+    uint8_t level[MOST];
+    struct search_proposal next = {.level = level};
+    ASSERT_OK(search_propose(&toy.space, &archive, &options, &next, &err));
+    assert_true(next.low_fidelity);
+    search_archive_free(&archive);
+}
+
+/* Same size, same histogram: the trained surrogate still expects more where the bits are on what matters. */
+static void surrogate_knows_what_matters(void **state)
+{
+    (void)state;
+    struct toy toy;
+    struct search_archive archive = {0};
+    struct search_options options = options_of(6, 10, 40, 0);
+    options.strategy = "random";
+    toy_make(&toy, GROUPS, 6);
+    toy_go_on(&toy, &options, MEASURED, 50, &archive);
+    struct autoqra q = {.space = &toy.space, .archive = &archive, .options = &options};
+    struct autoqra_surrogate s;
+    ASSERT_OK(autoqra_new(&q, &err));
+    ASSERT_OK(autoqra_surrogate_fit(&q, &s, &err));
+    assert_true(s.trained);
+    uint8_t right[MOST], wrong[MOST];
+    double median[GROUPS];
+    for (size_t g = 0; g < GROUPS; g++)
+        median[g] = toy.importance[2 * g];
+    qsort(median, GROUPS, sizeof *median, by_value);
+    for (size_t i = 0; i < MOST; i++) {
+        bool matters = toy.importance[i - (i & 1)] >= median[GROUPS / 2];
+        right[i] = i & 1 ? 1 : matters ? 3 : 1;
+        wrong[i] = i & 1 ? 1 : matters ? 1 : 3;
+    }
+    assert_true(toy_size(&toy, right) == toy_size(&toy, wrong));
+    assert_true(autoqra_merit(&q, &s, right, 0) > autoqra_merit(&q, &s, wrong, 0));
+    autoqra_surrogate_free(&s);
+    autoqra_free(&q);
+    search_archive_free(&archive);
+}
+
+/* ---- the second stage ---- */
+
+static size_t edits_between(const uint8_t *a, const uint8_t *b)
+{
+    size_t edits = 0;
+    for (size_t i = 0; i < MOST; i++)
+        edits += (size_t)abs(a[i] - b[i]);
+    return edits;
+}
+
+/* Edits that the next proposal may be away from the front, from its note; checked. */
+static int region_width(const struct toy *toy, const struct search_archive *archive, const struct search_options *options)
+{
+    uint8_t level[MOST];
+    struct search_proposal next = {.level = level};
+    int width = 0;
+    size_t front[100], n, nearest = 1000;
+    ASSERT_OK(search_propose(&toy->space, archive, options, &next, &err));
+    assert_int_equal(sscanf(next.note, "autoqra: %d edits", &width), 1);
+    n = search_front(archive, front);
+    for (size_t k = 0; k < n; k++) {
+        size_t edits = edits_between(level, archive->point[front[k]].level);
+        nearest = edits < nearest ? edits : nearest;
+    }
+    assert_true(nearest >= 1 && nearest <= (size_t)width);
+    return width;
+}
+
+/* Three gains in a row double the radius, up to 4; three trials without one halve it; below 1 it starts anew.  All of it is read from the archive. */
+static void region_widens_and_narrows(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *trials; /* of the stage, which begins with the 35th of 51; +: a gain */
+        int want;
+    } cases[] = {{"", 1},          {"++", 1},        {"+++", 2},          {"++-++", 1},         {"++++++", 4},       {"+++++++++", 4},
+                 {"++++++---", 2}, {"+++--+--", 2}, {"++++++------", 1}, {"++++++------+++", 2}, {"---", 1},          {"---+++", 2}};
+    struct toy toy;
+    struct search_options options = options_of(5, 10, 41, 0);
+    toy_make(&toy, GROUPS, 8);
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        struct search_archive archive = {0};
+        options.strategy = "random";
+        toy_go_on(&toy, &options, MEASURED, 34, &archive);
+        options.strategy = "autoqra";
+        for (size_t k = 0; cases[c].trials[k]; k++) {
+            bool gain = cases[c].trials[k] == '+';
+            uint8_t level[MOST] = {(uint8_t)(k & 3), 0, (uint8_t)(k >> 2), 0, 1};
+            struct search_point p = {.level = level, .size = gain ? 50000 : 150000, .score = gain ? 0.8 + 0.001 * (double)k : 0.1, .variance = 1e-4};
+            ASSERT_OK(search_archive_add(&archive, &toy.space, &p, &err));
+        }
+        assert_int_equal(region_width(&toy, &archive, &options), cases[c].want);
+        search_archive_free(&archive);
+    }
+}
+
+/* ---- odd input ---- */
+
+static void small_spaces(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t groups;
+        uint8_t levels;
+        size_t all, compute;
+    } cases[] = {{1, 0, 12, 43}, {1, 2, 4, 43}, {2, 2, 16, 43}, {2, 2, 16, 24}, {3, 1, 1, 43}}; /* used up in the first stage, and in the second */
+    for (int k = 0; k < 2; k++)
+        for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+            struct toy toy;
+            struct search_archive archive = {0};
+            struct search_options options = options_of(4, 3, cases[c].compute - 3, k ? 0.25 : 0);
+            toy_make(&toy, cases[c].groups, 3);
+            for (size_t i = 0; i < toy.space.n && cases[c].levels; i++)
+                toy.n_levels[i] = cases[c].levels;
+            assert_false(toy_go_on(&toy, &options, MEASURED, 500, &archive));
+            size_t full = 0;
+            for (size_t i = 0; i < archive.n; i++)
+                full += !archive.point[i].low_fidelity;
+            assert_int_equal(full, cases[c].all); /* each once, then done */
+            search_archive_free(&archive);
+        }
+}
+
+static void odd_worlds(void **state)
+{
+    (void)state;
+    for (int k = 0; k < 14; k++) {
+        struct toy toy;
+        struct search_archive archive = {0};
+        struct search_options options = options_of(4, 6, 15, k & 1 ? 0.25 : 0);
+        double spent = 0;
+        toy_make(&toy, 9, 3);
+        for (size_t i = 0; k / 2 == 3 && i < toy.space.n; i++)
+            toy.importance[i] = 7;
+        toy.importance[0] = k / 2 == 4 ? INFINITY : toy.importance[0];
+        toy.importance[1] = k / 2 == 4 ? NAN : toy.importance[1];
+        toy.space.importance = k / 2 == 2 || k / 2 == 6 ? NULL : toy.importance;
+        toy.space.kind = k / 2 >= 5 ? NULL : toy.kind;
+        toy.space.group = k / 2 >= 5 ? NULL : toy.group;
+        assert_false(toy_go_on(&toy, &options, k / 2 == 0 ? FAILING : k / 2 == 1 ? SAME : MEASURED, 500, &archive));
+        for (size_t i = 0; i < archive.n; i++)
+            spent += archive.point[i].low_fidelity ? 0.25 : 1;
+        assert_true(spent >= 21 && spent < 22); /* all of it was spent */
+        search_archive_free(&archive);
+    }
+}
+
+static double now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
+}
+
+/* A proposal should not be felt beside a trial of minutes: 50 ms on an idle core; the gate leaves room for a busy machine and sanitizers. */
+static void proposal_is_quick(void **state)
+{
+    (void)state;
+    for (int stage = 0; stage < 2; stage++) {
+        struct toy toy;
+        struct search_archive archive = {0};
+        struct search_options options = options_of(1, 10, 40, 0);
+        double best = INFINITY;
+        toy_make(&toy, GROUPS, 1);
+        options.strategy = "random";
+        toy_go_on(&toy, &options, MEASURED, 50, &archive);
+        options.strategy = "autoqra";
+        options.num_trials = stage ? 41 : 400;
+        for (int k = 0; k < 5; k++) {
+            uint8_t level[MOST];
+            struct search_proposal next = {.level = level};
+            double begun = now_ms();
+            ASSERT_OK(search_propose(&toy.space, &archive, &options, &next, &err));
+            best = fmin(best, now_ms() - begun);
+        }
+        print_message("a proposal at 50 points and 32 variables, %s: %.1f ms\n", stage ? "second stage" : "first stage", best);
+#ifndef __SANITIZE_ADDRESS__
+        assert_true(best <= 250);
+#endif
+        search_archive_free(&archive);
+    }
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    linalg_init();
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(repair_is_minimal_and_ordered),
+        cmocka_unit_test(repair_of_equals_is_even),
+        cmocka_unit_test(moves),
+        cmocka_unit_test(start_follows_importance),
+        cmocka_unit_test(beats_random),
+        cmocka_unit_test(budgets_bind),
+        cmocka_unit_test(nothing_tried_fits),
+        cmocka_unit_test(resume),
+        cmocka_unit_test(cheap_trials),
+        cmocka_unit_test(best_child_is_promoted),
+        cmocka_unit_test(surrogate_knows_what_matters),
+        cmocka_unit_test(region_widens_and_narrows),
+        cmocka_unit_test(small_spaces),
+        cmocka_unit_test(odd_worlds),
+        cmocka_unit_test(proposal_is_quick),
+    };
+    return cmocka_run_group_tests_name("autoqra", tests, setup, NULL);
+}
