@@ -24,11 +24,10 @@ struct course {
     size_t children, promoted; /* of it */
 };
 
-/* A generation is its cheap trials, then full ones of the best of them; it ends after PROMOTED, or with the next cheap one. */
+/* A generation is its cheap trials, then full ones of the best of them; the next cheap one begins another. */
 static void count_child(struct course *c, const struct search_point *point, size_t i)
 {
-    bool ended = c->promoted == PROMOTED || (point->low_fidelity && c->promoted > 0);
-    if (ended) {
+    if (point->low_fidelity && c->promoted > 0) {
         c->generation = i;
         c->children = c->promoted = 0;
     }
@@ -52,7 +51,7 @@ static struct course course_of(const struct search_archive *archive, const struc
             count_child(&c, point, i);
         cost += point->low_fidelity ? options->low_cost : 1;
     }
-    if (c.promoted == PROMOTED)
+    if (c.promoted >= PROMOTED)
         c = (struct course){.stage = c.stage, .begin = c.begin, .generation = archive->n};
     return c;
 }

@@ -104,6 +104,14 @@ static bool tried(const struct search_archive *archive, const uint8_t *level, si
     return false;
 }
 
+static size_t edits_between(const uint8_t *a, const uint8_t *b)
+{
+    size_t edits = 0;
+    for (size_t i = 0; i < MOST; i++)
+        edits += (size_t)abs(a[i] - b[i]);
+    return edits;
+}
+
 enum outcome { MEASURED, FAILING, SAME };
 
 /* Goes on until `most` trials or its end (false); every proposal fits and has had no such trial. */
@@ -197,13 +205,13 @@ static void repair_of_equals_is_even(void **state)
     struct search_archive none = {0};
     struct search_options options = options_of(1, 4, 4, 0);
     uint8_t level[MOST];
-    static const uint8_t want[] = {2, 2, 2, 2, 2, 2, 3, 2};
+    static const uint8_t want[] = {0, 2, 1, 2, 1, 2, 1, 2};
     toy_make(&toy, 4, 1);
     toy.space.importance = NULL;
     struct autoqra q = {.space = &toy.space, .archive = &none, .options = &options};
     ASSERT_OK(autoqra_new(&q, &err));
-    autoqra_start(&q, 0, level);
-    autoqra_repair(&q, toy_size(&toy, level) - 12000, AUTOQRA_NONE, level);
+    autoqra_start(&q, 0, level); /* 4 x 4000, then 1000 a step */
+    autoqra_repair(&q, toy_size(&toy, level) - 21000, AUTOQRA_NONE, level);
     assert_memory_equal(level, want, 8);
     autoqra_free(&q);
 }
@@ -386,25 +394,34 @@ static void budgets_bind(void **state)
     }
 }
 
-/* A search resumed with a smaller budget: nothing that was tried fits, and the evolution (after 8 trials) and the second stage (after 23) go on within it. */
+/* A search resumed with a smaller budget: nothing that was tried fits, nor what is one edit away.  The evolution (after 8 trials) and the second stage
+ * (after 23) go on from what they know, lowered to the budget. */
 static void nothing_tried_fits(void **state)
 {
     (void)state;
+    struct toy toy;
+    struct search_archive wide = {0};
+    struct search_options options = options_of(3, 8, 42, 0);
+    toy_make(&toy, 6, 7);
+    options.strategy = "random";
+    toy_go_on(&toy, &options, MEASURED, 50, &wide);
+    options = options_of(3, 8, 16, 0);
+    toy.space.max_size = 13440 + 1000; /* all-low has 13440 */
     for (size_t t = 8; t < 24; t += 15) {
-        struct toy toy;
         struct search_archive archive = {0};
-        struct search_options options = options_of(3, 8, 16, 0);
-        toy_make(&toy, 6, 7);
-        options.strategy = "random";
-        toy_go_on(&toy, &options, MEASURED, t, &archive);
-        for (size_t i = 0; i < t; i++)
-            archive.point[i].size += 2000; /* all-low too */
-        options.strategy = "autoqra";
-        toy.space.max_size = 13440 + 1000;
-        toy_go_on(&toy, &options, MEASURED, t + 1, &archive);
-        assert_int_equal(archive.n, t + 1);
+        uint8_t level[MOST];
+        struct search_proposal next = {.level = level};
+        for (size_t i = 0; i < wide.n && archive.n < t; i++)
+            if (wide.point[i].size > 20000)
+                ASSERT_OK(search_archive_add(&archive, &toy.space, &wide.point[i], &err));
+        assert_int_equal(archive.n, t);
+        ASSERT_OK(search_propose(&toy.space, &archive, &options, &next, &err));
+        assert_true(toy_size(&toy, level) <= toy.space.max_size);
+        assert_null(strstr(next.note, "draw"));
+        assert_null(strstr(next.note, "random"));
         search_archive_free(&archive);
     }
+    search_archive_free(&wide);
 }
 
 static void resume(void **state)
@@ -476,6 +493,47 @@ static void cheap_trials(void **state)
     search_archive_free(&archive);
 }
 
+/* Children that are nearer to the second of two camps, of 60.  The camps have five configurations each, of about one size and with nothing in common;
+ * `size` and `score` are what was recorded of the second, 35000 and 0.3 of the first, whose cheap trials scored `cheap`. */
+static int children_of_second(double size, double score, double cheap)
+{
+    struct toy toy;
+    struct search_archive archive = {0};
+    uint8_t level[MOST], camp[2][MOST];
+    int near = 0;
+    toy_make(&toy, GROUPS, 5);
+    toy.space.max_size = 70000;
+    for (size_t k = 0; k < 15; k++) { /* the first camp's cheap trials, then all full ones in turn */
+        size_t which = k < 5 ? 0 : k & 1, own = k < 5 ? 6 + 2 * k : k;
+        for (size_t i = 0; i < MOST; i++)
+            camp[which][i] = level[i] = ((i / 2) & 1) == which ? 2 : 0;
+        level[(own & ~1u) * 2 % MOST + which * 2] = 1; /* each its own */
+        struct search_point p = {.level = level, .size = which ? size : 35000, .score = k < 5 ? cheap : which ? score : 0.3, .variance = 1e-4,
+                                 .low_fidelity = k < 5};
+        ASSERT_OK(search_archive_add(&archive, &toy.space, &p, &err));
+    }
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        struct search_options options = options_of(seed, 10, 32, 0.25);
+        struct search_proposal next = {.level = level};
+        ASSERT_OK(search_propose(&toy.space, &archive, &options, &next, &err));
+        assert_true(next.low_fidelity);
+        near += edits_between(level, camp[1]) < edits_between(level, camp[0]);
+    }
+    search_archive_free(&archive);
+    return near;
+}
+
+/* The better of two drawn at random is of the better camp with probability 3/4: of 60 children 45 with a deviation of 3.4, less some that are as near to both.
+ * Camps that do not dominate each other would have 30 each, less those.  What fits the budget is better than what does not (15); a full trial counts, not
+ * the cheap one before it. */
+static void good_parents_have_children(void **state)
+{
+    (void)state;
+    int better = children_of_second(35000, 0.6, 0.2), too_large = children_of_second(80000, 0.6, 0.2), cheap = children_of_second(35000, 0.6, 0.9);
+    print_message("children of the better camp: %d of 60, beyond the budget %d, against good cheap trials %d\n", better, too_large, cheap);
+    assert_true(better > 30 && too_large < 20 && cheap > 30);
+}
+
 /* Of a generation the child that promises most is promoted: here one of them scores beyond all, whichever it is. */
 static void best_child_is_promoted(void **state)
 {
@@ -538,14 +596,6 @@ static void surrogate_knows_what_matters(void **state)
 
 /* ---- the second stage ---- */
 
-static size_t edits_between(const uint8_t *a, const uint8_t *b)
-{
-    size_t edits = 0;
-    for (size_t i = 0; i < MOST; i++)
-        edits += (size_t)abs(a[i] - b[i]);
-    return edits;
-}
-
 /* Edits that the next proposal may be away from the front, from its note; checked. */
 static int region_width(const struct toy *toy, const struct search_archive *archive, const struct search_options *options)
 {
@@ -588,6 +638,36 @@ static void region_widens_and_narrows(void **state)
             ASSERT_OK(search_archive_add(&archive, &toy.space, &p, &err));
         }
         assert_int_equal(region_width(&toy, &archive, &options), cases[c].want);
+        search_archive_free(&archive);
+    }
+}
+
+/* The region around the front depends on no seed until it starts anew: then each seed has other centres. */
+static void restart_has_other_centres(void **state)
+{
+    (void)state;
+    for (int restarted = 0; restarted < 2; restarted++) {
+        uint8_t first[MOST], level[MOST] = {0};
+        bool other = false;
+        struct toy toy;
+        struct search_archive archive = {0};
+        struct search_options options = options_of(5, 10, 41, 0);
+        toy_make(&toy, GROUPS, 8);
+        options.strategy = "random";
+        toy_go_on(&toy, &options, MEASURED, 34, &archive);
+        for (int k = 0; k < (restarted ? 3 : 2); k++) {
+            struct search_point p = {.level = level, .size = 150000, .score = 0.1, .variance = 1e-4};
+            level[0] = (uint8_t)(k + 1);
+            ASSERT_OK(search_archive_add(&archive, &toy.space, &p, &err));
+        }
+        options.strategy = "autoqra";
+        for (options.seed = 1; options.seed <= 8; options.seed++) {
+            struct search_proposal next = {.level = level};
+            ASSERT_OK(search_propose(&toy.space, &archive, &options, &next, &err));
+            other = other || (options.seed > 1 && memcmp(level, first, MOST) != 0);
+            memcpy(first, level, MOST);
+        }
+        assert_int_equal(other, restarted);
         search_archive_free(&archive);
     }
 }
@@ -698,9 +778,11 @@ int main(void)
         cmocka_unit_test(nothing_tried_fits),
         cmocka_unit_test(resume),
         cmocka_unit_test(cheap_trials),
+        cmocka_unit_test(good_parents_have_children),
         cmocka_unit_test(best_child_is_promoted),
         cmocka_unit_test(surrogate_knows_what_matters),
         cmocka_unit_test(region_widens_and_narrows),
+        cmocka_unit_test(restart_has_other_centres),
         cmocka_unit_test(small_spaces),
         cmocka_unit_test(odd_worlds),
         cmocka_unit_test(proposal_is_quick),
