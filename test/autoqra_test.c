@@ -1,306 +1,22 @@
-/* autoqra_test.c: formats and ranks searched together, on toys where a higher rank makes up for a low format.  What a user would miss: a search no better
- * than chance, a configuration beyond the budget or paid for twice, a cheap trial taken for a real one, a resumed search that goes another way. */
+/* autoqra_test.c: formats and ranks searched together, on toys; autoqra_moves_test.c holds what the search is built of.  What a
+ * user would miss: a search no better than chance, a configuration beyond the budget or paid for twice, a cheap trial taken for a real one, a resumed search
+ * that goes another way. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 /* cmocka wants the four above first */
 #include <cmocka.h>
-#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "autoqra_toy.h"
 #include "base/linalg.h"
-#include "base/rng.h"
 #include "pareto.h"
 #include "refused.h"
-#include "search.h"
-#include "strategy/autoqra.h"
-
-#define ASSERT_OK(call)                                                       \
-    do {                                                                      \
-        struct err err = {""};                                                \
-        enum status status_ = (call);                                         \
-        if (status_ != OK)                                                    \
-            fail_msg("%s: status %d, %s", #call, (int)status_, err.text);     \
-    } while (0)
-
-enum { GROUPS = 16, MOST = 2 * GROUPS, QUESTIONS = 400 };
-
-/* ---- the toy: of each group a format (2, 3, 4, 8 bits) and a rank (4, 8, 16).  A format loses `loss`, of which the rank gives back up to 0.7 ---- */
-
-struct toy {
-    uint8_t n_levels[MOST], kind[MOST], least[MOST];
-    uint16_t group[MOST];
-    const double *feature[MOST];
-    double loss[GROUPS], gives_back[GROUPS], importance[MOST];
-    struct search_space space;
-};
-
-static double toy_size(void *user, const uint8_t *level)
-{
-    static const double bits[] = {2, 3, 4, 8}, rank[] = {4, 8, 16};
-    const struct toy *toy = user;
-    double size = 0;
-    for (size_t i = 0; i < toy->space.n; i++)
-        size += toy->kind[i] == SEARCH_RANK ? 60 * rank[level[i]] : 1000 * bits[level[i]];
-    return size;
-}
-
-/* Few groups matter much; what is known of each is right within a factor of 1.5 or so. */
-static void toy_make(struct toy *toy, size_t groups, uint64_t seed)
-{
-    static const double formats[] = {0, 1.0 / 6, 1.0 / 3, 1}, ranks[] = {0, 0.5, 1};
-    struct rng rng = {.seed = seed, .stream = RNG_WORLD};
-    double sum = 0;
-    memset(toy, 0, sizeof *toy);
-    for (size_t g = 0; g < groups; g++) {
-        toy->loss[g] = pow(rng_uniform(&rng), 3) + 0.03;
-        toy->gives_back[g] = 0.7 * rng_uniform(&rng);
-        sum += toy->loss[g];
-    }
-    for (size_t i = 0; i < 2 * groups; i++) {
-        bool rank = i & 1;
-        toy->loss[i / 2] *= rank ? 1 : 0.5 / sum;
-        toy->n_levels[i] = rank ? 3 : 4;
-        toy->kind[i] = rank ? SEARCH_RANK : SEARCH_FORMAT;
-        toy->group[i] = (uint16_t)(i / 2);
-        toy->feature[i] = rank ? ranks : formats;
-        toy->importance[i] = toy->loss[i / 2] * (rank ? toy->gives_back[i / 2] : 1) * exp(0.4 * rng_normal(&rng));
-    }
-    toy->space = (struct search_space){.n = 2 * groups, .n_levels = toy->n_levels, .feature = toy->feature, .size = toy_size, .user = toy,
-                                       .max_size = INFINITY, .kind = toy->kind, .group = toy->group, .importance = toy->importance};
-}
-
-static double toy_truth(const struct toy *toy, const uint8_t *level)
-{
-    static const double lost[] = {1, 0.4, 0.15, 0}, ranks[] = {0, 0.5, 1};
-    double score = 0.75;
-    for (size_t i = 0; i + 1 < toy->space.n; i += 2)
-        score -= toy->loss[i / 2] * lost[level[i]] * (1 - toy->gives_back[i / 2] * ranks[level[i + 1]]);
-    return score;
-}
-
-/* The share of QUESTIONS that are answered; a cheap trial answers fewer. */
-static struct search_point toy_measure(const struct toy *toy, const struct search_proposal *next, uint64_t seed, size_t trial)
-{
-    struct rng rng = {.seed = seed, .stream = RNG_SAMPLE, .step = (uint32_t)trial};
-    double truth = toy_truth(toy, next->level), right = 0;
-    for (int q = 0; q < QUESTIONS; q++)
-        right += rng_uniform(&rng) < (next->low_fidelity ? 0.2 + 0.7 * truth : truth);
-    double p = right / QUESTIONS;
-    return (struct search_point){.level = next->level, .size = toy_size((void *)(uintptr_t)toy, next->level), .score = p,
-                                 .variance = p * (1 - p) / QUESTIONS, .low_fidelity = next->low_fidelity};
-}
-
-static bool tried(const struct search_archive *archive, const uint8_t *level, size_t n)
-{
-    for (size_t i = 0; i < archive->n; i++)
-        if (memcmp(archive->point[i].level, level, n) == 0)
-            return true;
-    return false;
-}
-
-static size_t edits_between(const uint8_t *a, const uint8_t *b)
-{
-    size_t edits = 0;
-    for (size_t i = 0; i < MOST; i++)
-        edits += (size_t)abs(a[i] - b[i]);
-    return edits;
-}
-
-enum outcome { MEASURED, FAILING, SAME };
-
-/* Goes on until `most` trials or its end (false); every proposal fits and has had no such trial. */
-static bool toy_go_on(const struct toy *toy, const struct search_options *options, enum outcome outcome, size_t most, struct search_archive *archive)
-{
-    while (archive->n < most) {
-        uint8_t level[MOST];
-        struct search_proposal next = {.level = level};
-        memset(level, 255, sizeof level);
-        ASSERT_OK(search_propose(&toy->space, archive, options, &next, &err));
-        assert_true(strlen(next.note) > 0 || next.done);
-        if (next.done)
-            return false;
-        for (size_t i = 0; i < toy->space.n; i++)
-            assert_true(level[i] >= toy->least[i] && level[i] < toy->n_levels[i]);
-        assert_false(next.low_fidelity ? tried(archive, level, toy->space.n) : search_archive_has(archive, &toy->space, level));
-        assert_true(options->low_cost > 0 || !next.low_fidelity);
-        assert_true(toy_size((void *)(uintptr_t)toy, level) <= toy->space.max_size);
-        struct search_point point = toy_measure(toy, &next, options->seed, archive->n);
-        point.failed = outcome == FAILING;
-        point.score = outcome == SAME ? 0.5 : point.score;
-        ASSERT_OK(search_archive_add(archive, &toy->space, &point, &err));
-    }
-    return true;
-}
-
-static struct search_options options_of(uint64_t seed, size_t num_initial, size_t num_trials, double low_cost)
-{
-    return (struct search_options){.strategy = "autoqra", .seed = seed, .num_initial = num_initial, .num_trials = num_trials, .low_cost = low_cost};
-}
-
-/* ---- repair ---- */
-
-static void repair_is_minimal_and_ordered(void **state)
-{
-    (void)state;
-    struct toy toy;
-    struct search_archive none = {0};
-    struct search_options options = options_of(1, 4, 4, 0);
-    uint8_t level[MOST];
-    toy_make(&toy, 3, 1);
-    /* bits take 1000 bytes each, ranks 240 for 4.  On their own axes: formats 0.5, 0, 1, ranks 1, 0.5, 0 */
-    static const double importance[] = {30, 0.9, 10, 0.6, 50, 0.3};
-    memcpy(toy.importance, importance, sizeof importance);
-    toy.least[2] = 1;
-    toy.space.least = toy.least;
-    struct autoqra q = {.space = &toy.space, .archive = &none, .options = &options};
-    ASSERT_OK(autoqra_new(&q, &err));
-    static const double axis[] = {0.5, 1, 0, 0.5, 1, 0};
-    for (size_t i = 0; i < 6; i++)
-        assert_true(fabs(q.importance[i] - axis[i]) <= 4 * DBL_EPSILON);
-    static const struct {
-        double saved; /* at least, of the 26880 bytes of all-high */
-        uint8_t want[6];
-    } cases[] = {
-        {0, {3, 2, 3, 2, 3, 2}},
-        {1, {3, 2, 2, 2, 3, 2}},     /* 1e-8 / 4000 of format 1 before 1e-8 / 480 of rank 2 */
-        {4001, {3, 2, 1, 2, 3, 2}},  /* then its 1e-8 / 1000 */
-        {5001, {3, 2, 1, 2, 3, 1}},  /* its lowest is 1: rank 2 */
-        {5500, {3, 2, 1, 2, 3, 0}},
-        {5721, {2, 2, 1, 2, 3, 0}},  /* 0.5 / 4000 of format 0 before 1 / 4000 of format 2 */
-        {9721, {2, 2, 1, 2, 2, 0}},  /* 1 / 4000 before 0.5 / 1000 */
-        {13721, {1, 2, 1, 2, 2, 0}}, /* 0.5 / 1000 before 1 / 1000 and the ranks' 0.5 / 480 */
-    };
-    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
-        autoqra_start(&q, 0, level);
-        assert_true(toy_size(&toy, level) == 26880);
-        autoqra_repair(&q, 26880 - cases[c].saved, AUTOQRA_NONE, level);
-        assert_memory_equal(level, cases[c].want, 6);
-    }
-    autoqra_repair(&q, 0, AUTOQRA_NONE, level); /* what cannot fit ends at the lowest that may be */
-    static const uint8_t lowest[] = {0, 0, 1, 0, 0, 0};
-    assert_memory_equal(level, lowest, 6);
-    /* raised: the rank of the same group pays first, though another format would lose less for a byte; then the rest */
-    static const uint8_t from[] = {1, 2, 3, 2, 3, 2}, own_rank[] = {2, 1, 3, 2, 3, 2}, rest[] = {2, 0, 2, 2, 3, 2};
-    memcpy(level, from, 6);
-    double before = toy_size(&toy, level);
-    level[0]++;
-    autoqra_repair(&q, before + 1000 - 480, 0, level);
-    assert_memory_equal(level, own_rank, 6);
-    autoqra_repair(&q, before, 0, level);
-    assert_memory_equal(level, rest, 6);
-    autoqra_free(&q);
-}
-
-/* Nothing known: no variable is emptied before another is touched. */
-static void repair_of_equals_is_even(void **state)
-{
-    (void)state;
-    struct toy toy;
-    struct search_archive none = {0};
-    struct search_options options = options_of(1, 4, 4, 0);
-    uint8_t level[MOST];
-    static const uint8_t want[] = {0, 2, 1, 2, 1, 2, 1, 2};
-    toy_make(&toy, 4, 1);
-    toy.space.importance = NULL;
-    struct autoqra q = {.space = &toy.space, .archive = &none, .options = &options};
-    ASSERT_OK(autoqra_new(&q, &err));
-    autoqra_start(&q, 0, level); /* 4 x 4000, then 1000 a step */
-    autoqra_repair(&q, toy_size(&toy, level) - 21000, AUTOQRA_NONE, level);
-    assert_memory_equal(level, want, 8);
-    autoqra_free(&q);
-}
-
-/* ---- moves ---- */
-
-/* A child of two parents takes all formats of a group from one of them and all ranks from one; a coupled move keeps the size; a guided one is one step. */
-static void moves(void **state)
-{
-    (void)state;
-    enum { TIMES = 2000 };
-    struct toy toy;
-    struct search_archive none = {0};
-    struct search_options options = options_of(1, 4, 4, 0);
-    uint8_t a[MOST] = {0}, b[MOST], level[MOST], at[MOST];
-    toy_make(&toy, GROUPS, 1);
-    for (size_t i = 0; i < MOST; i++)
-        toy.group[i] = (uint16_t)(i / 4); /* two formats and two ranks a group */
-    struct autoqra q = {.space = &toy.space, .archive = &none, .options = &options, .rng = {.seed = 1, .stream = RNG_SEARCH}};
-    ASSERT_OK(autoqra_new(&q, &err));
-    autoqra_start(&q, 0, b);
-    size_t apart = 0, raised_important = 0, lowered_important = 0, by_hand[2] = {0, 0};
-    for (size_t k = 0; k < TIMES; k++) {
-        autoqra_cross(&q, a, b, level);
-        for (size_t i = 0; i < MOST; i += 4) {
-            assert_true((level[i] == 0) == (level[i + 2] == 0) && (level[i + 1] == 0) == (level[i + 3] == 0));
-            apart += (level[i] == 0) != (level[i + 1] == 0);
-        }
-        memset(at, 1, sizeof at);
-        autoqra_couple(&q, at);
-        assert_true(toy_size(&toy, at) <= 16 * (3000 + 480));
-        size_t raised = 0;
-        for (size_t i = 0; i < MOST; i++)
-            raised += at[i] > 1;
-        assert_int_equal(raised, 1);
-        memset(at, 1, sizeof at);
-        autoqra_mutate(&q, at);
-        for (size_t i = 0; i < MOST; i++) {
-            assert_true(at[i] <= 2);
-            by_hand[q.importance[i] > 0.5] += at[i] != 1;
-            raised_important += q.importance[i] > 0.5 && at[i] == 2;
-            lowered_important += q.importance[i] > 0.5 && at[i] == 0;
-        }
-    }
-    assert_int_equal(by_hand[0] + by_hand[1], TIMES); /* one variable each time */
-    /* coins of formats and ranks are independent: 8 groups x 2000 coins, half of them apart, sd 63; five of them */
-    assert_true(fabs((double)apart - 8000) < 320);
-    assert_true(raised_important > lowered_important);
-    double share = 0, all = 0;
-    for (size_t i = 0; i < MOST; i++) {
-        double weight = pow(q.importance[i] + 0.1, 1.5);
-        all += weight;
-        share += q.importance[i] > 0.5 ? weight : 0;
-    }
-    share /= all; /* binomial: sd sqrt(share (1 - share) 2000); five of them */
-    assert_true(fabs((double)by_hand[1] - share * TIMES) < 5 * sqrt(share * (1 - share) * TIMES));
-    autoqra_free(&q);
-}
-
-/* ---- the first population ---- */
-
-static void start_follows_importance(void **state)
-{
-    (void)state;
-    struct toy toy;
-    struct search_archive archive = {0};
-    struct search_options options = options_of(2, 10, 20, 0);
-    toy_make(&toy, GROUPS, 3);
-    toy_go_on(&toy, &options, MEASURED, 10, &archive);
-    for (size_t i = 0; i < MOST; i++) {
-        assert_int_equal(archive.point[0].level[i], 0);
-        assert_int_equal(archive.point[1].level[i], toy.n_levels[i] - 1);
-    }
-    for (size_t t = 2; t < 5; t++)
-        for (size_t i = 0; i < MOST; i++)
-            for (size_t j = i & 1; j < MOST; j += 2) /* all variables of a kind weigh the same: the more important has no lower level */
-                assert_true(toy.importance[i] <= toy.importance[j] || archive.point[t].level[i] >= archive.point[t].level[j]);
-    /* identity, square root, square, none larger than its stand-in budget: 0.5, 0.75, 0.25 of the way from 35840 bytes to 143360 */
-    static const double way[] = {0.5, 0.75, 0.25};
-    for (size_t t = 2; t < 5; t++)
-        assert_true(archive.point[t].size <= 35840 + way[t - 2] * (143360 - 35840));
-    assert_true(archive.point[4].size < archive.point[2].size && archive.point[2].size < archive.point[3].size);
-    search_archive_free(&archive);
-    /* under a budget the second is all-high lowered to it: no more than one step of a format (4000) below */
-    toy.space.max_size = 70000;
-    toy_go_on(&toy, &options, MEASURED, 10, &archive);
-    assert_true(archive.point[1].size > 66000 && archive.point[1].size <= 70000);
-    search_archive_free(&archive);
-}
 
 /* ---- searches ---- */
 
@@ -320,12 +36,6 @@ static double volume_of(const struct toy *toy, const struct search_archive *arch
     ASSERT_OK(pareto_hypervolume(p, n, (struct pareto_point){1.1, 1.1}, &volume, &err));
     free(p);
     return volume;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
 }
 
 /* Medians over seeds: true hypervolume of the full trials, and with a budget the true score of the pick. */
@@ -562,38 +272,6 @@ static void best_child_is_promoted(void **state)
     search_archive_free(&archive);
 }
 
-/* Same size, same histogram: the trained surrogate still expects more where the bits are on what matters. */
-static void surrogate_knows_what_matters(void **state)
-{
-    (void)state;
-    struct toy toy;
-    struct search_archive archive = {0};
-    struct search_options options = options_of(6, 10, 40, 0);
-    options.strategy = "random";
-    toy_make(&toy, GROUPS, 6);
-    toy_go_on(&toy, &options, MEASURED, 50, &archive);
-    struct autoqra q = {.space = &toy.space, .archive = &archive, .options = &options};
-    struct autoqra_surrogate s;
-    ASSERT_OK(autoqra_new(&q, &err));
-    ASSERT_OK(autoqra_surrogate_fit(&q, &s, &err));
-    assert_true(s.trained);
-    uint8_t right[MOST], wrong[MOST];
-    double median[GROUPS];
-    for (size_t g = 0; g < GROUPS; g++)
-        median[g] = toy.importance[2 * g];
-    qsort(median, GROUPS, sizeof *median, by_value);
-    for (size_t i = 0; i < MOST; i++) {
-        bool matters = toy.importance[i - (i & 1)] >= median[GROUPS / 2];
-        right[i] = i & 1 ? 1 : matters ? 3 : 1;
-        wrong[i] = i & 1 ? 1 : matters ? 1 : 3;
-    }
-    assert_true(toy_size(&toy, right) == toy_size(&toy, wrong));
-    assert_true(autoqra_merit(&q, &s, right, 0) > autoqra_merit(&q, &s, wrong, 0));
-    autoqra_surrogate_free(&s);
-    autoqra_free(&q);
-    search_archive_free(&archive);
-}
-
 /* ---- the second stage ---- */
 
 /* Edits that the next proposal may be away from the front, from its note; checked. */
@@ -769,10 +447,6 @@ static int setup(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(repair_is_minimal_and_ordered),
-        cmocka_unit_test(repair_of_equals_is_even),
-        cmocka_unit_test(moves),
-        cmocka_unit_test(start_follows_importance),
         cmocka_unit_test(beats_random),
         cmocka_unit_test(budgets_bind),
         cmocka_unit_test(nothing_tried_fits),
@@ -780,7 +454,6 @@ int main(void)
         cmocka_unit_test(cheap_trials),
         cmocka_unit_test(good_parents_have_children),
         cmocka_unit_test(best_child_is_promoted),
-        cmocka_unit_test(surrogate_knows_what_matters),
         cmocka_unit_test(region_widens_and_narrows),
         cmocka_unit_test(restart_has_other_centres),
         cmocka_unit_test(small_spaces),
