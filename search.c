@@ -258,13 +258,13 @@ static double spent(const struct search_archive *archive, const struct search_op
 
 enum status search_strategy_find(const char *name, const struct strategy **strategy, struct err *err)
 {
-    static const struct strategy *const all[] = {&strategy_gp, &strategy_random};
+    static const struct strategy *const all[] = {&strategy_autoqra, &strategy_gp, &strategy_random};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (strcmp(name, all[i]->name) == 0) {
             *strategy = all[i];
             return OK;
         }
-    return err_set(err, ERR_INPUT, "search = '%s', want gp or random", name);
+    return err_set(err, ERR_INPUT, "search = '%s', want autoqra, gp or random", name);
 }
 
 enum status search_propose(const struct search_space *space, const struct search_archive *archive, const struct search_options *options,

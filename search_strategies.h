@@ -2,9 +2,11 @@
 #ifndef VENEER_SEARCH_STRATEGIES_H
 #define VENEER_SEARCH_STRATEGIES_H
 #include "base/rng.h"
+#include "gp.h"
+#include "pareto.h"
 #include "search.h"
 
-extern const struct strategy strategy_gp, strategy_random;
+extern const struct strategy strategy_autoqra, strategy_gp, strategy_random;
 
 /* Probe t of search_probe_count into level[n]. */
 void search_probe(const struct search_space *space, enum search_probes probes, size_t t, uint8_t *level);
@@ -20,6 +22,30 @@ void search_ends(const struct search_space *space, uint8_t *level, double *low, 
  * false: the space is used up. */
 bool search_draw_new(const struct search_space *space, const struct search_archive *archive, struct rng *rng, double fraction,
                      uint8_t *level);
+
+/* ---- search_model.c ---- */
+
+/* A Gaussian process of the scores of the full trials that succeeded, over features of configurations, and the front to beat: that of the posterior means at
+ * the tried configurations, not of the scores themselves (a lucky score would hide what lies below it). */
+struct search_model {
+    const struct search_space *space; /* the first five are the caller's */
+    const struct search_archive *archive;
+    size_t d;                         /* features */
+    void (*features)(const void *user, const uint8_t *level, double *x /*[d]*/);
+    const void *user;
+    struct gp gp;                     /* of standardised scores: score = gp.y_mean + gp.y_scale * mean */
+    struct pareto_ehvi ehvi;          /* the reference lies a tenth of the ranges behind the worst */
+    double low_size, size_range;      /* axis of sizes: 0 at all-low, 1 at all-high or the budget */
+    double *x;                        /* [d] work space */
+};
+/* Features of "gp": the position of each variable's level, x[space->n]; user: the space. */
+void search_positions(const void *space, const uint8_t *level, double *x);
+/* ERR_MEMORY, ERR_FAILED (gp_fit); search_model_free releases, also after a failure. */
+enum status search_model_fit(struct search_model *m, struct err *err);
+/* Expected hypervolume improvement of a configuration (its size is known exactly), mean and deviation of its standardised score; -1, and neither of them,
+ * when it may not be proposed: it does not fit, or had a full trial. */
+double search_model_gain(struct search_model *m, const uint8_t *level, double *mean, double *sd);
+void search_model_free(struct search_model *m);
 /* Mean and standard deviation [archive->n] of what the model of "gp" believes of each trial's score, failed ones too. */
 enum status search_posterior(const struct search_space *space, const struct search_archive *archive, double *mean, double *sd,
                              struct err *err);

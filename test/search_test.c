@@ -183,7 +183,7 @@ static void budget(void **state)
     }
     struct search_options unknown = {.strategy = "grid", .num_initial = 1};
     struct search_archive none = {0};
-    assert_refused(search_propose(&toy.space, &none, &unknown, &next, &said), ERR_INPUT, &said, "", "search = 'grid', want gp or random");
+    assert_refused(search_propose(&toy.space, &none, &unknown, &next, &said), ERR_INPUT, &said, "", "search = 'grid', want autoqra, gp or random");
 }
 
 static void seed_set(void **state)
