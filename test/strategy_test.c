@@ -1,0 +1,339 @@
+/* strategy_test.c: amq, dp and evopress on toys of 24 layers with three levels whose neighbours make each other worse.  What a user would miss: a strategy no
+ * better than chance at equal trials, a budget that is broken, a search that breaks on failed or equal trials, one that goes another way after a restart. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+/* cmocka wants the four above first */
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/linalg.h"
+#include "refused.h"
+#include "search_toy.h"
+
+enum { LAYERS = 24, EVALUATIONS = 85, SEEDS = 5 };
+
+static const char *const strategies[] = {"amq"};
+enum { STRATEGIES = sizeof strategies / sizeof *strategies };
+
+static void pair_toy(struct toy *toy, size_t n, uint8_t levels, uint64_t seed)
+{
+    toy_make(toy, n, levels, seed);
+    toy_pair(toy);
+}
+
+/* Runs a strategy for EVALUATIONS trials, its probes among them. */
+static void run_all(const struct toy *toy, struct search_options options, bool failing, struct search_archive *archive)
+{
+    const struct strategy *strategy;
+    ASSERT_OK(search_strategy_find(options.strategy, &strategy, &err));
+    struct search_cache cache = {0};
+    options.cache = &cache;
+    options.num_initial = 10;
+    options.batch = 16;
+    options.num_trials = EVALUATIONS - 10 - search_probe_count(&toy->space, strategy->probes);
+    toy_run(toy, &options, failing, archive);
+    search_cache_free(&cache);
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median_volume(const char *strategy, const char *predictor, bool exact, double max_size)
+{
+    double volume[SEEDS];
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        struct toy toy;
+        struct search_archive archive = {0};
+        pair_toy(&toy, LAYERS, 3, 40 + seed);
+        toy.exact = exact;
+        toy.space.max_size = max_size;
+        run_all(&toy, (struct search_options){.strategy = strategy, .predictor = predictor, .seed = seed}, false, &archive);
+        assert_int_equal(archive.n, EVALUATIONS);
+        volume[seed] = toy_volume(&toy, &archive);
+        search_archive_free(&archive);
+    }
+    qsort(volume, SEEDS, sizeof *volume, by_value);
+    return volume[SEEDS / 2];
+}
+
+static void beat_random_at_equal_trials(void **state)
+{
+    (void)state;
+    static const struct {
+        bool exact;
+        double max_size;
+    } cases[] = {{false, INFINITY}, {true, INFINITY}, {false, LAYERS * 700}};
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        double random = median_volume("random", NULL, cases[c].exact, cases[c].max_size);
+        for (size_t k = 0; k < STRATEGIES; k++) {
+            double volume = median_volume(strategies[k], NULL, cases[c].exact, cases[c].max_size);
+            print_message("%s, budget %.0f: median hypervolume %s %.4f, random %.4f\n", cases[c].exact ? "exact" : "noisy", cases[c].max_size, strategies[k],
+                          volume, random);
+            assert_true(volume >= random);
+        }
+    }
+}
+
+/* ---- what every strategy must live through ---- */
+
+static void failed_trials(void **state)
+{
+    (void)state;
+    for (size_t k = 0; k < STRATEGIES; k++) {
+        struct toy toy;
+        struct search_archive archive = {0};
+        size_t failed = 0;
+        pair_toy(&toy, LAYERS, 3, 7);
+        toy.fails = 11;
+        run_all(&toy, (struct search_options){.strategy = strategies[k], .seed = 1}, false, &archive);
+        assert_int_equal(archive.n, EVALUATIONS);
+        for (size_t i = 0; i < archive.n; i++)
+            failed += archive.point[i].failed;
+        print_message("%s: %zu of %zu trials failed\n", strategies[k], failed, archive.n);
+        assert_true(failed < EVALUATIONS / 2);
+        search_archive_free(&archive);
+        run_all(&toy, (struct search_options){.strategy = strategies[k], .seed = 1}, true, &archive);
+        assert_int_equal(archive.n, EVALUATIONS);
+        search_archive_free(&archive);
+    }
+}
+
+/* Small spaces are used up, each configuration once; with one level there is one. */
+static void small_spaces(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t n;
+        uint8_t levels;
+        size_t all;
+    } cases[] = {{1, 2, 2}, {1, 4, 4}, {3, 2, 8}, {2, 4, 16}, {5, 1, 1}, {3, 3, 27}};
+    for (size_t k = 0; k < STRATEGIES; k++)
+        for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+            struct toy toy;
+            struct search_archive archive = {0};
+            struct search_options options = {.strategy = strategies[k], .seed = 4, .num_initial = 3, .num_trials = 60};
+            pair_toy(&toy, cases[c].n, cases[c].levels, 3);
+            toy_run(&toy, &options, false, &archive);
+            assert_int_equal(archive.n, cases[c].all);
+            search_archive_free(&archive);
+        }
+}
+
+static void equal_scores(void **state)
+{
+    (void)state;
+    for (size_t k = 0; k < STRATEGIES; k++) {
+        struct toy toy;
+        struct search_archive archive = {0};
+        pair_toy(&toy, LAYERS, 3, 8);
+        memset(toy.gain, 0, sizeof toy.gain);
+        memset(toy.pair, 0, sizeof toy.pair);
+        toy.exact = true;
+        run_all(&toy, (struct search_options){.strategy = strategies[k], .seed = 2}, false, &archive);
+        assert_int_equal(archive.n, EVALUATIONS);
+        search_archive_free(&archive);
+    }
+}
+
+static void copy_first(const struct toy *toy, const struct search_archive *whole, size_t n, struct search_archive *copy)
+{
+    search_archive_free(copy);
+    for (size_t i = 0; i < n; i++)
+        ASSERT_OK(search_archive_add(copy, &toy->space, &whole->point[i], &err));
+}
+
+/* A search goes the same way with a cache, without one, from an archive that was read back, and with a cache of another moment. */
+static void restarts(const struct toy *toy, struct search_options options)
+{
+    struct search_archive whole = {0}, rebuilt = {0};
+    struct search_cache cache = {0};
+    options.num_initial = 6;
+    options.num_trials = 30;
+    options.cache = &cache;
+    toy_run(toy, &options, false, &whole);
+    for (size_t t = 0; t <= whole.n; t += t % 3 + 1) { /* the cache that is at the end serves from the beginning, with gaps */
+        uint8_t level[2][MOST];
+        struct search_proposal next[2] = {{.level = level[0]}, {.level = level[1]}};
+        copy_first(toy, &whole, t, &rebuilt);
+        for (int kept = 0; kept < 2; kept++) {
+            options.cache = kept ? &cache : NULL;
+            ASSERT_OK(search_propose(&toy->space, &rebuilt, &options, &next[kept], &err));
+            assert_int_equal(next[kept].done, t == whole.n);
+            if (t == whole.n)
+                continue;
+            assert_memory_equal(level[kept], whole.point[t].level, toy->n);
+            assert_int_equal(next[kept].low_fidelity, whole.point[t].low_fidelity);
+        }
+        assert_string_equal(next[0].note, next[1].note);
+    }
+    search_archive_free(&whole);
+    search_archive_free(&rebuilt);
+    search_cache_free(&cache);
+}
+
+static void resume(void **state)
+{
+    (void)state;
+    for (size_t k = 0; k < STRATEGIES; k++) {
+        struct toy toy;
+        pair_toy(&toy, 12, 3, 9);
+        restarts(&toy, (struct search_options){.strategy = strategies[k], .seed = 3, .batch = 5});
+    }
+}
+
+/* ---- amq ---- */
+
+/* The 20 layers' probes lose 0.01 each but for two: 0.0201 is above two medians, 0.0199 is not.  What is pinned shows in the seeds after all-low. */
+static void amq_pins_above_two_medians(void **state)
+{
+    (void)state;
+    struct toy toy;
+    struct search_archive archive = {0};
+    struct search_options options = {.strategy = "amq", .seed = 1, .num_initial = 12, .num_trials = 0};
+    toy_make(&toy, 20, 3, 1);
+    toy.exact = true;
+    for (size_t i = 0; i < 20; i++)
+        toy.gain[i] = i == 4 ? 0.0201 : i == 7 ? 0.0199 : 0.01;
+    toy_run(&toy, &options, false, &archive);
+    bool lowered[20] = {false};
+    for (size_t t = 22; t < archive.n; t++)
+        for (size_t i = 0; i < 20; i++)
+            lowered[i] = lowered[i] || archive.point[t].level[i] < 2;
+    for (size_t i = 0; i < 20; i++)
+        assert_int_equal(lowered[i], i != 4);
+    assert_int_equal(archive.point[21].level[4], 0); /* all-low is all low */
+    search_archive_free(&archive);
+}
+
+/* Where a third of the layers lose much, pins still leave nine tenths of the axis; where noise says that they do, there are none. */
+static void amq_pins_few(void **state)
+{
+    (void)state;
+    for (int noisy = 0; noisy < 2; noisy++) {
+        struct toy toy;
+        struct search_archive archive = {0};
+        struct search_options options = {.strategy = "amq", .seed = 5, .num_initial = 40, .num_trials = 0};
+        size_t pinned = 0;
+        toy_make(&toy, 20, 3, 1);
+        toy.exact = noisy == 0;
+        for (size_t i = 0; i < 20; i++)
+            toy.gain[i] = noisy ? 0.001 : i % 3 == 0 ? 0.05 : 0.01;
+        toy_run(&toy, &options, false, &archive);
+        for (size_t i = 0; i < 20; i++) {
+            bool lowered = false;
+            for (size_t t = 22; t < archive.n; t++)
+                lowered = lowered || archive.point[t].level[i] < 2;
+            pinned += !lowered;
+        }
+        assert_int_equal(pinned, noisy ? 0 : 2);
+        search_archive_free(&archive);
+    }
+}
+
+static void amq_with_gp(void **state)
+{
+    (void)state;
+    double random = median_volume("random", NULL, false, INFINITY), volume = median_volume("amq", "gp", false, INFINITY);
+    print_message("noisy: median hypervolume amq with gp %.4f, random %.4f\n", volume, random);
+    assert_true(volume >= random);
+    struct toy toy;
+    pair_toy(&toy, 10, 3, 9);
+    restarts(&toy, (struct search_options){.strategy = "amq", .predictor = "gp", .seed = 3});
+}
+
+static void amq_predictor_by_name(void **state)
+{
+    (void)state;
+    struct toy toy;
+    struct search_archive archive = {0};
+    struct search_options options = {.strategy = "amq", .num_initial = 1, .predictor = "spline"};
+    struct err said;
+    uint8_t level[MOST] = {0};
+    struct search_proposal next = {.level = level};
+    toy_make(&toy, 1, 1, 1); /* one level: the only probe is all-high */
+    struct search_point point = toy_measure(&toy, level, 1, 0);
+    ASSERT_OK(search_archive_add(&archive, &toy.space, &point, &err));
+    assert_refused(search_propose(&toy.space, &archive, &options, &next, &said), ERR_INPUT, &said, "", "amq_predictor = 'spline', want rbf or gp");
+    search_archive_free(&archive);
+}
+
+/* With a budget, the first half of every batch has the largest sizes of the batch, largest first. */
+static void amq_looks_close_to_the_budget(void **state)
+{
+    (void)state;
+    struct toy toy;
+    struct search_archive archive = {0};
+    struct search_options options = {.strategy = "amq", .seed = 2, .num_initial = 8, .num_trials = 32, .batch = 8};
+    pair_toy(&toy, LAYERS, 3, 5);
+    toy.exact = true;
+    toy.space.max_size = LAYERS * 700;
+    toy_run(&toy, &options, false, &archive);
+    for (size_t begin = LAYERS + 1 + 8; begin + 8 <= archive.n; begin += 8)
+        for (size_t i = begin; i < begin + 4; i++)
+            for (size_t k = i + 1; k < begin + 8; k++)
+                assert_true(archive.point[i].size >= archive.point[k].size);
+    search_archive_free(&archive);
+}
+
+static double now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
+}
+
+/* A batch at 300 trials of 57 layers is not felt beside one trial. */
+static void amq_batch_is_quick(void **state)
+{
+    (void)state;
+    struct toy toy;
+    struct search_archive archive = {0};
+    struct search_options options = {.strategy = "random", .seed = 1, .num_initial = 10, .num_trials = 290};
+    uint8_t level[MOST];
+    struct search_proposal next = {.level = level};
+    pair_toy(&toy, 57, 3, 1);
+    toy_run(&toy, &options, false, &archive);
+    options = (struct search_options){.strategy = "amq", .seed = 1, .num_initial = 10, .num_trials = 400};
+    double begun = now_ms();
+    ASSERT_OK(search_propose(&toy.space, &archive, &options, &next, &err));
+    begun = now_ms() - begun;
+    print_message("a batch of amq at 300 trials of 57 layers: %.0f ms (%s)\n", begun, next.note);
+#ifndef __SANITIZE_ADDRESS__
+    assert_true(begun <= 1000);
+#endif
+    search_archive_free(&archive);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    linalg_init();
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(beat_random_at_equal_trials),
+        cmocka_unit_test(failed_trials),
+        cmocka_unit_test(small_spaces),
+        cmocka_unit_test(equal_scores),
+        cmocka_unit_test(resume),
+        cmocka_unit_test(amq_pins_above_two_medians),
+        cmocka_unit_test(amq_pins_few),
+        cmocka_unit_test(amq_with_gp),
+        cmocka_unit_test(amq_predictor_by_name),
+        cmocka_unit_test(amq_looks_close_to_the_budget),
+        cmocka_unit_test(amq_batch_is_quick),
+    };
+    return cmocka_run_group_tests_name("strategies", tests, setup, NULL);
+}
