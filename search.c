@@ -271,13 +271,13 @@ static double spent(const struct search_archive *archive, const struct search_op
 
 enum status search_strategy_find(const char *name, const struct strategy **strategy, struct err *err)
 {
-    static const struct strategy *const all[] = {&strategy_amq, &strategy_gp, &strategy_random};
+    static const struct strategy *const all[] = {&strategy_amq, &strategy_dp, &strategy_evopress, &strategy_gp, &strategy_random};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (strcmp(name, all[i]->name) == 0) {
             *strategy = all[i];
             return OK;
         }
-    return err_set(err, ERR_INPUT, "search = '%s', want amq, gp or random", name);
+    return err_set(err, ERR_INPUT, "search = '%s', want amq, dp, evopress, gp or random", name);
 }
 
 enum status search_propose(const struct search_space *space, const struct search_archive *archive, const struct search_options *options,

@@ -4,7 +4,7 @@
 #include "base/rng.h"
 #include "search.h"
 
-extern const struct strategy strategy_amq, strategy_gp, strategy_random;
+extern const struct strategy strategy_amq, strategy_dp, strategy_evopress, strategy_gp, strategy_random;
 
 /* Probe t of search_probe_count into level[n]. */
 void search_probe(const struct search_space *space, enum search_probes probes, size_t t, uint8_t *level);

@@ -77,9 +77,10 @@ static void fill(struct knapsack *sack)
             sack->least[c] = INFINITY;
         for (size_t k = search_least(sack->space, i); k < sack->space->n_levels[i]; k++) {
             double loss = sack->loss[i * STRIDE + k];
-            for (size_t c = cells_of(sack, i, k); c <= sack->cells; c++)
-                if (sack->before[c - cells_of(sack, i, k)] + loss < sack->least[c]) {
-                    sack->least[c] = sack->before[c - cells_of(sack, i, k)] + loss;
+            size_t taken = cells_of(sack, i, k);
+            for (size_t c = taken; c <= sack->cells; c++)
+                if (sack->before[c - taken] + loss < sack->least[c]) {
+                    sack->least[c] = sack->before[c - taken] + loss;
                     chosen[c] = (uint8_t)k;
                 }
         }

@@ -74,7 +74,7 @@ static void budget(void **state)
     }
     struct search_options unknown = {.strategy = "grid", .num_initial = 1};
     struct search_archive none = {0};
-    assert_refused(search_propose(&toy.space, &none, &unknown, &next, &said), ERR_INPUT, &said, "", "search = 'grid', want amq, gp or random");
+    assert_refused(search_propose(&toy.space, &none, &unknown, &next, &said), ERR_INPUT, &said, "", "search = 'grid', want amq, dp, evopress, gp or random");
 }
 
 static void seed_set(void **state)

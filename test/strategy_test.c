@@ -16,9 +16,9 @@
 #include "refused.h"
 #include "search_toy.h"
 
-enum { LAYERS = 24, EVALUATIONS = 85, SEEDS = 5 };
+enum { LAYERS = 24, EVALUATIONS = 85, SEEDS = 3 };
 
-static const char *const strategies[] = {"amq"};
+static const char *const strategies[] = {"amq", "dp", "evopress"};
 enum { STRATEGIES = sizeof strategies / sizeof *strategies };
 
 static void pair_toy(struct toy *toy, size_t n, uint8_t levels, uint64_t seed)
@@ -47,9 +47,20 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static double median_volume(const char *strategy, const char *predictor, bool exact, double max_size)
+/* The truth of the best trial within the budget. */
+static double best_truth(const struct toy *toy, const struct search_archive *archive)
 {
-    double volume[SEEDS];
+    double best = 0;
+    for (size_t i = 0; i < archive->n; i++)
+        if (archive->point[i].size <= toy->space.max_size)
+            best = fmax(best, toy_truth(toy, archive->point[i].level));
+    return best;
+}
+
+/* Median over the seeds of the hypervolume, or, with a budget, of the best truth within it. */
+static double median_worth(const char *strategy, const char *predictor, bool exact, double max_size)
+{
+    double worth[SEEDS];
     for (uint64_t seed = 0; seed < SEEDS; seed++) {
         struct toy toy;
         struct search_archive archive = {0};
@@ -58,11 +69,11 @@ static double median_volume(const char *strategy, const char *predictor, bool ex
         toy.space.max_size = max_size;
         run_all(&toy, (struct search_options){.strategy = strategy, .predictor = predictor, .seed = seed}, false, &archive);
         assert_int_equal(archive.n, EVALUATIONS);
-        volume[seed] = toy_volume(&toy, &archive);
+        worth[seed] = isfinite(max_size) ? best_truth(&toy, &archive) : toy_volume(&toy, &archive);
         search_archive_free(&archive);
     }
-    qsort(volume, SEEDS, sizeof *volume, by_value);
-    return volume[SEEDS / 2];
+    qsort(worth, SEEDS, sizeof *worth, by_value);
+    return worth[SEEDS / 2];
 }
 
 static void beat_random_at_equal_trials(void **state)
@@ -73,12 +84,12 @@ static void beat_random_at_equal_trials(void **state)
         double max_size;
     } cases[] = {{false, INFINITY}, {true, INFINITY}, {false, LAYERS * 700}};
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
-        double random = median_volume("random", NULL, cases[c].exact, cases[c].max_size);
+        double random = median_worth("random", NULL, cases[c].exact, cases[c].max_size);
         for (size_t k = 0; k < STRATEGIES; k++) {
-            double volume = median_volume(strategies[k], NULL, cases[c].exact, cases[c].max_size);
-            print_message("%s, budget %.0f: median hypervolume %s %.4f, random %.4f\n", cases[c].exact ? "exact" : "noisy", cases[c].max_size, strategies[k],
-                          volume, random);
-            assert_true(volume >= random);
+            double worth = median_worth(strategies[k], NULL, cases[c].exact, cases[c].max_size);
+            print_message("%s, budget %.0f: median %s of %s %.4f, of random %.4f\n", cases[c].exact ? "exact" : "noisy", cases[c].max_size,
+                          isfinite(cases[c].max_size) ? "best score" : "hypervolume", strategies[k], worth, random);
+            assert_true(worth >= random);
         }
     }
 }
@@ -242,7 +253,7 @@ static void amq_pins_few(void **state)
 static void amq_with_gp(void **state)
 {
     (void)state;
-    double random = median_volume("random", NULL, false, INFINITY), volume = median_volume("amq", "gp", false, INFINITY);
+    double random = median_worth("random", NULL, false, INFINITY), volume = median_worth("amq", "gp", false, INFINITY);
     print_message("noisy: median hypervolume amq with gp %.4f, random %.4f\n", volume, random);
     assert_true(volume >= random);
     struct toy toy;
@@ -282,6 +293,185 @@ static void amq_looks_close_to_the_budget(void **state)
             for (size_t k = i + 1; k < begin + 8; k++)
                 assert_true(archive.point[i].size >= archive.point[k].size);
     search_archive_free(&archive);
+}
+
+/* ---- dp ---- */
+
+enum { SMALL = 6, ALL = 729 }; /* 3^6 configurations */
+
+static void nth(size_t t, uint8_t *level)
+{
+    for (size_t i = 0; i < SMALL; i++, t /= 3)
+        level[i] = (uint8_t)(t % 3);
+}
+
+/* A toy of six layers of different bytes and what each configuration of it loses by the probes: the sum over the layers. */
+static void small_toy(struct toy *toy, double scale, double loss[ALL], double size[ALL])
+{
+    pair_toy(toy, SMALL, 3, 12);
+    toy->exact = true;
+    for (size_t i = 0; i < SMALL; i++)
+        toy->bytes[i] = scale * (double)(100 + 7 * i * i);
+    for (size_t t = 0; t < ALL; t++) {
+        uint8_t level[MOST] = {2, 2, 2, 2, 2, 2};
+        double top = toy_truth(toy, level);
+        nth(t, level);
+        size[t] = toy_size(toy, level);
+        loss[t] = 0;
+        for (size_t i = 0; i < SMALL; i++) {
+            uint8_t alone[MOST] = {2, 2, 2, 2, 2, 2};
+            alone[i] = level[i];
+            loss[t] += top - toy_truth(toy, alone);
+        }
+    }
+}
+
+static size_t number_of(const uint8_t *level)
+{
+    size_t t = 0;
+    for (size_t i = SMALL; i-- > 0;)
+        t = 3 * t + level[i];
+    return t;
+}
+
+/* Every target's solution is that of counting through: nothing within its size loses less, nothing smaller loses as little.  Losses are sums of six, so they agree to
+ * a few eps of their size, 0.5. */
+static void dp_is_brute_force(void **state)
+{
+    (void)state;
+    static double loss[ALL], size[ALL];
+    struct toy toy;
+    struct search_archive archive = {0};
+    struct search_options options = {.strategy = "dp", .seed = 1, .num_initial = 100, .num_trials = 100};
+    size_t solutions = 0;
+    small_toy(&toy, 1, loss, size);
+    for (;;) {
+        uint8_t level[MOST];
+        struct search_proposal next = {.level = level};
+        ASSERT_OK(search_propose(&toy.space, &archive, &options, &next, &err));
+        size_t t = number_of(level);
+        if (next.done || strstr(next.note, "random"))
+            break;
+        if (strncmp(next.note, "dp:", 3) == 0) {
+            for (size_t k = 0; k < ALL; k++) {
+                assert_false(size[k] <= size[t] && loss[k] < loss[t] - 1e-15);
+                assert_false(size[k] < size[t] && loss[k] <= loss[t] - 1e-15);
+            }
+            solutions++;
+        }
+        struct search_point point = toy_measure(&toy, level, 1, archive.n);
+        ASSERT_OK(search_archive_add(&archive, &toy.space, &point, &err));
+    }
+    print_message("dp: %zu solutions before the targets were used up\n", solutions);
+    assert_true(solutions >= 10);
+    search_archive_free(&archive);
+}
+
+/* At every budget the first proposal is the best within it (bytes of whole numbers: exactly), unless a probe was that already. */
+static void dp_meets_the_budget(void **state)
+{
+    (void)state;
+    static double loss[ALL], size[ALL];
+    for (int whole = 0; whole < 2; whole++) {
+        struct toy toy;
+        small_toy(&toy, whole ? 1 : sqrt(2), loss, size);
+        for (size_t b = 0; b < ALL; b += 11) {
+            struct search_archive archive = {0};
+            struct search_options options = {.strategy = "dp", .seed = 1, .num_initial = 1};
+            uint8_t level[MOST];
+            toy.space.max_size = size[b];
+            toy_run(&toy, &options, false, &archive);
+            size_t best = 0;
+            for (size_t k = 0; k < ALL; k++)
+                if (size[k] <= size[b] && (size[best] > size[b] || loss[k] < loss[best]))
+                    best = k;
+            nth(best, level);
+            bool probed = false;
+            for (size_t i = 0; i + 1 < archive.n; i++)
+                probed = probed || memcmp(archive.point[i].level, level, SMALL) == 0;
+            assert_true(archive.point[archive.n - 1].size <= size[b]);
+            if (whole && !probed)
+                assert_true(loss[number_of(archive.point[archive.n - 1].level)] <= loss[best] + 1e-15);
+            search_archive_free(&archive);
+        }
+    }
+}
+
+/* A level whose probe failed is proposed only where nothing else fits. */
+static void dp_avoids_failed_levels(void **state)
+{
+    (void)state;
+    static double loss[ALL], size[ALL];
+    struct toy toy;
+    struct search_archive archive = {0};
+    struct search_options options = {.strategy = "dp", .seed = 1, .num_initial = 2, .num_trials = 6};
+    small_toy(&toy, 1, loss, size);
+    toy.fails = 2;
+    toy_run(&toy, &options, false, &archive);
+    for (size_t i = 13; i < archive.n; i++)
+        assert_true(archive.point[i].level[2] > 0 || archive.point[i].size < size[0] + 4 * toy.bytes[2]);
+    search_archive_free(&archive);
+}
+
+/* ---- evopress ---- */
+
+/* At a fixed size it ends at the best of all configurations; all but the start are offspring, at most a level's step below the budget. */
+static void evopress_finds_the_optimum(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 3; seed++) {
+        struct toy toy;
+        struct search_archive archive = {0};
+        struct search_options options = {.strategy = "evopress", .seed = seed, .num_initial = 10, .num_trials = 50};
+        double best = 0, optimum = 0;
+        toy_make(&toy, SMALL, 3, seed);
+        toy.exact = true;
+        toy.space.max_size = SMALL * 800;
+        for (size_t t = 0; t < ALL; t++) {
+            uint8_t level[MOST];
+            nth(t, level);
+            if (search_fits(&toy.space, level))
+                optimum = fmax(optimum, toy_truth(&toy, level));
+        }
+        toy_run(&toy, &options, false, &archive);
+        for (size_t i = 0; i < archive.n; i++) {
+            best = fmax(best, archive.point[i].score);
+            assert_true(archive.point[i].size > toy.space.max_size - 400);
+        }
+        assert_true(best > archive.point[0].score);
+        assert_true(best == optimum);
+        search_archive_free(&archive);
+    }
+}
+
+/* With a low fidelity a generation is four short trials of new offspring and a full one of the best of them, and costs 2. */
+static void evopress_tries_short_first(void **state)
+{
+    (void)state;
+    struct toy toy;
+    struct search_archive archive = {0};
+    struct search_options options = {.strategy = "evopress", .seed = 2, .num_initial = 1, .num_trials = 20, .low_cost = 0.25};
+    pair_toy(&toy, LAYERS, 3, 5);
+    toy.space.max_size = LAYERS * 700;
+    toy_run(&toy, &options, false, &archive);
+    assert_int_equal(archive.n, 1 + 10 * 5);
+    for (size_t begin = 1; begin < archive.n; begin += 5) {
+        size_t best = begin;
+        for (size_t i = begin; i < begin + 4; i++) {
+            assert_true(archive.point[i].low_fidelity);
+            best = archive.point[i].score > archive.point[best].score ? i : best;
+            for (size_t k = 0; k < i; k++)
+                assert_true(memcmp(archive.point[i].level, archive.point[k].level, LAYERS) != 0);
+        }
+        assert_false(archive.point[begin + 4].low_fidelity);
+        assert_memory_equal(archive.point[begin + 4].level, archive.point[best].level, LAYERS);
+    }
+    search_archive_free(&archive);
+    toy_run(&toy, &options, true, &archive); /* all fail: new starts in full */
+    assert_int_equal(archive.n, 21);
+    search_archive_free(&archive);
+    toy.space.max_size = INFINITY;
+    restarts(&toy, options);
 }
 
 static double now_ms(void)
@@ -334,6 +524,11 @@ int main(void)
         cmocka_unit_test(amq_predictor_by_name),
         cmocka_unit_test(amq_looks_close_to_the_budget),
         cmocka_unit_test(amq_batch_is_quick),
+        cmocka_unit_test(dp_is_brute_force),
+        cmocka_unit_test(dp_meets_the_budget),
+        cmocka_unit_test(dp_avoids_failed_levels),
+        cmocka_unit_test(evopress_finds_the_optimum),
+        cmocka_unit_test(evopress_tries_short_first),
     };
     return cmocka_run_group_tests_name("strategies", tests, setup, NULL);
 }
