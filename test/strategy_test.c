@@ -162,7 +162,24 @@ static void copy_first(const struct toy *toy, const struct search_archive *whole
         ASSERT_OK(search_archive_add(copy, &toy->space, &whole->point[i], &err));
 }
 
-/* A search goes the same way with a cache, without one, from an archive that was read back, and with a cache of another moment. */
+/* The same proposal with a cache, whatever is in it, and without. */
+static void cache_changes_nothing(const struct toy *toy, const struct search_archive *archive, struct search_options options, struct search_cache *cache,
+                                  struct search_proposal *next)
+{
+    uint8_t level[MOST];
+    struct search_proposal kept = {.level = level};
+    options.cache = NULL;
+    ASSERT_OK(search_propose(&toy->space, archive, &options, next, &err));
+    options.cache = cache;
+    ASSERT_OK(search_propose(&toy->space, archive, &options, &kept, &err));
+    assert_int_equal(next->done, kept.done);
+    assert_int_equal(next->low_fidelity, kept.low_fidelity);
+    assert_string_equal(next->note, kept.note);
+    if (!kept.done)
+        assert_memory_equal(next->level, level, toy->n);
+}
+
+/* A search goes the same way with a cache, without one, from an archive that was read back, and with a cache of another moment or of other scores. */
 static void restarts(const struct toy *toy, struct search_options options)
 {
     struct search_archive whole = {0}, rebuilt = {0};
@@ -172,19 +189,18 @@ static void restarts(const struct toy *toy, struct search_options options)
     options.cache = &cache;
     toy_run(toy, &options, false, &whole);
     for (size_t t = 0; t <= whole.n; t += t % 3 + 1) { /* the cache that is at the end serves from the beginning, with gaps */
-        uint8_t level[2][MOST];
-        struct search_proposal next[2] = {{.level = level[0]}, {.level = level[1]}};
+        uint8_t level[MOST];
+        struct search_proposal next = {.level = level};
         copy_first(toy, &whole, t, &rebuilt);
-        for (int kept = 0; kept < 2; kept++) {
-            options.cache = kept ? &cache : NULL;
-            ASSERT_OK(search_propose(&toy->space, &rebuilt, &options, &next[kept], &err));
-            assert_int_equal(next[kept].done, t == whole.n);
-            if (t == whole.n)
-                continue;
-            assert_memory_equal(level[kept], whole.point[t].level, toy->n);
-            assert_int_equal(next[kept].low_fidelity, whole.point[t].low_fidelity);
+        cache_changes_nothing(toy, &rebuilt, options, &cache, &next);
+        assert_int_equal(next.done, t == whole.n);
+        if (!next.done) {
+            assert_memory_equal(level, whole.point[t].level, toy->n);
+            assert_int_equal(next.low_fidelity, whole.point[t].low_fidelity);
         }
-        assert_string_equal(next[0].note, next[1].note);
+        for (size_t i = 0; i < t; i += 3)
+            rebuilt.point[i].score += 0.1;
+        cache_changes_nothing(toy, &rebuilt, options, &cache, &next);
     }
     search_archive_free(&whole);
     search_archive_free(&rebuilt);
@@ -203,13 +219,17 @@ static void resume(void **state)
 
 /* ---- amq ---- */
 
-/* The 20 layers' probes lose 0.01 each but for two: 0.0201 is above two medians, 0.0199 is not.  What is pinned shows in the seeds after all-low. */
+/* The 20 layers' probes lose 0.01 each but for two: 0.0201 is above two medians, 0.0199 is not.  What is pinned shows in the seeds after all-low.
+ * Scores are linear and exact, so the interpolant meets them, if nothing outside the pins went into it: to the four digits of the note. */
 static void amq_pins_above_two_medians(void **state)
 {
     (void)state;
     struct toy toy;
     struct search_archive archive = {0};
     struct search_options options = {.strategy = "amq", .seed = 1, .num_initial = 12, .num_trials = 0};
+    uint8_t level[MOST];
+    struct search_proposal next = {.level = level};
+    double expected;
     toy_make(&toy, 20, 3, 1);
     toy.exact = true;
     for (size_t i = 0; i < 20; i++)
@@ -222,20 +242,26 @@ static void amq_pins_above_two_medians(void **state)
     for (size_t i = 0; i < 20; i++)
         assert_int_equal(lowered[i], i != 4);
     assert_int_equal(archive.point[21].level[4], 0); /* all-low is all low */
+    options.num_trials = 1;
+    ASSERT_OK(search_propose(&toy.space, &archive, &options, &next, &err));
+    assert_int_equal(sscanf(next.note, "amq: rbf expects %lf, 1 pinned", &expected), 1);
+    assert_true(fabs(expected - toy_truth(&toy, level)) <= 1e-4);
     search_archive_free(&archive);
 }
 
-/* Where a third of the layers lose much, pins still leave nine tenths of the axis; where noise says that they do, there are none. */
+/* Where a third of the layers lose much, pins still leave nine tenths of the axis; of 20 layers that noise alone tells apart hardly any is pinned: a loss must be
+ * 2.8 of its standard deviations above the others, 0.05 of 20 layers. */
 static void amq_pins_few(void **state)
 {
     (void)state;
-    for (int noisy = 0; noisy < 2; noisy++) {
+    size_t pinned[2] = {0};
+    for (uint64_t seed = 0; seed < 6; seed++) {
         struct toy toy;
         struct search_archive archive = {0};
-        struct search_options options = {.strategy = "amq", .seed = 5, .num_initial = 40, .num_trials = 0};
-        size_t pinned = 0;
+        struct search_options options = {.strategy = "amq", .seed = seed, .num_initial = 40, .num_trials = 0};
+        bool noisy = seed > 0;
         toy_make(&toy, 20, 3, 1);
-        toy.exact = noisy == 0;
+        toy.exact = !noisy;
         for (size_t i = 0; i < 20; i++)
             toy.gain[i] = noisy ? 0.001 : i % 3 == 0 ? 0.05 : 0.01;
         toy_run(&toy, &options, false, &archive);
@@ -243,11 +269,13 @@ static void amq_pins_few(void **state)
             bool lowered = false;
             for (size_t t = 22; t < archive.n; t++)
                 lowered = lowered || archive.point[t].level[i] < 2;
-            pinned += !lowered;
+            pinned[noisy] += !lowered;
         }
-        assert_int_equal(pinned, noisy ? 0 : 2);
         search_archive_free(&archive);
     }
+    print_message("amq: pinned by noise: %zu of 100\n", pinned[1]);
+    assert_int_equal(pinned[0], 2);
+    assert_true(pinned[1] <= 1);
 }
 
 static void amq_with_gp(void **state)
@@ -305,13 +333,18 @@ static void nth(size_t t, uint8_t *level)
         level[i] = (uint8_t)(t % 3);
 }
 
-/* A toy of six layers of different bytes and what each configuration of it loses by the probes: the sum over the layers. */
-static void small_toy(struct toy *toy, double scale, double loss[ALL], double size[ALL])
+/* A toy of six layers, the later the smaller, and what each configuration of it loses by the probes: the sum over the layers.  `equal`: all gain the same, which
+ * binary fractions hold exactly. */
+static void small_toy(struct toy *toy, double scale, bool equal, double loss[ALL], double size[ALL])
 {
-    pair_toy(toy, SMALL, 3, 12);
+    toy_make(toy, SMALL, 3, 12);
+    if (!equal)
+        toy_pair(toy);
     toy->exact = true;
-    for (size_t i = 0; i < SMALL; i++)
-        toy->bytes[i] = scale * (double)(100 + 7 * i * i);
+    for (size_t i = 0; i < SMALL; i++) {
+        toy->bytes[i] = scale * (double)(100 + 7 * (SMALL - i) * (SMALL - i));
+        toy->gain[i] = equal ? 0.0625 : toy->gain[i];
+    }
     for (size_t t = 0; t < ALL; t++) {
         uint8_t level[MOST] = {2, 2, 2, 2, 2, 2};
         double top = toy_truth(toy, level);
@@ -336,15 +369,14 @@ static size_t number_of(const uint8_t *level)
 
 /* Every target's solution is that of counting through: nothing within its size loses less, nothing smaller loses as little.  Losses are sums of six, so they agree to
  * a few eps of their size, 0.5. */
-static void dp_is_brute_force(void **state)
+static void check_solutions(bool equal)
 {
-    (void)state;
     static double loss[ALL], size[ALL];
     struct toy toy;
     struct search_archive archive = {0};
     struct search_options options = {.strategy = "dp", .seed = 1, .num_initial = 100, .num_trials = 100};
     size_t solutions = 0;
-    small_toy(&toy, 1, loss, size);
+    small_toy(&toy, 1, equal, loss, size);
     for (;;) {
         uint8_t level[MOST];
         struct search_proposal next = {.level = level};
@@ -353,18 +385,23 @@ static void dp_is_brute_force(void **state)
         if (next.done || strstr(next.note, "random"))
             break;
         if (strncmp(next.note, "dp:", 3) == 0) {
-            for (size_t k = 0; k < ALL; k++) {
-                assert_false(size[k] <= size[t] && loss[k] < loss[t] - 1e-15);
-                assert_false(size[k] < size[t] && loss[k] <= loss[t] - 1e-15);
-            }
+            for (size_t k = 0; k < ALL; k++)
+                assert_false(size[k] <= size[t] && (loss[k] < loss[t] - 1e-15 || (size[k] < size[t] && loss[k] <= loss[t])));
             solutions++;
         }
         struct search_point point = toy_measure(&toy, level, 1, archive.n);
         ASSERT_OK(search_archive_add(&archive, &toy.space, &point, &err));
     }
     print_message("dp: %zu solutions before the targets were used up\n", solutions);
-    assert_true(solutions >= 10);
+    assert_true(solutions >= 6);
     search_archive_free(&archive);
+}
+
+static void dp_is_brute_force(void **state)
+{
+    (void)state;
+    check_solutions(false);
+    check_solutions(true);
 }
 
 /* At every budget the first proposal is the best within it (bytes of whole numbers: exactly), unless a probe was that already. */
@@ -374,7 +411,7 @@ static void dp_meets_the_budget(void **state)
     static double loss[ALL], size[ALL];
     for (int whole = 0; whole < 2; whole++) {
         struct toy toy;
-        small_toy(&toy, whole ? 1 : sqrt(2), loss, size);
+        small_toy(&toy, whole ? 1 : sqrt(2), false, loss, size);
         for (size_t b = 0; b < ALL; b += 11) {
             struct search_archive archive = {0};
             struct search_options options = {.strategy = "dp", .seed = 1, .num_initial = 1};
@@ -405,7 +442,7 @@ static void dp_avoids_failed_levels(void **state)
     struct toy toy;
     struct search_archive archive = {0};
     struct search_options options = {.strategy = "dp", .seed = 1, .num_initial = 2, .num_trials = 6};
-    small_toy(&toy, 1, loss, size);
+    small_toy(&toy, 1, false, loss, size);
     toy.fails = 2;
     toy_run(&toy, &options, false, &archive);
     for (size_t i = 13; i < archive.n; i++)
