@@ -228,8 +228,8 @@ static void mate(struct iteration *it, size_t parents, uint8_t *child)
         if (rng_uniform(rng) * (double)it->d < 1)
             child[i] = (uint8_t)(it->least[i] + rng_below(rng, it->space.n_levels[i] - it->least[i]));
     }
-    if (rng_uniform(rng) < 0.1)
-        search_draw_new(&it->space, &it->before, rng, rng_uniform(rng), child); /* when none is left, child is one that fits or was tried: no harm */
+    if (rng_uniform(rng) < 0.1 && !search_draw_new(&it->space, &it->before, rng, rng_uniform(rng), child))
+        memcpy(child, a, it->space.n); /* none is left */
 }
 
 /* The best POPULATION, with the ranks and distances that they were chosen by; in their order in memory, so that each moves down at most. */
