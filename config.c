@@ -100,7 +100,7 @@ static const struct key keys[] = {
     {"gradient_checkpointing", NULL, CHOICE, AT(gradient_checkpointing), "auto", 0, 0, "auto yes no", false, "recompute activations; auto: only when max_memory asks for it"},
     {"save_steps", NULL, INTEGER, AT(save_steps), "200", 0, 1e9, NULL, true, "steps between checkpoints; 0: none"},
 
-    {"search", NULL, CHOICE, AT(search), "gp", 0, 0, "none gp random", false, "how bit-widths are chosen; gp: AutoMixQ"},
+    {"search", NULL, CHOICE, AT(search), "gp", 0, 0, "none gp amq autoqra dp evopress random", false, "how formats are chosen: gp (AutoMixQ), amq, autoqra (ranks too), dp (knapsack over measured losses), evopress (evolution at one size), random"},
     {"search_space", NULL, CHOICE, AT(search_space), "layer", 0, 0, "layer linear", false, "one choice a layer or one a linear"},
     {"num_initial", NULL, INTEGER, AT(num_initial), "10", 1, 10000, NULL, false, "trials of the seed set"},
     {"num_trials", NULL, INTEGER, AT(num_trials), "40", 0, 10000, NULL, false, "trials proposed after it"},

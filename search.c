@@ -117,6 +117,20 @@ void search_ends(const struct search_space *space, uint8_t *level, double *low, 
     *low = space->size(space->user, level);
 }
 
+void search_size_deltas(const struct search_space *space, uint8_t *level, size_t stride, double *delta)
+{
+    all_low(space, level);
+    double low = space->size(space->user, level);
+    for (size_t i = 0; i < space->n; i++) {
+        uint8_t least = search_least(space, i);
+        for (uint8_t k = 0; k < space->n_levels[i]; k++) {
+            level[i] = k;
+            delta[i * stride + k] = space->size(space->user, level) - low;
+        }
+        level[i] = least;
+    }
+}
+
 /* The size is drawn first, then levels that have it: levels drawn independently would all lie near the middle of the size axis. */
 static void draw(const struct search_space *space, struct rng *rng, double fraction, uint8_t *level)
 {
@@ -220,8 +234,7 @@ void search_probe_losses(const struct search_space *space, const struct search_a
 
 /* ---- the seed set ---- */
 
-static bool seed_point(const struct search_space *space, const struct search_archive *archive, const struct search_options *options, size_t t,
-                       uint8_t *level)
+bool search_seed(const struct search_space *space, const struct search_archive *archive, const struct search_options *options, size_t t, uint8_t *level)
 {
     struct rng rng = {.seed = options->seed, .stream = RNG_SEARCH, .step = (uint32_t)archive->n};
     double fraction = t == 0 ? 0 : t == 1 ? 1 : (double)(t - 1) / (double)(options->num_initial > 1 ? options->num_initial - 1 : 1);
@@ -258,13 +271,13 @@ static double spent(const struct search_archive *archive, const struct search_op
 
 enum status search_strategy_find(const char *name, const struct strategy **strategy, struct err *err)
 {
-    static const struct strategy *const all[] = {&strategy_autoqra, &strategy_gp, &strategy_random};
+    static const struct strategy *const all[] = {&strategy_amq, &strategy_autoqra, &strategy_dp, &strategy_evopress, &strategy_gp, &strategy_random};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (strcmp(name, all[i]->name) == 0) {
             *strategy = all[i];
             return OK;
         }
-    return err_set(err, ERR_INPUT, "search = '%s', want autoqra, gp or random", name);
+    return err_set(err, ERR_INPUT, "search = '%s', want amq, autoqra, dp, evopress, gp or random", name);
 }
 
 enum status search_propose(const struct search_space *space, const struct search_archive *archive, const struct search_options *options,
@@ -288,7 +301,7 @@ enum status search_propose(const struct search_space *space, const struct search
     }
     if (t >= options->num_initial || strategy->own_seeds)
         return strategy->propose(space, archive, options, next, err);
-    next->done = !seed_point(space, archive, options, t, next->level);
+    next->done = !search_seed(space, archive, options, t, next->level);
     strcpy(next->note, t == 0 ? "seed: all low" : t == 1 ? "seed: all high" : "seed");
     return OK;
 }

@@ -6,7 +6,7 @@
 #include "pareto.h"
 #include "search.h"
 
-extern const struct strategy strategy_autoqra, strategy_gp, strategy_random;
+extern const struct strategy strategy_amq, strategy_autoqra, strategy_dp, strategy_evopress, strategy_gp, strategy_random;
 
 /* Probe t of search_probe_count into level[n]. */
 void search_probe(const struct search_space *space, enum search_probes probes, size_t t, uint8_t *level);
@@ -18,10 +18,16 @@ void search_probe_losses(const struct search_space *space, const struct search_a
 bool search_fits(const struct search_space *space, const uint8_t *level);
 /* The ends of the size axis: all-low, and all-high or the budget if that is less.  level[n] is work space, all 0 afterwards. */
 void search_ends(const struct search_space *space, uint8_t *level, double *low, double *high);
+/* Bytes that variable i at level k has more than at its lowest allowed level, all others at theirs: delta[i * stride + k], k < n_levels[i].  level[n] is work
+ * space, all low afterwards. */
+void search_size_deltas(const struct search_space *space, uint8_t *level, size_t stride, double *delta);
 /* A configuration that fits and is not in the archive, its size at most `fraction` of the way between the ends and, mostly, just below it;
  * false: the space is used up. */
 bool search_draw_new(const struct search_space *space, const struct search_archive *archive, struct rng *rng, double fraction,
                      uint8_t *level);
+/* Trial t of a seed set of num_initial: all-low, all-high or the budget, then sizes spread evenly; one that is taken is replaced by a random one.  false: the space
+ * is used up. */
+bool search_seed(const struct search_space *space, const struct search_archive *archive, const struct search_options *options, size_t t, uint8_t *level);
 
 /* ---- search_model.c ---- */
 

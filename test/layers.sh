@@ -19,6 +19,7 @@ floor() {
     pareto.*) echo 39 ;;
     model*|gp.*|rbf.*|mlp.*|nsga2.*) echo 40 ;;
     prune*|finetune*|evaluate*|generate*|export*|search*|inference*|generate.*) echo 50 ;;
+    strategy/predictor.*) echo 50 ;;
     strategy/*|convert.*) echo 51 ;;
     config.*) echo 55 ;;
     trial.h) echo 57 ;;
