@@ -20,7 +20,7 @@
 
 enum { MOST_VARIABLES = 16, MOST_LEVELS = 4, MOST_TRIALS = 60, CHECKPOINTS = 5, MOST_SEEDS = 100, TRUTH_SEEDS = 3 };
 static const int checkpoint[CHECKPOINTS] = {10, 20, 30, 40, 50};
-static const char *const strategies[] = {"random", "gp"};
+static const char *const strategies[] = {"random", "gp", "amq", "autoqra", "evopress", "dp"};
 enum { STRATEGIES = sizeof strategies / sizeof *strategies };
 
 /* ---- problems ---- */
