@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "gp.h"
+#include "mlp.h"
 #include "rbf.h"
 
 /* ---- rbf: AMQ's default.  It meets every score, so noise goes into it unchanged ---- */
@@ -68,9 +69,36 @@ static double gp_score(const void *model, const double *x)
     return gp->y_mean + gp->y_scale * mean;
 }
 
+/* ---- mlp: AMQ's other one, narrower than its release's (64 and 32 instead of 300 and 300: tens of points, not thousands); learnt anew for each fit ---- */
+
+static void mlp_release(void *model)
+{
+    if (model)
+        mlp_free(model);
+    free(model);
+}
+
+static enum status mlp_refit(void **model, const struct predictor_data *data, struct err *err)
+{
+    struct mlp_options options = mlp_defaults;
+    options.activation = MLP_RELU;
+    options.seed = data->seed;
+    mlp_release(*model);
+    *model = calloc(1, sizeof(struct mlp));
+    if (!*model)
+        return err_set(err, ERR_MEMORY, "out of memory for a perceptron");
+    return mlp_fit(*model, data->X, data->y, data->n, data->d, &options, err);
+}
+
+static double mlp_score(const void *model, const double *x)
+{
+    return mlp_predict(model, x);
+}
+
 static const struct predictor all[] = {
     {"rbf", rbf_fit, rbf_score, rbf_release},
     {"gp", gp_refit, gp_score, gp_release},
+    {"mlp", mlp_refit, mlp_score, mlp_release},
 };
 enum { COUNT = sizeof all / sizeof *all };
 

@@ -278,15 +278,19 @@ static void amq_pins_few(void **state)
     assert_true(pinned[1] <= 1);
 }
 
-static void amq_with_gp(void **state)
+static void amq_with_other_predictors(void **state)
 {
     (void)state;
-    double random = median_worth("random", NULL, false, INFINITY), volume = median_worth("amq", "gp", false, INFINITY);
-    print_message("noisy: median hypervolume amq with gp %.4f, random %.4f\n", volume, random);
-    assert_true(volume >= random);
-    struct toy toy;
-    pair_toy(&toy, 10, 3, 9);
-    restarts(&toy, (struct search_options){.strategy = "amq", .predictor = "gp", .seed = 3});
+    static const char *const names[] = {"gp", "mlp"};
+    double random = median_worth("random", NULL, false, INFINITY);
+    for (int k = 0; k < 2; k++) {
+        double volume = median_worth("amq", names[k], false, INFINITY);
+        print_message("noisy: median hypervolume amq with %s %.4f, random %.4f\n", names[k], volume, random);
+        assert_true(volume >= random);
+        struct toy toy;
+        pair_toy(&toy, 10, 3, 9);
+        restarts(&toy, (struct search_options){.strategy = "amq", .predictor = names[k], .seed = 3});
+    }
 }
 
 static void amq_predictor_by_name(void **state)
@@ -301,7 +305,7 @@ static void amq_predictor_by_name(void **state)
     toy_make(&toy, 1, 1, 1); /* one level: the only probe is all-high */
     struct search_point point = toy_measure(&toy, level, 1, 0);
     ASSERT_OK(search_archive_add(&archive, &toy.space, &point, &err));
-    assert_refused(search_propose(&toy.space, &archive, &options, &next, &said), ERR_INPUT, &said, "", "amq_predictor = 'spline', want rbf or gp");
+    assert_refused(search_propose(&toy.space, &archive, &options, &next, &said), ERR_INPUT, &said, "", "amq_predictor = 'spline', want rbf, gp or mlp");
     search_archive_free(&archive);
 }
 
@@ -557,7 +561,7 @@ int main(void)
         cmocka_unit_test(resume),
         cmocka_unit_test(amq_pins_above_two_medians),
         cmocka_unit_test(amq_pins_few),
-        cmocka_unit_test(amq_with_gp),
+        cmocka_unit_test(amq_with_other_predictors),
         cmocka_unit_test(amq_predictor_by_name),
         cmocka_unit_test(amq_looks_close_to_the_budget),
         cmocka_unit_test(amq_batch_is_quick),
