@@ -361,6 +361,14 @@ static enum status prepare_output_dir(struct engine *engine)
     return OK;
 }
 
+/* By the widths that pruning is planned to lead to: before a folder is made. */
+static enum status check_budget(struct engine *engine)
+{
+    struct search_space space;
+    trials_space(&engine->trials, size_budget(engine), &space);
+    return searches(engine) ? search_check_budget(&space, engine->err) : OK;
+}
+
 static enum status run(struct engine *engine)
 {
     bool full = strcmp(engine->config->train_mode, "full") == 0;
@@ -376,6 +384,7 @@ static enum status run(struct engine *engine)
     TRY(linalg_reserve(engine->err));
     TRY(engine_load_tasks(engine));
     TRY(engine_plan_memory(engine));
+    TRY(check_budget(engine));
     TRY(prepare_output_dir(engine));
     return compress(engine);
 }

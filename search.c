@@ -241,13 +241,19 @@ bool search_seed(const struct search_space *space, const struct search_archive *
     return search_draw_new(space, archive, &rng, fraction, level);
 }
 
-static enum status check_budget(const struct search_space *space, uint8_t *level, struct err *err)
+enum status search_check_budget(const struct search_space *space, struct err *err)
 {
+    uint8_t *level = malloc(space->n ? space->n : 1);
+    if (!level)
+        return err_set(err, ERR_MEMORY, "out of memory for a configuration");
+    all_high(space, level);
+    double most = space->size(space->user, level);
     all_low(space, level);
     double least = space->size(space->user, level);
+    free(level);
     if (least <= space->max_size)
         return OK;
-    return err_set(err, ERR_INPUT, "nothing fits the budget of %.0f bytes: the smallest configuration has %.0f", space->max_size, least);
+    return err_set(err, ERR_INPUT, "nothing fits the budget of %.0f bytes: the smallest configuration has %.0f, the largest %.0f", space->max_size, least, most);
 }
 
 /* The hypervolume has not grown by stop_gain over the last stop_patience trials. */
@@ -287,7 +293,7 @@ enum status search_propose(const struct search_space *space, const struct search
     next->done = next->low_fidelity = false;
     next->note[0] = 0;
     TRY(search_strategy_find(options->strategy, &strategy, err));
-    TRY(check_budget(space, next->level, err));
+    TRY(search_check_budget(space, err));
     size_t t = archive->n, probes = search_probe_count(space, strategy->probes);
     if (t < probes) {
         search_probe(space, strategy->probes, t, next->level);

@@ -66,7 +66,7 @@ static void budget(void **state)
         search_archive_free(&archive);
         toy.space.max_size = 4799;
         assert_refused(search_propose(&toy.space, &archive, &options, &next, &said), ERR_INPUT, &said, "",
-                       "nothing fits the budget of 4799 bytes: the smallest configuration has 4800");
+                       "nothing fits the budget of 4799 bytes: the smallest configuration has 4800, the largest 19200");
         toy.space.max_size = 4800; /* exactly one configuration */
         toy_run(&toy, &options, false, &archive);
         assert_int_equal(archive.n, 1);
