@@ -56,7 +56,8 @@ static size_t layer_id(int l, int what)
     return LAYERS + (size_t)l * PER_LAYER + (size_t)what;
 }
 
-/* The rows of linear j, n of so many bytes.  ggml's "norm" rope turns pairs (2j, 2j+1), ours (j, j + D/2): row 2j+p of a head is our row p D/2 + j. */
+/* The rows of linear j, n of so many bytes.  ggml's "norm" rope turns pairs (2j, 2j+1), ours (j, j + D/2): row 2j+p of a head is our
+ * row p D/2 + j. */
 static enum status put_rows(const struct source *s, int j, const void *rows, size_t n, size_t bytes, struct gguf_sink *sink, struct err *err)
 {
     size_t D = (size_t)s->model->config.head_dim;

@@ -294,7 +294,8 @@ static void fit_zeros(struct fit *f)
 static enum status too_large(const struct qmat *q, size_t group, struct err *err)
 {
     size_t first = group * AFFINE_GROUP, last = first + group_length(q->rows * q->cols, group) - 1;
-    return err_set(err, ERR_FAILED, "elements [%zu, %zu] to [%zu, %zu] are too large for %s: f16 cannot hold the scale or the zero point of their group",
+    return err_set(err, ERR_FAILED,
+                   "elements [%zu, %zu] to [%zu, %zu] are too large for %s: f16 cannot hold the scale or the zero point of their group",
                    first / q->cols, first % q->cols, last / q->cols, last % q->cols, format_info(q->format)->name);
 }
 

@@ -213,7 +213,8 @@ static enum status rearrange(struct qmat *q, bool into, struct err *err)
 {
     if (!quant_has_panels(q->format, q->block, q->rows, q->cols) || q->panels == into)
         return OK;
-    size_t bytes = into ? stored_bytes(q) : quant_panel_room(q->format, q->block, q->rows, q->cols), floats = scales_move(q) ? q->rows * (q->cols / (size_t)q->block) : 0;
+    size_t bytes = into ? stored_bytes(q) : quant_panel_room(q->format, q->block, q->rows, q->cols);
+    size_t floats = scales_move(q) ? q->rows * (q->cols / (size_t)q->block) : 0;
     uint8_t *copy = malloc(bytes + floats * sizeof(float) + 1);
     if (!copy)
         return err_set(err, ERR_MEMORY, "out of memory for a copy of a matrix of %zu bytes", bytes);

@@ -107,10 +107,6 @@ AVX2_INLINE void avx2_pair_scales(const struct qmat *W, size_t p, size_t k, stru
 AVX2_INLINE void avx2_scales_of(const struct avx2_runs *r, struct avx2_scales *s)
 {
     s->minimum[0] = s->minimum[1] = _mm256_setzero_ps();
-    if (r->pairs) {
-        avx2_pair_scales(r->W, r->p, r->end - r->run, s);
-        return;
-    }
     if (r->halves) {
         const __m128i *halves = (const __m128i *)(const void *)r->halves, *minima = (const __m128i *)(const void *)(r->halves + r->minima);
         for (int h = 0; h < 2; h++) {
@@ -122,6 +118,10 @@ AVX2_INLINE void avx2_scales_of(const struct avx2_runs *r, struct avx2_scales *s
     }
     float scale[PANEL_ROWS];
     const float *from = r->floats;
+    if (!from && r->pairs) {
+        avx2_pair_scales(r->W, r->p, r->end - r->run, s);
+        return;
+    }
     if (!from) {
         quant_panel_scales(r->W, r->p, r->end - r->run, scale, NULL);
         from = scale;

@@ -215,12 +215,12 @@ INLINE struct scales scales_at(const struct scale_map *m, size_t p, size_t col)
     const enum format format = m->q->format;
     const size_t at = (p * m->runs + (col >> m->shift)) * LANES;
     struct scales s = {_mm512_setzero_ps(), _mm512_set1_ps(format == FORMAT_Q4_0 ? 0 : -0.0f)};
-    if (m->way == SCALES_PAIRS)
-        return pair_scales(m->q, p, col);
     if (m->way == SCALES_HALF) {
         s.scale = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(m->scale + 2 * at)));
         if (format == FORMAT_Q4_1)
             s.minimum = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(m->minimum + 2 * at)));
+    } else if (m->way == SCALES_PAIRS) {
+        s = pair_scales(m->q, p, col);
     } else if (m->way == SCALES_COMPUTED) {
         s.scale = computed_scales(m->q, p, col);
     } else {

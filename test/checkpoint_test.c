@@ -357,7 +357,8 @@ static void affine_groups(void **state)
     c = open_folder();
     assert_int_equal(checkpoint_read_codes(c, DOWN_NAME, &back, &err), ERR_INPUT);
     char text[160];
-    snprintf(text, sizeof text, DOWN_NAME "[9] is %.9g, the nearest value of its group in " DOWN_NAME ".hqq3 is %.9g", (double)want[9], (double)got[9]);
+    snprintf(text, sizeof text, DOWN_NAME "[9] is %.9g, the nearest value of its group in " DOWN_NAME ".hqq3 is %.9g", (double)want[9],
+             (double)got[9]);
     assert_string_equal(err.text + strlen(dir) + 2, text);
     checkpoint_close(c);
     q.affine[1] = 0x7e00;
