@@ -4,6 +4,7 @@
  * transposed. */
 #include "base/linalg.h"
 
+#include <cblas.h>
 #include <lapacke.h>
 #include <math.h>
 #include <stdbool.h>
@@ -78,6 +79,19 @@ void linalg_solve_lower(const double *L, size_t n, double *b, size_t m)
 void linalg_solve_lower_transposed(const double *L, size_t n, double *b, size_t m)
 {
     LAPACKE_dtrtrs_work(LAPACK_COL_MAJOR, 'U', 'N', 'N', (int)n, (int)m, L, (int)n, b, (int)n);
+}
+
+void linalg_invert_lower(double *L, size_t n)
+{
+    LAPACKE_dtrtri_work(LAPACK_COL_MAJOR, 'U', 'N', (int)n, L, (int)n);
+}
+
+/* ---- products ---- */
+
+void linalg_multiply_add(double *C, size_t ldc, double alpha, const double *A, size_t lda, const double *B, size_t ldb, size_t m, size_t n, size_t k)
+{
+    if (m > 0 && n > 0 && k > 0)
+        cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)m, (int)n, (int)k, alpha, A, (int)lda, B, (int)ldb, 1, C, (int)ldc);
 }
 
 /* ---- SVD ---- */

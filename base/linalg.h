@@ -11,6 +11,10 @@ enum status linalg_cholesky(double *K, size_t n, double *jitter, struct err *err
 /* x = L^-1 b (forward) and x = L^-T b (backward), in place, m right-hand sides stored as rows: b[m,n]. */
 void linalg_solve_lower(const double *L, size_t n, double *b, size_t m);
 void linalg_solve_lower_transposed(const double *L, size_t n, double *b, size_t m);
+/* L^-1 in place of the lower triangle L[n,n], whose diagonal is not 0; the strict upper triangle is left alone. */
+void linalg_invert_lower(double *L, size_t n);
+/* C[m,n] += alpha A[m,k] B[k,n]; ld: from one row to the next.  May be called from several threads, after linalg_init. */
+void linalg_multiply_add(double *C, size_t ldc, double alpha, const double *A, size_t lda, const double *B, size_t ldb, size_t m, size_t n, size_t k);
 /* Thin SVD  W[rows,cols] = U diag(S) Vt,  k = min(rows, cols): U[rows,k], S[k] descending, Vt[k,cols].  W is overwritten.
  * Signs are made unique: the largest-magnitude entry of each row of Vt is positive.  LAPACK gesdd; any of U, Vt may be NULL (both or none). */
 enum status linalg_svd(double *W, size_t rows, size_t cols, double *U, double *S, double *Vt, struct err *err);
