@@ -94,5 +94,5 @@ void affine_round(struct affine *q, const real *W)
 void affine_decode(const struct affine *q, real *W)
 {
     for (size_t i = 0; i < q->out * q->in; i++)
-        W[i] = (real)(((float)q->codes[i] - q->zero[i / q->group]) * q->scale[i / q->group]);
+        W[i] = (real)((float)q->codes[i] * q->scale[i / q->group] - q->zero[i / q->group] * q->scale[i / q->group]);
 }

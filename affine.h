@@ -12,10 +12,8 @@
 #include "base/err.h"
 #include "base/real.h"
 
-enum { AFFINE_GROUP = 128 }; /* the usual group */
-
 struct affine {
-    size_t out, in, group;
+    size_t out, in, group; /* group: 128 usually */
     int bits;
     uint8_t *codes;      /* [out, in], 0 to 2^bits - 1 */
     float *scale, *zero; /* [affine_groups] */
@@ -38,7 +36,7 @@ uint8_t affine_code(double w, int bits, float scale, float zero);
 void affine_round_group(struct affine *q, size_t g, const real *w, double clip, double *near);
 /* Round to nearest of the whole W[out, in], with min-max grids. */
 void affine_round(struct affine *q, const real *W);
-/* W[out, in] that the codes say. */
+/* W[out, in] that the codes say, computed as code scale - zero scale. */
 void affine_decode(const struct affine *q, real *W);
 
 #endif

@@ -7,8 +7,8 @@
 #include "gptq.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/linalg.h"
@@ -63,7 +63,7 @@ size_t gptq_factor_bytes(size_t in)
 
 /* ---- the sweep ---- */
 
-/* What all tiles read, and a tile's rows that are swept together. */
+/* What all tiles read, and the rows of a tile that are swept together. */
 struct sweep {
     struct affine *q;
     const real *W;
@@ -141,38 +141,54 @@ static void sweep_rows(const struct sweep *s)
     }
 }
 
-static size_t reals_of(const struct affine *q)
+/* One of each thread. */
+static void sweeps_place(struct sweep **sweeps, const struct affine *q, int threads, struct arena *arena)
 {
-    return CHAINS * (q->in + smaller(q->group, q->in)); /* w and e of struct sweep */
+    *sweeps = arena_take(arena, (size_t)threads, sizeof **sweeps);
+    for (int i = 0; i < threads; i++) {
+        struct sweep s = {.block = smaller(q->group, q->in)};
+        s.row = arena_take(arena, CHAINS, sizeof *s.row);
+        s.w = arena_take(arena, CHAINS * q->in, sizeof *s.w);
+        s.e = arena_take(arena, CHAINS * s.block, sizeof *s.e);
+        if (*sweeps)
+            (*sweeps)[i] = s;
+    }
+}
+
+static void quantize_tile(struct sweep *s, size_t first, size_t period)
+{
+    for (size_t row = first; row < smaller(first + period, s->q->out) && !stop_requested(); row++) {
+        gather(s, row, period);
+        sweep_rows(s);
+    }
 }
 
 enum status gptq_quantize(struct affine *q, const real *W, const struct gram *gram, const double *U, int threads, struct err *err)
 {
-    size_t period = affine_period(q->in, q->group), tile = CHAINS * period;
-    bool complete = true;
+    struct sweep *sweeps;
+    struct arena arena = {0};
     TRY(affine_check(q, W, err));
-#pragma omp parallel num_threads(threads)
-    {
-        size_t row[CHAINS];
-        double *reals = malloc(reals_of(q) * sizeof *reals);
-        struct sweep s = {.q = q, .W = W, .H = gram->H, .U = U, .row = row, .w = reals, .block = smaller(q->group, q->in)};
-        s.e = reals ? reals + CHAINS * q->in : NULL;
-#pragma omp for schedule(dynamic) reduction(&& : complete)
-        for (size_t first = 0; first < q->out; first += tile)
-            for (size_t p = first; p < smaller(first + period, q->out); p++) {
-                complete = complete && reals;
-                if (!complete || stop_requested())
-                    break;
-                gather(&s, p, period);
-                sweep_rows(&s);
-            }
-        free(reals);
+    sweeps_place(&sweeps, q, threads, &arena);
+    TRY(arena_commit(&arena, "gptq", err));
+    sweeps_place(&sweeps, q, threads, &arena);
+    size_t period = affine_period(q->in, q->group), tile = CHAINS * period;
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+    for (size_t first = 0; first < q->out; first += tile) {
+        struct sweep *s = &sweeps[omp_get_thread_num()];
+        s->q = q;
+        s->W = W;
+        s->H = gram->H;
+        s->U = U;
+        quantize_tile(s, first, period);
     }
-    TRY(stop_check(err));
-    return complete ? OK : err_set(err, ERR_MEMORY, "out of memory for gptq of %zu x %zu", q->out, q->in);
+    arena_free(&arena);
+    return stop_check(err);
 }
 
 size_t gptq_bytes(const struct affine *q, int threads)
 {
-    return (size_t)threads * reals_of(q) * sizeof(double);
+    struct sweep *sweeps;
+    struct arena arena = {0};
+    sweeps_place(&sweeps, q, threads, &arena);
+    return arena.used;
 }

@@ -15,6 +15,12 @@ enum gram_input gram_input_of(enum linear linear)
     return input[linear];
 }
 
+enum linear gram_reader(enum gram_input input)
+{
+    static const enum linear reader[GRAM_COUNT] = {LINEAR_Q, LINEAR_O, LINEAR_GATE, LINEAR_DOWN};
+    return reader[input];
+}
+
 void gram_place(struct gram *gram, size_t in, struct arena *arena)
 {
     *gram = (struct gram){.in = in};

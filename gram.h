@@ -14,6 +14,7 @@
 /* The distinct inputs of a layer's linears. */
 enum gram_input { GRAM_QKV, GRAM_O, GRAM_GATE_UP, GRAM_DOWN, GRAM_COUNT };
 enum gram_input gram_input_of(enum linear linear);
+enum linear gram_reader(enum gram_input input); /* the first linear that reads it */
 
 struct gram {
     size_t in, n;    /* columns; rows added so far */

@@ -197,7 +197,7 @@ static void outputs_err_less_than_rounded_to_nearest(void **state)
     for (size_t in = 72; in <= 256; in += 184)
         for (int bits = 2; bits <= 4; bits++) {
             struct problem p;
-            problem_open(&p, 40, in, AFFINE_GROUP, bits, 600, false);
+            problem_open(&p, 40, in, 128, bits, 600, false);
             affine_round(&p.q, p.W);
             affine_decode(&p.q, p.back);
             double nearest = output_error(&p);
