@@ -168,15 +168,51 @@ static void outputs_differ_less_than_rounded_to_nearest(void **state)
 
 /* ---- layer after layer ---- */
 
-/* The second layer by hand: inputs from a model whose first layer is the quantized one. */
+struct by_hand {
+    struct arena arena;
+    struct gram gram[GRAM_COUNT];
+    struct awq_scales scales;
+    struct affine q;
+    double *U;
+    real *x, *part;
+};
+
+/* Moments of layer l of the source, whose inputs come through the layers before it in `before`; room for one linear's codes. */
+static void by_hand_open(struct by_hand *h, struct toy *source, struct toy *before, int l, enum linear j, const struct data *d)
+{
+    struct err err;
+    const struct model_layer *layer = &source->model.layer[l];
+    memset(h, 0, sizeof *h);
+    for (int pass = 0; pass < 2; pass++) {
+        for (int i = 0; i < GRAM_COUNT; i++)
+            gram_place(&h->gram[i], layer->linear[gram_reader((enum gram_input)i)].cols, &h->arena);
+        awq_scales_place(&h->scales, layer, &h->arena);
+        affine_place(&h->q, layer->linear[j].rows, layer->linear[j].cols, 64, 3, &h->arena);
+        h->U = arena_take(&h->arena, 96 * 96, sizeof *h->U);
+        h->part = arena_take(&h->arena, 96 * 96, sizeof *h->part);
+        h->x = arena_take(&h->arena, LENGTH * C, sizeof *h->x);
+        if (pass == 0)
+            ASSERT_OK(arena_commit(&h->arena, "by hand", &err));
+    }
+    for (int b = 0; b < BATCHES; b++) {
+        const real *inputs[LINEAR_COUNT];
+        ASSERT_OK(model_embed(&source->run, &source->model, &d->batch[b], h->x, &err));
+        for (int k = 0; k < l; k++)
+            ASSERT_OK(model_block(&before->run, &before->model, &d->batch[b], k, h->x, h->x, NULL, &err));
+        ASSERT_OK(model_block(&source->run, &source->model, &d->batch[b], l, h->x, h->x, inputs, &err));
+        for (int i = 0; i < GRAM_COUNT; i++)
+            gram_add(&h->gram[i], &source->ops, inputs[gram_reader((enum gram_input)i)], LENGTH, h->part);
+    }
+}
+
 static void each_layer_sees_the_quantized_ones_before_it(void **state)
 {
     (void)state;
     struct err err;
     struct data d;
     struct toy source, result;
-    struct arena arena = {0};
     struct taken taken = {.toy = &result};
+    struct by_hand h;
     uint8_t bits[LAYERS][LINEAR_COUNT];
     struct calibrate_options o = options_of(QUANTIZER_GPTQ, bits, 3, true);
     data_make(&d);
@@ -185,32 +221,45 @@ static void each_layer_sees_the_quantized_ones_before_it(void **state)
     ASSERT_OK(calibrate_model(&source.run, &source.model, d.batch, BATCHES, &o, take, &taken, &err));
     assert_memory_equal(result.model.layer[0].linear[LINEAR_K].codes, source.model.layer[0].linear[LINEAR_K].codes, C * C * sizeof(real)); /* 0 bits */
     assert_memory_equal(result.model.layer[1].linear[LINEAR_V].codes, source.model.layer[1].linear[LINEAR_V].codes, C * C * sizeof(real));
+    by_hand_open(&h, &source, &result, 1, LINEAR_DOWN, &d);
     const struct qmat *W = &source.model.layer[1].linear[LINEAR_DOWN];
-    struct gram gram;
-    struct affine q;
-    double *U = NULL;
-    real *x = NULL, *part = NULL;
-    for (int pass = 0; pass < 2; pass++) {
-        gram_place(&gram, W->cols, &arena);
-        affine_place(&q, W->rows, W->cols, 64, 3, &arena);
-        U = arena_take(&arena, W->cols * W->cols, sizeof *U);
-        part = arena_take(&arena, W->cols * W->cols, sizeof *part);
-        x = arena_take(&arena, LENGTH * C, sizeof *x);
-        if (pass == 0)
-            ASSERT_OK(arena_commit(&arena, "by hand", &err));
-    }
-    for (int b = 0; b < BATCHES; b++) {
-        const real *inputs[LINEAR_COUNT];
-        ASSERT_OK(model_embed(&source.run, &source.model, &d.batch[b], x, &err));
-        ASSERT_OK(model_block(&result.run, &result.model, &d.batch[b], 0, x, x, NULL, &err));
-        ASSERT_OK(model_block(&source.run, &source.model, &d.batch[b], 1, x, x, inputs, &err));
-        gram_add(&gram, &source.ops, inputs[LINEAR_DOWN], LENGTH, part);
-    }
-    ASSERT_OK(gptq_factor(U, &gram, 0.01, &err));
-    ASSERT_OK(gptq_quantize(&q, W->codes, &gram, U, 1, &err));
-    assert_memory_equal(q.codes, taken.codes[1][LINEAR_DOWN], W->rows * W->cols);
+    ASSERT_OK(gptq_factor(h.U, &h.gram[GRAM_DOWN], 0.01, &err));
+    ASSERT_OK(gptq_quantize(&h.q, W->codes, &h.gram[GRAM_DOWN], h.U, 1, &err));
+    assert_memory_equal(h.q.codes, taken.codes[1][LINEAR_DOWN], W->rows * W->cols);
     taken_free(&taken);
-    arena_free(&arena);
+    arena_free(&h.arena);
+    toy_close(&source);
+    toy_close(&result);
+}
+
+static void awq_is_searched_folded_and_bound(void **state)
+{
+    (void)state;
+    struct err err;
+    struct data d;
+    struct toy source, result;
+    struct taken taken = {.toy = &result};
+    struct by_hand h;
+    uint8_t bits[LAYERS][LINEAR_COUNT];
+    struct calibrate_options o = options_of(QUANTIZER_AWQ, bits, 3, true);
+    struct awq_options awq = {.group = 64, .threads = 1};
+    data_make(&d);
+    open_source(&source, 2);
+    open_source(&result, 2);
+    ASSERT_OK(calibrate_model(&source.run, &source.model, d.batch, BATCHES, &o, take, &taken, &err));
+    by_hand_open(&h, &source, NULL, 0, LINEAR_UP, &d);
+    for (int j = 0; j < LINEAR_COUNT; j++)
+        awq.bits[j] = bits[0][j];
+    struct model_layer *layer = &source.model.layer[0];
+    ASSERT_OK(awq_search(&h.scales, layer, h.gram, &awq, &err));
+    assert_true(h.scales.exponent[GRAM_QKV] > 0);
+    awq_fold(layer, &h.scales);
+    ASSERT_OK(awq_quantize(&h.q, layer->linear[LINEAR_UP].codes, &h.gram[GRAM_GATE_UP], h.scales.s[GRAM_GATE_UP], true, 1, &err));
+    assert_memory_equal(h.q.codes, taken.codes[0][LINEAR_UP], 96 * C);
+    assert_memory_equal(layer->input_norm, result.model.layer[0].input_norm, C * sizeof(real));
+    assert_memory_equal(layer->linear[LINEAR_K].codes, result.model.layer[0].linear[LINEAR_K].codes, C * C * sizeof(real)); /* scaled, not quantized */
+    taken_free(&taken);
+    arena_free(&h.arena);
     toy_close(&source);
     toy_close(&result);
 }
@@ -309,6 +358,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(outputs_differ_less_than_rounded_to_nearest),
         cmocka_unit_test(each_layer_sees_the_quantized_ones_before_it),
+        cmocka_unit_test(awq_is_searched_folded_and_bound),
         cmocka_unit_test(same_codes_for_any_number_of_threads),
         cmocka_unit_test(what_cannot_be_calibrated_is_said),
         cmocka_unit_test(memory_is_counted_before_it_is_taken),
