@@ -72,8 +72,8 @@ void affine_round_group(struct affine *q, size_t g, const real *w, double clip, 
     uint8_t *codes = q->codes + first;
     double lo = 0, hi = 0;
     for (size_t i = 0; i < n; i++) {
-        lo = fmin(lo, (double)w[i]);
-        hi = fmax(hi, (double)w[i]);
+        lo = (double)w[i] < lo ? (double)w[i] : lo;
+        hi = (double)w[i] > hi ? (double)w[i] : hi;
     }
     double most = clip * fmax(-lo, hi);
     affine_grid(bound_to(lo, most), bound_to(hi, most), q->bits, &q->scale[g], &q->zero[g]);

@@ -8,7 +8,7 @@
 #include "affine.h"
 #include "gram.h"
 
-/* U[in, in] for all linears that read this input.  Columns that were always 0 (H_jj = 0) get H_jj = 1, then damp * mean_j H_jj is added to the diagonal.
+/* U[in, in] (what stands below its diagonal is not read) for all linears that read this input.  Columns that were always 0 (H_jj = 0) get H_jj = 1, then damp * mean_j H_jj is added to the diagonal.
  * ERR_INPUT, ERR_DIVERGED: gram_check; ERR_FAILED: damp is not above 0, or H cannot be factored; ERR_MEMORY: it takes gptq_factor_bytes while it runs. */
 enum status gptq_factor(double *U, const struct gram *gram, double damp, struct err *err);
 size_t gptq_factor_bytes(size_t in);
