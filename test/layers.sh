@@ -16,7 +16,7 @@ floor() {
     cpu/*.h) echo 21 ;;
     cpu/*) echo 22 ;;
     lora.*|optim.*|affine.*|gram.*) echo 30 ;;
-    gptq.*|bitstack.*) echo 35 ;;
+    gptq.*|bitstack.*|cloq.*) echo 35 ;;
     pareto.*) echo 39 ;;
     model*|gp.*|rbf.*|mlp.*|nsga2.*) echo 40 ;;
     awq.*) echo 45 ;;
