@@ -56,7 +56,7 @@ static void open_model(struct toy *toy, int32_t kv_heads)
     model_place(&toy->model, FORMAT_F32, &toy->weights);
     model_random(&toy->model, 0.1, 7);
     fill_biases(&toy->model.layer[1]);
-    toy_place(toy, 48, 1, 2, false);
+    toy_place(toy, 48, 1, 1, false);
     plan_free(&plan);
     model_config_free(&config);
 }
@@ -93,7 +93,7 @@ static void bench_open(struct bench *b, int32_t kv_heads)
     }
     for (int i = 0; i < GRAM_COUNT; i++)
         fill_gram(&b->gram[i], b->x[i], (uint32_t)i);
-    b->options = (struct awq_options){.group = GROUP, .threads = 2};
+    b->options = (struct awq_options){.group = GROUP, .threads = 1};
     memcpy(b->options.bits, bits, sizeof bits);
 }
 
@@ -268,7 +268,7 @@ static void bounds_are_the_best_of_the_grid(void **state)
     struct affine q = placed(&arena, W, 2);
     double s[WIDEST], Q[WIDEST * 32];
     plain_scales(s, b.x[GRAM_GATE_UP], 32, 0.5);
-    ASSERT_OK(awq_quantize(&q, w, &b.gram[GRAM_GATE_UP], s, true, 2, &err));
+    ASSERT_OK(awq_quantize(&q, w, &b.gram[GRAM_GATE_UP], s, true, 1, &err));
     for (size_t first = 0, g = 0; first < n; first += GROUP, g++) {
         size_t end = first + GROUP < n ? first + GROUP : n;
         double lo = 0, hi = 0, best = INFINITY;

@@ -140,8 +140,8 @@ static double loss_of(enum quantizer quantizer, uint8_t b, const struct data *d)
     struct taken taken = {.toy = &result};
     uint8_t bits[LAYERS][LINEAR_COUNT];
     struct calibrate_options o = options_of(quantizer, bits, b, false);
-    open_source(&source, 2);
-    open_source(&result, 2);
+    open_source(&source, 1);
+    open_source(&result, 1);
     ASSERT_OK(calibrate_model(&source.run, &source.model, d->batch, BATCHES, &o, take, &taken, &err));
     assert_int_equal(taken.calls, LAYERS);
     double sum = difference(&source, &result, d);
@@ -216,8 +216,8 @@ static void each_layer_sees_the_quantized_ones_before_it(void **state)
     uint8_t bits[LAYERS][LINEAR_COUNT];
     struct calibrate_options o = options_of(QUANTIZER_GPTQ, bits, 3, true);
     data_make(&d);
-    open_source(&source, 2);
-    open_source(&result, 2);
+    open_source(&source, 1);
+    open_source(&result, 1);
     ASSERT_OK(calibrate_model(&source.run, &source.model, d.batch, BATCHES, &o, take, &taken, &err));
     assert_memory_equal(result.model.layer[0].linear[LINEAR_K].codes, source.model.layer[0].linear[LINEAR_K].codes, C * C * sizeof(real)); /* 0 bits */
     assert_memory_equal(result.model.layer[1].linear[LINEAR_V].codes, source.model.layer[1].linear[LINEAR_V].codes, C * C * sizeof(real));
@@ -244,8 +244,8 @@ static void awq_is_searched_folded_and_bound(void **state)
     struct calibrate_options o = options_of(QUANTIZER_AWQ, bits, 3, true);
     struct awq_options awq = {.group = 64, .threads = 1};
     data_make(&d);
-    open_source(&source, 2);
-    open_source(&result, 2);
+    open_source(&source, 1);
+    open_source(&result, 1);
     ASSERT_OK(calibrate_model(&source.run, &source.model, d.batch, BATCHES, &o, take, &taken, &err));
     by_hand_open(&h, &source, NULL, 0, LINEAR_UP, &d);
     for (int j = 0; j < LINEAR_COUNT; j++)
