@@ -128,85 +128,16 @@ static void factors(real *A, real *B, const struct svd_space *w, size_t out, siz
     }
 }
 
-/* Modified Gram-Schmidt, twice, on the p columns of Y[n, p]: enough for a basis. */
-static void orthonormalise(double *Y, size_t n, size_t p)
-{
-    for (int pass = 0; pass < 2; pass++)
-        for (size_t j = 0; j < p; j++) {
-            for (size_t i = 0; i < j; i++) {
-                double dot = 0;
-                for (size_t r = 0; r < n; r++)
-                    dot += Y[r * p + i] * Y[r * p + j];
-                for (size_t r = 0; r < n; r++)
-                    Y[r * p + j] -= dot * Y[r * p + i];
-            }
-            double norm = 0;
-            for (size_t r = 0; r < n; r++)
-                norm += Y[r * p + j] * Y[r * p + j];
-            double inv = norm > 0 ? 1 / sqrt(norm) : 0;
-            for (size_t r = 0; r < n; r++)
-                Y[r * p + j] *= inv;
-        }
-}
-
-/* y[out, p] = E z^T for z[p, in];  z[p, in] = y^T E. */
-static void times(double *y, const double *E, const double *z, size_t out, size_t in, size_t p)
-{
-#pragma omp parallel for
-    for (size_t o = 0; o < out; o++)
-        for (size_t j = 0; j < p; j++) {
-            double sum = 0;
-            for (size_t c = 0; c < in; c++)
-                sum += E[o * in + c] * z[j * in + c];
-            y[o * p + j] = sum;
-        }
-}
-
-static void times_transposed(double *z, const double *E, const double *y, size_t out, size_t in, size_t p)
-{
-#pragma omp parallel for
-    for (size_t j = 0; j < p; j++) {
-        memset(z + j * in, 0, in * sizeof *z);
-        for (size_t o = 0; o < out; o++)
-            for (size_t c = 0; c < in; c++)
-                z[j * in + c] += y[o * p + j] * E[o * in + c];
-    }
-}
-
-/* Halko et al. 2011 (arXiv:0909.4061), alg. 4.4 and 5.1: a basis Q of E's range from random directions and power iterations, then the small
- * SVD of Q^T E. */
-static enum status svd_randomised(struct svd_space *w, size_t out, size_t in, const struct lora_init_options *o, struct err *err)
-{
-    struct rng rng = {.seed = o->seed, .stream = RNG_SVD, .step = o->step};
-    size_t k = w->k;
-    for (size_t i = 0; i < k * in; i++)
-        w->Q[i] = rng_normal(&rng);
-    times(w->Y, w->E, w->Q, out, in, k);
-    for (int pass = 0; pass < o->pissa_niter; pass++) {
-        orthonormalise(w->Y, out, k);
-        times_transposed(w->Q, w->E, w->Y, out, in, k);
-        times(w->Y, w->E, w->Q, out, in, k);
-    }
-    orthonormalise(w->Y, out, k);
-    times_transposed(w->Q, w->E, w->Y, out, in, k);
-    TRY(linalg_svd(w->Q, k, in, w->small, w->S, w->Vt, err)); /* Q^T E = small S Vt, U = Y small */
-    for (size_t r = 0; r < out; r++)
-        for (size_t j = 0; j < k; j++) {
-            double sum = 0;
-            for (size_t i = 0; i < k; i++)
-                sum += w->Y[r * k + i] * w->small[i * k + j];
-            w->U[r * k + j] = sum;
-        }
-    return OK;
-}
-
 static enum status best_factors(struct svd_space *w, real *A, real *B, size_t out, size_t in, int32_t r, real s,
                                 const struct lora_init_options *o, struct err *err)
 {
-    if (w->small)
-        TRY(svd_randomised(w, out, in, o, err));
-    else
+    if (w->small) {
+        struct linalg_random_svd svd = {.rows = out, .cols = in, .k = w->k, .iterations = o->pissa_niter, .U = w->U, .S = w->S, .Vt = w->Vt, .Y = w->Y,
+                                        .Q = w->Q, .small = w->small, .rng = {.seed = o->seed, .stream = RNG_SVD, .step = o->step}};
+        TRY(linalg_svd_randomised(&svd, w->E, err));
+    } else {
         TRY(linalg_svd(w->E, out, in, w->U, w->S, w->Vt, err));
+    }
     factors(A, B, w, out, in, r, s);
     return OK;
 }

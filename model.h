@@ -97,6 +97,12 @@ enum status model_hidden(struct model_run *run, const struct model *model, const
                          const real **x, struct err *err);
 void model_logits(const struct model_run *run, const struct model *model, const real *x, size_t n, real *logits);
 
+/* One layer at a time, for calibration: x[n, C] the residual stream before the first layer; then y = layer l of x, without adapters (y may be x; NULL: not
+ * wanted), and where each linear's input lies until the next call: inputs[j] [n, in of j], optional.  ERR_STOPPED. */
+enum status model_embed(const struct model_run *run, const struct model *model, const struct batch *batch, real *x, struct err *err);
+enum status model_block(struct model_run *run, const struct model *model, const struct batch *batch, int l, const real *x, real *y,
+                        const real *inputs[LINEAR_COUNT], struct err *err);
+
 /* ---- decoding ---- */
 struct kv_cache {
     size_t capacity, n; /* rows, rows filled */

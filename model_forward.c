@@ -398,6 +398,27 @@ enum status model_hidden(struct model_run *run, const struct model *model, const
     return OK;
 }
 
+enum status model_embed(const struct model_run *run, const struct model *model, const struct batch *batch, real *x, struct err *err)
+{
+    TRY(check_batch(run, model, batch, err));
+    run->ops->ops->embed_forward(run->ops, &model->embed, batch->tokens, batch->n, x);
+    return OK;
+}
+
+enum status model_block(struct model_run *run, const struct model *model, const struct batch *batch, int l, const real *x, real *y,
+                        const real *inputs[LINEAR_COUNT], struct err *err)
+{
+    const struct layer_acts *a = &run->acts->layer[l];
+    struct layer_pass p = {.ops = run->ops, .model = model, .batch = batch, .angles = run->acts->angles, .l = l};
+    TRY(check_batch(run, model, batch, err));
+    TRY(stop_check(err));
+    run->ops->ops->rope_angles(run->ops, run->acts->angles, batch->positions, model->inv_freq, batch->n, (size_t)model->config.head_dim);
+    layer_forward(&p, &run->acts->layer[l], NULL, x, y);
+    for (int j = 0; inputs && j < LINEAR_COUNT; j++)
+        inputs[j] = j <= LINEAR_V ? a->n1 : j == LINEAR_O ? a->att : j <= LINEAR_UP ? a->n2 : a->act;
+    return OK;
+}
+
 void model_logits(const struct model_run *run, const struct model *model, const real *x, size_t n, real *logits)
 {
     struct linear_args args = {.W = &model->head, .n = n, .x = x, .y = logits};

@@ -4,6 +4,7 @@
  * transposed. */
 #include "base/linalg.h"
 
+#include <cblas.h>
 #include <lapacke.h>
 #include <math.h>
 #include <stdbool.h>
@@ -80,6 +81,19 @@ void linalg_solve_lower_transposed(const double *L, size_t n, double *b, size_t 
     LAPACKE_dtrtrs_work(LAPACK_COL_MAJOR, 'U', 'N', 'N', (int)n, (int)m, L, (int)n, b, (int)n);
 }
 
+void linalg_invert_lower(double *L, size_t n)
+{
+    LAPACKE_dtrtri_work(LAPACK_COL_MAJOR, 'U', 'N', (int)n, L, (int)n);
+}
+
+/* ---- products ---- */
+
+void linalg_multiply_add(double *C, size_t ldc, double alpha, const double *A, size_t lda, const double *B, size_t ldb, size_t m, size_t n, size_t k)
+{
+    if (m > 0 && n > 0 && k > 0)
+        cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)m, (int)n, (int)k, alpha, A, (int)lda, B, (int)ldb, 1, C, (int)ldc);
+}
+
 /* ---- SVD ---- */
 
 static enum status svd_status(lapack_int info, size_t rows, size_t cols, struct err *err)
@@ -117,5 +131,76 @@ enum status linalg_svd(double *W, size_t rows, size_t cols, double *U, double *S
     TRY(svd_status(info, rows, cols, err));
     if (U)
         fix_signs(U, Vt, rows, cols, k);
+    return OK;
+}
+
+/* ---- its leading part, from random directions ---- */
+
+/* Modified Gram-Schmidt, twice, on the p columns of Y[n, p]: enough for a basis. */
+static void orthonormalise(double *Y, size_t n, size_t p)
+{
+    for (int pass = 0; pass < 2; pass++)
+        for (size_t j = 0; j < p; j++) {
+            for (size_t i = 0; i < j; i++) {
+                double dot = 0;
+                for (size_t r = 0; r < n; r++)
+                    dot += Y[r * p + i] * Y[r * p + j];
+                for (size_t r = 0; r < n; r++)
+                    Y[r * p + j] -= dot * Y[r * p + i];
+            }
+            double norm = 0;
+            for (size_t r = 0; r < n; r++)
+                norm += Y[r * p + j] * Y[r * p + j];
+            double inv = norm > 0 ? 1 / sqrt(norm) : 0;
+            for (size_t r = 0; r < n; r++)
+                Y[r * p + j] *= inv;
+        }
+}
+
+/* y[rows, p] = W z^T for z[p, cols];  z[p, cols] = y^T W. */
+static void times(double *y, const double *W, const double *z, size_t rows, size_t cols, size_t p)
+{
+#pragma omp parallel for
+    for (size_t r = 0; r < rows; r++)
+        for (size_t j = 0; j < p; j++) {
+            double sum = 0;
+            for (size_t c = 0; c < cols; c++)
+                sum += W[r * cols + c] * z[j * cols + c];
+            y[r * p + j] = sum;
+        }
+}
+
+static void times_transposed(double *z, const double *W, const double *y, size_t rows, size_t cols, size_t p)
+{
+#pragma omp parallel for
+    for (size_t j = 0; j < p; j++) {
+        memset(z + j * cols, 0, cols * sizeof *z);
+        for (size_t r = 0; r < rows; r++)
+            for (size_t c = 0; c < cols; c++)
+                z[j * cols + c] += y[r * p + j] * W[r * cols + c];
+    }
+}
+
+enum status linalg_svd_randomised(struct linalg_random_svd *s, const double *W, struct err *err)
+{
+    size_t rows = s->rows, cols = s->cols, k = s->k;
+    for (size_t i = 0; i < k * cols; i++)
+        s->Q[i] = rng_normal(&s->rng);
+    times(s->Y, W, s->Q, rows, cols, k);
+    for (int pass = 0; pass < s->iterations; pass++) {
+        orthonormalise(s->Y, rows, k);
+        times_transposed(s->Q, W, s->Y, rows, cols, k);
+        times(s->Y, W, s->Q, rows, cols, k);
+    }
+    orthonormalise(s->Y, rows, k);
+    times_transposed(s->Q, W, s->Y, rows, cols, k);
+    TRY(linalg_svd(s->Q, k, cols, s->small, s->S, s->Vt, err)); /* Y^T W = small S Vt, U = Y small */
+    for (size_t r = 0; r < rows; r++)
+        for (size_t j = 0; j < k; j++) {
+            double sum = 0;
+            for (size_t i = 0; i < k; i++)
+                sum += s->Y[r * k + i] * s->small[i * k + j];
+            s->U[r * k + j] = sum;
+        }
     return OK;
 }

@@ -4,6 +4,7 @@
 #include <stddef.h>
 
 #include "base/err.h"
+#include "base/rng.h"
 
 /* K = L L^T in place (lower triangle of K[n,n]; the strict upper triangle is left alone).  When K is not positive definite,
  * 1e-10 .. 1e-4 times the mean diagonal is added, by tens; *jitter says how much (0 mostly).  ERR_FAILED when 1e-4 is not enough. */
@@ -11,9 +12,23 @@ enum status linalg_cholesky(double *K, size_t n, double *jitter, struct err *err
 /* x = L^-1 b (forward) and x = L^-T b (backward), in place, m right-hand sides stored as rows: b[m,n]. */
 void linalg_solve_lower(const double *L, size_t n, double *b, size_t m);
 void linalg_solve_lower_transposed(const double *L, size_t n, double *b, size_t m);
+/* L^-1 in place of the lower triangle L[n,n], whose diagonal is not 0; the strict upper triangle is left alone. */
+void linalg_invert_lower(double *L, size_t n);
+/* C[m,n] += alpha A[m,k] B[k,n]; ld: from one row to the next.  May be called from several threads, after linalg_init. */
+void linalg_multiply_add(double *C, size_t ldc, double alpha, const double *A, size_t lda, const double *B, size_t ldb, size_t m, size_t n, size_t k);
 /* Thin SVD  W[rows,cols] = U diag(S) Vt,  k = min(rows, cols): U[rows,k], S[k] descending, Vt[k,cols].  W is overwritten.
  * Signs are made unique: the largest-magnitude entry of each row of Vt is positive.  LAPACK gesdd; any of U, Vt may be NULL (both or none). */
 enum status linalg_svd(double *W, size_t rows, size_t cols, double *U, double *S, double *Vt, struct err *err);
+/* The k leading values and vectors of a W[rows, cols] that is not changed: U[rows,k], S[k], Vt[k,cols], signs as above.  A basis of W's range from random
+ * directions (stream and step of rng) and `iterations` power iterations, then the small SVD of W in that basis: Halko et al. 2011 (arXiv:0909.4061), alg. 4.4 and
+ * 5.1; the last few of the k are the least exact.  Scratch: Y[rows,k], Q[k,cols], small[k,k]. */
+struct linalg_random_svd {
+    size_t rows, cols, k;
+    int iterations;
+    struct rng rng;
+    double *U, *S, *Vt, *Y, *Q, *small;
+};
+enum status linalg_svd_randomised(struct linalg_random_svd *svd, const double *W, struct err *err);
 /* One BLAS thread for the small problems here and for kernels that share work among our own threads.  Call once at start. */
 void linalg_init(void);
 /* Takes the working memory of LAPACK while it can still be refused with a sentence.  OpenBLAS asks for it at the first call, 128 MB of which it touches little, and

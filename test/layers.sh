@@ -15,10 +15,12 @@ floor() {
     plan*) echo 21 ;;
     cpu/*.h) echo 21 ;;
     cpu/*) echo 22 ;;
-    lora.*|optim.*) echo 30 ;;
+    lora.*|optim.*|affine.*|gram.*) echo 30 ;;
+    gptq.*|bitstack.*|cloq.*) echo 35 ;;
     pareto.*) echo 39 ;;
     model*|gp.*|rbf.*|mlp.*|nsga2.*) echo 40 ;;
-    prune*|finetune*|evaluate*|generate*|export*|search*|inference*|generate.*) echo 50 ;;
+    awq.*) echo 45 ;;
+    calibrate*|prune*|finetune*|evaluate*|generate*|export*|search*|inference*|generate.*) echo 50 ;;
     strategy/predictor.*) echo 50 ;;
     strategy/*|convert.*) echo 51 ;;
     config.*) echo 55 ;;
@@ -51,7 +53,7 @@ done
 below=$(ls *.c base/*.c io/*.c cpu/*.c strategy/*.c 2>/dev/null | grep -v '^train.c$')
 grep -nE '(^|[^_a-z])(exit|abort|printf|puts|perror) *\(' $below | grep -vE ':[0-9]+: *\*|text_p|//' && { echo 'exit, abort or printing below a roof'; bad=1; }
 only() { h=$1; shift; grep -ln "#include <$h" *.c *.h base/* io/* cpu/* strategy/* tools/* 2>/dev/null | grep -vE "$1" | sed "s|^|$h belongs in $1: |" | grep . && bad=1; }
-only cblas.h '^cpu/'; only lapacke.h '^base/linalg.c'; only mpi.h '^base/mpi.c'; only cJSON.h '^io/json.c'; only cjson/ '^io/json.c'
+only cblas.h '^base/linalg.c'; only lapacke.h '^base/linalg.c'; only mpi.h '^base/mpi.c'; only cJSON.h '^io/json.c'; only cjson/ '^io/json.c'
 only nlopt.h '^gp.c'; only pcre2.h '^io/bpe.c'
 [ $bad -eq 0 ] && echo 'layers: in order'
 exit $bad

@@ -236,6 +236,30 @@ static void what_is_not_positive_definite_is_refused(void **state)
     assert_string_equal(err.text, want);
 }
 
+static void an_inverse_and_a_product_undo_each_other(void **state)
+{
+    (void)state;
+    enum { N = 37, M = 5 };
+    double *L = normals(N * N, 11), *X = normals(M * N, 12), *inverse, Y[M * N] = {0}, Z[M * N] = {0};
+    for (size_t i = 0; i < N; i++)
+        for (size_t j = 0; j < N; j++)
+            L[i * N + j] = j < i ? L[i * N + j] / N : j == i ? 2 + fabs(L[i * N + j]) : 0; /* well conditioned */
+    inverse = copied(L, N * N);
+    inverse[3] = 7;
+    linalg_invert_lower(inverse, N);
+    assert_true(inverse[3] == 7); /* above the diagonal: left alone */
+    inverse[3] = 0;
+    linalg_multiply_add(Y, N, -2, X, N, L, N, M, N, N);
+    linalg_multiply_add(Z, N, -0.5, Y, N, inverse, N, M, N, N);
+    for (size_t i = 0; i < M * N; i++)
+        assert_true(fabs(Z[i] - X[i]) <= N * 16 * DBL_EPSILON * (1 + fabs(X[i])));
+    linalg_multiply_add(Z + 1, N, 1, X, N, L + 2 * N, N, 1, 3, 0); /* no terms: nothing changes */
+    assert_true(fabs(Z[1] - X[1]) <= N * 16 * DBL_EPSILON * (1 + fabs(X[1])));
+    free(L);
+    free(X);
+    free(inverse);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -248,6 +272,7 @@ int main(void)
         cmocka_unit_test(cholesky_multiplies_back_and_solves),
         cmocka_unit_test(the_jitter_ladder_is_climbed_from_below),
         cmocka_unit_test(what_is_not_positive_definite_is_refused),
+        cmocka_unit_test(an_inverse_and_a_product_undo_each_other),
     };
     linalg_init();
     return cmocka_run_group_tests(tests, NULL, NULL);
