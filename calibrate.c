@@ -186,9 +186,6 @@ static enum status quantize_linear(struct calibration *c, enum linear j, bool fa
         if (!factored)
             TRY(gptq_factor(b->U, gram, c->options->damp, err));
         return gptq_quantize(q, W, gram, b->U, threads, err);
-    case QUANTIZER_HQQ:
-        TRY(affine_check(q, W, err));
-        return c->options->hqq(q, W, err);
     case QUANTIZER_RTN:
         break;
     }
@@ -197,20 +194,31 @@ static enum status quantize_linear(struct calibration *c, enum linear j, bool fa
     return OK;
 }
 
-static enum status quantize_layer(struct calibration *c, int l, struct err *err)
+static enum status hand_over(struct calibration *c, int l, enum linear j, void *user, struct err *err)
+{
+    struct block *b = &c->block;
+    if (!c->options->linear)
+        return OK;
+    return c->options->linear(user, l, j, b->now.linear[j].codes, &b->q[j], needs_data(c->options) ? &b->gram[gram_input_of(j)] : NULL, err);
+}
+
+static enum status quantize_layer(struct calibration *c, int l, void *user, struct err *err)
 {
     struct block *b = &c->block;
     int factored = -1; /* the input whose factor stands in U */
     if (c->options->quantizer == QUANTIZER_AWQ)
         TRY(scale_layer(c, l, err));
     for (int j = 0; j < LINEAR_COUNT; j++) {
-        if (c->options->bits[l][j] == 0)
-            continue;
-        TRY(stop_check(err));
         int input = (int)gram_input_of((enum linear)j);
-        enum status status = quantize_linear(c, (enum linear)j, input == factored, err);
+        bool chosen = c->options->bits[l][j] > 0;
+        TRY(stop_check(err));
+        enum status status = chosen ? quantize_linear(c, (enum linear)j, input == factored, err) : OK;
+        if (status == OK)
+            status = hand_over(c, l, (enum linear)j, user, err);
         if (status != OK)
             return err_prefix(err, status, "%s", linear_name[j]);
+        if (!chosen)
+            continue;
         factored = input;
         affine_decode(&b->q[j], b->now.linear[j].codes);
     }
@@ -229,7 +237,7 @@ static enum status calibrate_layer(struct calibration *c, int l, calibrate_sink 
             gram_clear(&b->gram[i]);
         TRY(pass(c, l, false, err));
     }
-    enum status status = quantize_layer(c, l, err);
+    enum status status = quantize_layer(c, l, user, err);
     if (status != OK)
         return status == ERR_STOPPED ? status : err_prefix(err, status, "model.layers.%d", l);
     const struct calibrated_layer done = {.l = l, .linear = b->q, .layer = &b->now};
@@ -242,10 +250,8 @@ static enum status calibrate_layer(struct calibration *c, int l, calibrate_sink 
 
 /* ---- all layers ---- */
 
-static enum status check_model(const struct model *model, const struct calibrate_options *o, struct err *err)
+static enum status check_model(const struct model *model, struct err *err)
 {
-    if (o->quantizer == QUANTIZER_HQQ && !o->hqq)
-        return err_set(err, ERR_FAILED, "calibration by hqq without hqq");
     for (int l = 0; l < model->plan.n_layers; l++)
         for (int j = 0; j < LINEAR_COUNT; j++)
             if (model->layer[l].linear[j].format != FORMAT_F32 || model->layer[l].linear[j].panels) {
@@ -280,7 +286,7 @@ enum status calibrate_model(struct model_run *run, const struct model *model, co
                             const struct calibrate_options *options, calibrate_sink *sink, void *user, struct err *err)
 {
     struct calibration c = {.run = run, .model = model, .batches = batches, .n_batches = n_batches, .options = options};
-    TRY(check_model(model, options, err));
+    TRY(check_model(model, err));
     enum status status = calibration_open(&c, err);
     if (status == OK && needs_data(options))
         status = embed(&c, err);

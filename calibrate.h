@@ -6,11 +6,11 @@
 #ifndef VENEER_CALIBRATE_H
 #define VENEER_CALIBRATE_H
 #include "affine.h"
+#include "gram.h"
 #include "model.h"
 
 enum quantizer {
     QUANTIZER_RTN,  /* round to nearest: no data */
-    QUANTIZER_HQQ,  /* options->hqq: no data */
     QUANTIZER_GPTQ, /* gptq.h */
     QUANTIZER_AWQ   /* awq.h; q and k are not clipped */
 };
@@ -20,7 +20,9 @@ struct calibrate_options {
     const uint8_t (*bits)[LINEAR_COUNT]; /* [layers] 1 to 8; 0: the linear is not quantized */
     size_t group;                        /* elements, 128 usually */
     double damp;                         /* gptq: 0.01 usually */
-    enum status (*hqq)(struct affine *q, const real *W, struct err *err); /* fills q (placed) */
+    /* Optional, called with sink's user for every linear of a layer before sink gets the layer: the W[out, in] that was quantized (awq: folded), its codes (those
+     * of 0 bits hold none) and the moments of its inputs (NULL for rtn). */
+    enum status (*linear)(void *user, int l, enum linear j, const real *W, const struct affine *q, const struct gram *gram, struct err *err);
 };
 
 /* What layer l became; valid during the call. */

@@ -29,7 +29,8 @@ struct config {
     bool global_pruning;
     char *calibration_data;
     /* quantization and adapters */
-    char *quant_types, *rank_types;
+    char *quant_types, *rank_types, *quantizer;
+    int64_t quantizer_samples;
     bool double_quant;
     int64_t block_size;
     char *bits_pattern, *rank_pattern, *alpha_pattern;

@@ -237,6 +237,7 @@ static enum status reach_milestone(struct engine *engine, enum milestone which)
     if (!record->level)
         return err_set(engine->err, ERR_MEMORY, "out of memory for a configuration");
     TRY(milestone_level(engine, which, record->level));
+    TRY(engine_requantize(engine, record->level, label));
     TRY(trials_set(&engine->trials, record->level, engine->err));
     char *dir = path_join(engine->config->output_dir, folder);
     if (!dir)

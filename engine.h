@@ -47,6 +47,7 @@ struct memory_plan {
     size_t activations;     /* of a batch; kept or recomputed */
     size_t scratch;         /* of the kernels */
     size_t reference;       /* hidden states of the unquantized model on the held-out text */
+    size_t requantize;      /* what gptq or awq takes */
     size_t start;           /* LoftQ's workspace for the largest linear */
     size_t program;         /* code, libraries, text of data and tasks: resident when the plan was made */
     size_t peak;            /* the largest sum that exists at one time */
@@ -111,6 +112,7 @@ enum status engine_plan_memory(struct engine *engine);  /* counts every lifetime
 void engine_print_plan(struct engine *engine, struct text *out);
 enum status engine_prune(struct engine *engine);        /* loads, scores milestone BEFORE_PRUNING, prunes, frees the base */
 enum status engine_place_training(struct engine *engine);
+enum status engine_requantize(struct engine *engine, const uint8_t *level, const char *label); /* by the key `quantizer`; hqq: nothing to do */
 enum status engine_load_tasks(struct engine *engine);   /* from the base's shape */
 enum status engine_place_run(struct engine *engine, const struct model *model); /* scratch and activations */
 int engine_threads(const struct config *config);

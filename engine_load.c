@@ -51,10 +51,15 @@ static enum status hold_out(struct engine *engine)
     return OK;
 }
 
+static bool requantizes(const struct config *config)
+{
+    return strcmp(config->quantizer, "hqq") != 0;
+}
+
 static bool needs_held_out(const struct config *config)
 {
     bool searches = strcmp(config->search, "none") != 0 && !*config->plan && strcmp(config->train_mode, "full") != 0;
-    return config_objective(config) != OBJECTIVE_ACCURACY || (searches && strcmp(config->search, "autoqra") == 0); /* it measures importance there */
+    return config_objective(config) != OBJECTIVE_ACCURACY || requantizes(config) || (searches && strcmp(config->search, "autoqra") == 0); /* it measures importance there */
 }
 
 /* A text is cut into rows of max_seq_len, one after the other. */
@@ -268,7 +273,7 @@ static size_t peak_of(const struct memory_plan *m)
 {
     size_t pruning = m->base_weights + m->importance + m->activations;
     size_t slicing = m->base_weights + m->weights + m->activations;
-    size_t starting = m->weights + m->variants + m->optimizer + m->activations + most(m->start, m->reference);
+    size_t starting = m->weights + m->variants + m->optimizer + m->activations + most(most(m->start, m->reference), m->requantize);
     return most(most(pruning, slicing), starting) + m->scratch + m->program;
 }
 
@@ -342,6 +347,9 @@ enum status engine_plan_memory(struct engine *engine)
         if (engine->held_out.n && (objective_is_divergence(engine->trials.objective) || engine->trials.objective == OBJECTIVE_ACCURACY))
             m->reference = evaluate_reference_bytes(&engine->held_out, (size_t)engine->config->search_tokens, most_rows(engine),
                                                     (size_t)engine->shape.hidden_size, (size_t)engine->shape.vocab_size);
+        if (requantizes(engine->config))
+            m->requantize = trials_requantize_bytes(&engine->trials, &pruned, (size_t)(engine->config->quantizer_samples * engine->config->calibration_seq_len),
+                                                    engine->ops.threads);
         status = choose_activations(engine, &base);
     }
     model_free(&base);
@@ -390,13 +398,15 @@ void engine_print_plan(struct engine *engine, struct text *out)
     print_bytes(out, "scratch", m->scratch, "of the kernels");
     if (m->reference)
         print_bytes(out, "reference", m->reference, "the unquantized model's hidden states on the held-out text");
+    if (m->requantize)
+        print_bytes(out, "quantizer", m->requantize, "its hidden states and moments, before the last fine-tunings");
     print_bytes(out, "start", m->start, "LoftQ's workspace, until all formats are made");
     print_bytes(out, "peak", m->peak, "the most that exists at one time");
 }
 
 /* ---- pruning ---- */
 
-/* Sequences whose loss gradient says which units matter: the first calibration_samples of a Philox order of the data, cut. */
+/* Sequences for importance and for calibrated quantizers: the first ones of a Philox order of the data, cut. */
 struct calibration {
     struct batch *batch;
     struct segment *segment;
@@ -404,9 +414,9 @@ struct calibration {
     size_t n;
 };
 
-static enum status make_calibration(struct engine *engine, struct calibration *c)
+static enum status make_calibration(struct engine *engine, size_t most_n, struct calibration *c)
 {
-    size_t most_n = (size_t)engine->config->calibration_samples, T = (size_t)engine->config->calibration_seq_len;
+    size_t T = (size_t)engine->config->calibration_seq_len;
     const struct dataset *data = engine->calibration.n ? &engine->calibration : &engine->dataset;
     c->n = most_n < data->n ? most_n : data->n;
     uint32_t *order = calloc(data->n, sizeof *order);
@@ -478,7 +488,7 @@ static enum status score_units(struct engine *engine, const struct model *model,
     struct calibration calibration = {0};
     struct model_grads grads = {0};
     real *fisher = NULL;
-    enum status status = make_calibration(engine, &calibration);
+    enum status status = make_calibration(engine, (size_t)engine->config->calibration_samples, &calibration);
     if (status == OK && needs_gradients(engine)) {
         for (int pass = 0; status == OK && pass < 2; pass++) {
             model_grads_place(&grads, model, true, &engine->importance);
@@ -497,6 +507,24 @@ static enum status score_units(struct engine *engine, const struct model *model,
     arena_free(&engine->importance);
     free_calibration(&calibration);
     return status;
+}
+
+/* Both divergences are told: a calibrated quantizer is not always the better one. */
+enum status engine_requantize(struct engine *engine, const uint8_t *level, const char *label)
+{
+    struct calibration c = {0};
+    double before, after;
+    if (!requantizes(engine->config))
+        return OK;
+    TRY(trials_divergence(&engine->trials, level, &before, engine->err));
+    enum status status = make_calibration(engine, (size_t)engine->config->quantizer_samples, &c);
+    if (status == OK)
+        status = trials_requantize(&engine->trials, level, c.batch, c.n, engine->err);
+    free_calibration(&c);
+    TRY(status);
+    TRY(trials_divergence(&engine->trials, level, &after, engine->err));
+    log_line(&engine->log, "%squantized by %s: KL %.4f nats a token from the unquantized model (by hqq %.4f)", label, engine->config->quantizer, after, before);
+    return OK;
 }
 
 /* One step: scores of `from`, the units that stay, the smaller model in `to` (its own arena). */

@@ -158,6 +158,17 @@ static void residual(real *E, const real *W, const real *A, const real *B, size_
 
 /* LoftQ alternates: Q = quant(W - s B A), then the best s B A for W - Q.  Upstream leaves s out; dividing by it makes the first
  * forward pass equal W up to the tail of the spectrum for every alpha. */
+/* The best adapter for what q does not hold of W. */
+static enum status fill_in(const struct qmat *q, real *A, real *B, const real *W, int32_t r, real s, const struct lora_init_options *o, struct svd_space *w,
+                           real *temp, struct err *err)
+{
+    size_t out = q->rows, in = q->cols;
+    quant_decode_rows(q, 0, out, temp);
+    for (size_t i = 0; i < out * in; i++)
+        w->E[i] = (double)W[i] - (double)temp[i];
+    return best_factors(w, A, B, out, in, r, s, o, err);
+}
+
 static enum status start_loftq(struct qmat *q, real *A, real *B, const real *W, int32_t r, real s, const struct lora_init_options *o,
                                struct svd_space *w, real *temp, struct err *err)
 {
@@ -167,10 +178,7 @@ static enum status start_loftq(struct qmat *q, real *A, real *B, const real *W, 
     for (int t = 0; t < o->loftq_iters; t++) {
         residual(temp, W, A, B, out, in, t ? r : 0, s);
         TRY(quant_encode(q, temp, false, err));
-        quant_decode_rows(q, 0, out, temp);
-        for (size_t i = 0; i < out * in; i++)
-            w->E[i] = (double)W[i] - (double)temp[i];
-        TRY(best_factors(w, A, B, out, in, r, s, o, err));
+        TRY(fill_in(q, A, B, W, r, s, o, w, temp, err));
     }
     return OK;
 }
@@ -220,6 +228,24 @@ enum status lora_start(struct qmat *q, real *A, real *B, const real *W, int32_t 
         temp ? space_open(&space, q->rows, q->cols, r, options, err) : err_set(err, ERR_MEMORY, "out of memory for an adapter's start");
     if (status == OK)
         status = (options->init == LORA_INIT_LOFTQ ? start_loftq : start_pissa)(q, A, B, W, r, s, options, &space, temp, err);
+    space_close(&space);
+    free(temp);
+    return status;
+}
+
+enum status lora_start_beside(const struct qmat *q, real *A, real *B, const real *W, int32_t r, real s, const struct lora_init_options *options, struct err *err)
+{
+    if (r > 0 && !needs_svd(options))
+        start_random(A, B, q->rows, q->cols, r, options);
+    if (r == 0 || !needs_svd(options))
+        return OK;
+    TRY(check_start(q->rows, q->cols, r, s, options, err));
+    struct svd_space space = {0};
+    real *temp = malloc(q->rows * q->cols * sizeof *temp);
+    enum status status =
+        temp ? space_open(&space, q->rows, q->cols, r, options, err) : err_set(err, ERR_MEMORY, "out of memory for an adapter's start");
+    if (status == OK)
+        status = fill_in(q, A, B, W, r, s, options, &space, temp, err);
     space_close(&space);
     free(temp);
     return status;

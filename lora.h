@@ -52,6 +52,8 @@ struct lora_init_options {
  * r = 0: just quantizes.  W is not changed.  Allocates its workspace (svd) and frees it. */
 enum status lora_start(struct qmat *q, real *A, real *B, const real *W, int32_t r, real s,
                        const struct lora_init_options *options, struct err *err);
+/* The start beside codes that are there already (GPTQ's, AWQ's): q is not changed; loftq and pissa fill in what it does not hold of W, once. */
+enum status lora_start_beside(const struct qmat *q, real *A, real *B, const real *W, int32_t r, real s, const struct lora_init_options *options, struct err *err);
 /* Bytes that lora_start takes for a matrix of this shape and rank. */
 size_t lora_start_bytes(size_t out, size_t in, int32_t r, const struct lora_init_options *options);
 

@@ -331,23 +331,6 @@ enum status quant_affine_encode(struct qmat *q, const real *W, struct err *err)
     return status;
 }
 
-enum status quant_affine_encode_rtn(struct qmat *q, const real *W, struct err *err)
-{
-    size_t n = q->rows * q->cols;
-    double top = (1 << quant_affine_bits(q->format)) - 1;
-    TRY(quant_check_values(q, W, false, err));
-    for (size_t g = 0; g < quant_affine_groups(n); g++) {
-        double low, high;
-        range_of(W + g * AFFINE_GROUP, group_length(n, g), &low, &high);
-        float scale = f32_from_f16(f16_from_f32((float)((high - low) / top)));
-        scale = scale > 0 ? scale : 1;
-        if (!quant_affine_put(q, g, scale, (float)(-low / (double)scale)))
-            return too_large(q, g, err);
-        quant_affine_round(q, g, W + g * AFFINE_GROUP);
-    }
-    return OK;
-}
-
 /* ---- as ggml's blocks ---- */
 
 enum status quant_affine_as_q4_1(struct qmat *to, const struct qmat *from, const real *W, struct err *err)

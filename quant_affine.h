@@ -51,9 +51,6 @@ void quant_affine_round(struct qmat *q, size_t group, const real *x);
  * under what was stored.  Computed in double, sums in a fixed order: the same bits for any number of threads.
  * W is finite (quant_encode has checked).  ERR_FAILED names the group whose scale or zero f16 cannot hold; ERR_MEMORY. */
 enum status quant_affine_encode(struct qmat *q, const real *W, struct err *err);
-/* Round to nearest between minimum and maximum: scale = (max - min) / (2^b - 1), zero = -min / scale; 1 and -min where f16 rounds the scale to 0.
- * Errors as quant_encode's. */
-enum status quant_affine_encode_rtn(struct qmat *q, const real *W, struct err *err);
 /* Elements at .. end-1 of the flattened matrix, in the layout of files. */
 void quant_affine_decode(const struct qmat *q, size_t at, size_t end, real *out);
 /* to (q4_1, placed) <- from: the same codes, scale and minimum -zero * scale, which is rounded to f16 once more.  W: from decoded; from may be in panels.

@@ -93,6 +93,13 @@ static real scaling_of(const struct trials *trials, size_t linear, int32_t rank)
     return (real)trials_alpha(trials, rank) / (real)(trials->config->use_rslora ? sqrt((double)rank) : (double)rank);
 }
 
+static enum status start_options(const struct trials *trials, size_t linear, struct lora_init_options *options, struct err *err)
+{
+    *options = (struct lora_init_options){.loftq_iters = (int)trials->config->loftq_iters, .pissa_niter = (int)trials->config->pissa_niter,
+                                          .seed = (uint64_t)trials->config->seed, .step = (uint32_t)linear};
+    return lora_init_parse(trials->config->lora_init, &options->init, err);
+}
+
 static enum status start_variant(struct trials *trials, size_t linear, size_t format, size_t slot, struct err *err)
 {
     struct variant *v = variant_at(trials, linear, format, slot);
@@ -101,11 +108,8 @@ static enum status start_variant(struct trials *trials, size_t linear, size_t fo
     TRY(stop_check(err));
     int l = (int)(linear / LINEAR_COUNT), j = (int)(linear % LINEAR_COUNT);
     int32_t rank = start_rank(trials, linear, slot);
-    struct lora_init_options options = {.loftq_iters = (int)trials->config->loftq_iters,
-                                        .pissa_niter = (int)trials->config->pissa_niter,
-                                        .seed = (uint64_t)trials->config->seed,
-                                        .step = (uint32_t)linear};
-    TRY(lora_init_parse(trials->config->lora_init, &options.init, err));
+    struct lora_init_options options;
+    TRY(start_options(trials, linear, &options, err));
     const real *W = trials->source->layer[l].linear[j].codes;
     enum status status = lora_start(&v->q, v->A, v->B, W, rank, scaling_of(trials, linear, rank), &options, err);
     char name[64];
@@ -130,14 +134,32 @@ static void start_adapter(struct adapter *a, const struct variant *v, int32_t ra
         memcpy(a->B + row * (size_t)rank, v->B + row * (size_t)made, (size_t)rank * sizeof(real));
 }
 
+static size_t slot_of(const struct trials *trials, size_t linear, const uint8_t *level)
+{
+    return rank_slots(trials) == 1 ? 0 : trials_rank_level(trials, linear, level);
+}
+
+struct variant *trials_variant(const struct trials *trials, size_t linear, const uint8_t *level)
+{
+    return variant_at(trials, linear, trials_format(trials, linear, level), slot_of(trials, linear, level));
+}
+
+enum status trials_start_beside(struct trials *trials, size_t linear, const uint8_t *level, struct variant *v, const real *W, struct err *err)
+{
+    struct lora_init_options options;
+    int32_t rank = start_rank(trials, linear, slot_of(trials, linear, level));
+    TRY(start_options(trials, linear, &options, err));
+    return lora_start_beside(&v->q, v->A, v->B, W, rank, scaling_of(trials, linear, rank), &options, err);
+}
+
 /* One linear under a configuration: its matrix and its adapter's start. */
 static enum status set_linear(struct trials *trials, size_t linear, const uint8_t *level, const struct variant **variant, struct err *err)
 {
     int l = (int)(linear / LINEAR_COUNT), j = (int)(linear % LINEAR_COUNT);
-    size_t f = trials_format(trials, linear, level), k = trials_rank_level(trials, linear, level), slot = rank_slots(trials) == 1 ? 0 : k;
-    int32_t made = start_rank(trials, linear, slot), rank = trials->ranked[linear] ? trials->rank[k] : made;
-    TRY(start_variant(trials, linear, f, slot, err));
-    *variant = variant_at(trials, linear, f, slot);
+    size_t slot = slot_of(trials, linear, level);
+    int32_t made = start_rank(trials, linear, slot), rank = trials->ranked[linear] ? trials->rank[trials_rank_level(trials, linear, level)] : made;
+    TRY(start_variant(trials, linear, trials_format(trials, linear, level), slot, err));
+    *variant = trials_variant(trials, linear, level);
     trials_plan_linear(trials, linear, level, &trials->plan.layer[l].linear[j]);
     start_adapter(&trials->lora.adapter[l][j], *variant, rank, made, scaling_of(trials, linear, rank));
     return OK;
@@ -154,6 +176,11 @@ enum status trials_set(struct trials *trials, const uint8_t *level, struct err *
         TRY(set_linear(trials, i, level, &v, err));
         trials->model.layer[l].linear[j] = v->q;
         trials->model.plan.layer[l].linear[j] = trials->plan.layer[l].linear[j];
+        if (trials->own_layer) {
+            trials->model.layer[l].input_norm = trials->own_layer[l].input_norm;
+            trials->model.layer[l].post_norm = trials->own_layer[l].post_norm;
+            trials->model.layer[l].bias[j] = trials->own_layer[l].bias[j];
+        }
     }
     return OK;
 }
@@ -224,14 +251,31 @@ static enum status score_held_out(struct trials *trials, double share, const str
     return OK;
 }
 
-/* How far the model is from the unquantized one on the held-out text; larger is better, so it is negated. */
+/* Against the unquantized model on the held-out text. */
+static enum status measure_divergence(struct trials *trials, double share, const struct model *model, const struct lora *lora,
+                                      struct evaluate_divergences *d, struct err *err)
+{
+    if (!trials->reference)
+        TRY(evaluate_reference_new(&trials->reference, trials->held_out, (size_t)trials->config->search_tokens, trials->run, trials->source, err));
+    return evaluate_against(trials->reference, share, trials->run, model, lora, d, err);
+}
+
+enum status trials_divergence(struct trials *trials, const uint8_t *level, double *kl, struct err *err)
+{
+    struct evaluate_divergences d;
+    TRY(stop_check(err));
+    TRY(trials_set(trials, level, err));
+    TRY(measure_divergence(trials, 1, &trials->model, &trials->lora, &d, err));
+    *kl = d.kl;
+    return OK;
+}
+
+/* Larger is better, so the divergence is negated. */
 static enum status score_divergence(struct trials *trials, double share, const struct model *model, const struct lora *lora,
                                     struct trial_outcome *outcome, struct err *err)
 {
     struct evaluate_divergences d;
-    if (!trials->reference)
-        TRY(evaluate_reference_new(&trials->reference, trials->held_out, (size_t)trials->config->search_tokens, trials->run, trials->source, err));
-    TRY(evaluate_against(trials->reference, share, trials->run, model, lora, &d, err));
+    TRY(measure_divergence(trials, share, model, lora, &d, err));
     bool jsd = trials->objective == OBJECTIVE_JSD;
     outcome->divergence = jsd ? d.jsd : d.kl;
     outcome->score = -outcome->divergence;

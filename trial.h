@@ -60,6 +60,9 @@ struct trials {
     double *rank_bytes;               /* [n_linears] stored bytes of an adapter of rank 1 where ranks are chosen */
     double fixed_bytes;               /* embeddings, norms, biases, adapters whose rank is not chosen */
 
+    struct model_layer *own_layer;    /* [layers] norms and biases of a configuration that was requantized, in `own`; NULL: the source's */
+    struct arena own;
+
     struct variant *variant;          /* [n_linears][n_formats][ranks that need a start of their own] */
     struct model model;               /* the view whose linears are swapped */
     struct lora lora;
@@ -102,11 +105,22 @@ void trials_set_format(const struct config *config, struct plan_linear *p, enum 
 
 /* Puts a configuration into trials->model, trials->plan and trials->lora (adapters at their start, moments 0). */
 enum status trials_set(struct trials *trials, const uint8_t *level, struct err *err);
+/* Of a linear under a configuration: where its matrix and its adapter's start are kept. */
+struct variant *trials_variant(const struct trials *trials, size_t linear, const uint8_t *level);
+/* Fills v's adapter beside the codes that v holds. */
+enum status trials_start_beside(struct trials *trials, size_t linear, const uint8_t *level, struct variant *v, const real *W, struct err *err);
+/* Writes the hqq formats of a configuration again by the key `quantizer` (rtn, gptq, awq), from calibration batches; trials_set then puts it into the model. */
+enum status trials_requantize(struct trials *trials, const uint8_t *level, const struct batch *batches, size_t n_batches, struct err *err);
+/* Bytes that it takes while it runs, at most; shape: a model of the right widths, its weights need not be there. */
+size_t trials_requantize_bytes(const struct trials *trials, const struct model *shape, size_t n_tokens, int threads);
 /* Fine-tunes what was set. checkpoint_dir may be NULL. */
 enum status trials_finetune(struct trials *trials, int64_t steps, const char *label, const char *checkpoint_dir, struct err *err);
 /* Scores what is there on a share of it (0 < share <= 1, the first documents or sequences): part report: every task; part search: by the objective. */
 enum status trials_score(struct trials *trials, enum task_part part, double share, const struct model *model, const struct lora *lora,
                          struct trial_outcome *outcome, struct err *err);
+
+/* Sets a configuration and measures its KL divergence from the unquantized model on the held-out text, nats a token, before fine-tuning. */
+enum status trials_divergence(struct trials *trials, const uint8_t *level, double *kl, struct err *err);
 
 /* Fills trials->importance (see trial_importance.c for the two measures); n_format_variables + 2 passes over the held-out text and one over a few
  * examples.  Needs held_out. */

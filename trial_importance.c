@@ -18,29 +18,18 @@ static void all_at_ends(const struct trials *trials, bool high, uint8_t *level)
         level[v] = high ? (uint8_t)(trials->n_variable_levels[v] - 1) : 0;
 }
 
-static enum status divergence_of(struct trials *trials, const uint8_t *level, double *kl, struct err *err)
-{
-    struct evaluate_divergences d;
-    TRY(stop_check(err));
-    TRY(trials_set(trials, level, err));
-    TRY(evaluate_against(trials->reference, 1, trials->run, &trials->model, &trials->lora, &d, err));
-    *kl = d.kl;
-    return OK;
-}
 
 static enum status measure_fidelity(struct trials *trials, uint8_t *level, double *importance, struct err *err)
 {
     double top;
-    if (!trials->reference)
-        TRY(evaluate_reference_new(&trials->reference, trials->held_out, (size_t)trials->config->search_tokens, trials->run, trials->source, err));
     all_at_ends(trials, true, level);
-    TRY(divergence_of(trials, level, &top, err));
+    TRY(trials_divergence(trials, level, &top, err));
     for (size_t v = 0; v < trials->n_format_variables; v++) {
         uint8_t keep = level[v];
         if (keep == 0)
             continue;
         level[v] = 0;
-        TRY(divergence_of(trials, level, &importance[v], err));
+        TRY(trials_divergence(trials, level, &importance[v], err));
         importance[v] = fmax(importance[v] - top, 0);
         level[v] = keep;
     }

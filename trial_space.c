@@ -359,6 +359,7 @@ void trials_free(struct trials *trials)
     free(trials->ranked);
     free(trials->rank_bytes);
     evaluate_reference_free(trials->reference);
+    arena_free(&trials->own);
     free(trials->bytes);
     plan_free(&trials->plan);
     model_free(&trials->model);

@@ -1,0 +1,137 @@
+/* trial_requantize.c: one configuration quantized again by a calibrated quantizer: a search tries formats by a quick one (HQQ), what is kept is written by
+ * GPTQ or AWQ at the bits that were chosen, as AMQ does.
+ *
+ * The variants of the configuration get other codes and their adapters other starts; AWQ also leaves norms of its own.  What it is not: it chooses no bits. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "calibrate.h"
+#include "quant_affine.h"
+#include "quant_panel.h"
+#include "trial.h"
+
+enum { DAMP_PERCENT = 1 };
+
+struct requantize {
+    struct trials *trials;
+    const uint8_t *level;
+};
+
+/* Neutral codes into a format's storage; both have groups of 128 elements of the flattened matrix and numbers that fp16 has. */
+static enum status store(struct qmat *q, const struct affine *from, struct err *err)
+{
+    TRY(quant_from_panels(q, err));
+    for (size_t g = 0; g < affine_groups(from->out, from->in, from->group); g++)
+        if (!quant_affine_put(q, g, from->scale[g], from->zero[g]))
+            return err_set(err, ERR_FAILED, "group %zu has scale %g and zero %g: fp16 cannot hold one of them", g, (double)from->scale[g], (double)from->zero[g]);
+    for (size_t i = 0; i < from->out * from->in; i++)
+        quant_affine_set_code(q, i, from->codes[i]);
+    return OK;
+}
+
+static enum status take_linear(void *user, int l, enum linear j, const real *W, const struct affine *from, const struct gram *gram, struct err *err)
+{
+    struct requantize *r = user;
+    struct trials *trials = r->trials;
+    size_t linear = (size_t)l * LINEAR_COUNT + (size_t)j;
+    struct variant *v = trials_variant(trials, linear, r->level);
+    (void)gram;
+    if (from->codes)
+        TRY(store(&v->q, from, err));
+    else {
+        TRY(quant_from_panels(&v->q, err));
+        TRY(quant_encode(&v->q, W, false, err)); /* awq has scaled what it does not quantize, too */
+    }
+    TRY(trials_start_beside(trials, linear, r->level, v, W, err));
+    TRY(quant_to_panels(&v->q, err));
+    v->ready = true;
+    return OK;
+}
+
+/* Norms and biases that the quantizer left: the model's own until another configuration is requantized. */
+static void copy_own(struct trials *trials, int l, const struct model_layer *from)
+{
+    struct model_layer *own = &trials->own_layer[l];
+    size_t C = (size_t)trials->source->config.hidden_size;
+    memcpy(own->input_norm, from->input_norm, C * sizeof(real));
+    memcpy(own->post_norm, from->post_norm, C * sizeof(real));
+    for (int j = 0; j < LINEAR_COUNT; j++)
+        if (own->bias[j])
+            memcpy(own->bias[j], from->bias[j], from->linear[j].rows * sizeof(real));
+}
+
+static enum status take_layer(void *user, const struct calibrated_layer *done, struct err *err)
+{
+    (void)err;
+    copy_own(((struct requantize *)user)->trials, done->l, done->layer);
+    return OK;
+}
+
+static void place_own(struct trials *trials, struct arena *arena)
+{
+    const struct model *source = trials->source;
+    size_t C = (size_t)source->config.hidden_size;
+    trials->own_layer = arena_take(arena, (size_t)source->config.num_hidden_layers, sizeof *trials->own_layer);
+    for (int l = 0; l < source->config.num_hidden_layers; l++) {
+        struct model_layer own = {.input_norm = arena_take(arena, C, sizeof(real)), .post_norm = arena_take(arena, C, sizeof(real))};
+        for (int j = 0; j < LINEAR_COUNT; j++)
+            if (source->layer[l].bias[j])
+                own.bias[j] = arena_take(arena, source->layer[l].linear[j].rows, sizeof(real));
+        if (trials->own_layer)
+            trials->own_layer[l] = own;
+    }
+}
+
+static enum status own_layers(struct trials *trials, struct err *err)
+{
+    if (trials->own_layer)
+        return OK;
+    place_own(trials, &trials->own);
+    enum status status = arena_commit(&trials->own, "norms", err);
+    if (status == OK)
+        place_own(trials, &trials->own);
+    return status;
+}
+
+enum status trials_requantize(struct trials *trials, const uint8_t *level, const struct batch *batches, size_t n_batches, struct err *err)
+{
+    static const struct {
+        const char *name;
+        enum quantizer quantizer;
+    } known[] = {{"rtn", QUANTIZER_RTN}, {"gptq", QUANTIZER_GPTQ}, {"awq", QUANTIZER_AWQ}};
+    struct requantize r = {.trials = trials, .level = level};
+    struct calibrate_options options = {.group = AFFINE_GROUP, .damp = 0.01 * DAMP_PERCENT, .linear = take_linear};
+    uint8_t (*bits)[LINEAR_COUNT] = calloc(trials->n_linears / LINEAR_COUNT, sizeof *bits);
+    bool any = false;
+    if (!bits)
+        return err_set(err, ERR_MEMORY, "out of memory for the bits of layers");
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strcmp(trials->config->quantizer, known[i].name) == 0)
+            options.quantizer = known[i].quantizer;
+    for (size_t i = 0; i < trials->n_linears; i++) {
+        int b = quant_affine_bits(trials->format[trials_format(trials, i, level)]);
+        bits[i / LINEAR_COUNT][i % LINEAR_COUNT] = (uint8_t)b;
+        any = any || b > 0;
+    }
+    options.bits = (const uint8_t(*)[LINEAR_COUNT])bits;
+    for (int l = 0; !any && trials->own_layer && l < trials->source->config.num_hidden_layers; l++)
+        copy_own(trials, l, &trials->source->layer[l]); /* not those of another configuration */
+    enum status status = any ? own_layers(trials, err) : OK;
+    if (status == OK && any)
+        status = calibrate_model(trials->run, trials->source, batches, n_batches, &options, take_layer, &r, err);
+    free(bits);
+    return status;
+}
+
+size_t trials_requantize_bytes(const struct trials *trials, const struct model *shape, size_t n_tokens, int threads)
+{
+    struct calibrate_options options = {.group = AFFINE_GROUP, .quantizer = strcmp(trials->config->quantizer, "gptq") == 0 ? QUANTIZER_GPTQ : QUANTIZER_AWQ};
+    uint8_t (*bits)[LINEAR_COUNT] = calloc(trials->n_linears / LINEAR_COUNT, sizeof *bits);
+    if (!bits)
+        return 0;
+    memset(bits, 4, trials->n_linears);
+    options.bits = (const uint8_t(*)[LINEAR_COUNT])bits;
+    size_t bytes = calibrate_bytes(shape, n_tokens, &options, threads);
+    free(bits);
+    return bytes;
+}
