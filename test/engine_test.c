@@ -1,6 +1,6 @@
 /* engine_test.c: what a whole job promises: files that load again and hold what was measured, the same bytes for any number of threads
  * and after any kill, a plan that tells the memory, one process an output_dir. */
-#include "job.h"
+#include "job_outputs.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -117,25 +117,10 @@ static const char *const outputs[] = {"model/model.safetensors", "model/config.j
                                       "model.gguf", "search/pareto.csv", "search/journal.jsonl", "search/plan-best.txt", "eval/results.json",
                                       "eval/samples_boolq.jsonl", "eval/samples_hellaswag.jsonl", "metrics.jsonl"};
 
-static void assert_same_file(const char *a, const char *b, const char *name)
-{
-    struct err err;
-    char first[256], second[256], *x, *y;
-    size_t n, m;
-    snprintf(first, sizeof first, "%s/%s", a, name);
-    snprintf(second, sizeof second, "%s/%s", b, name);
-    if (file_read(first, 1 << 26, &x, &n, &err) != OK || file_read(second, 1 << 26, &y, &m, &err) != OK)
-        fail_msg("%s", err.text);
-    if (n != m || memcmp(x, y, n) != 0)
-        fail_msg("%s and %s differ", first, second);
-    free(x);
-    free(y);
-}
-
 static void assert_same_outputs(const char *a, const char *b)
 {
     for (size_t i = 0; i < sizeof outputs / sizeof *outputs; i++)
-        assert_same_file(a, b, outputs[i]);
+        job_assert_same_file(a, b, outputs[i]);
 }
 
 static void run_again(const char *output_dir)
@@ -171,12 +156,6 @@ static int teardown(void **state)
 
 /* ---- what is written ---- */
 
-#define ASSERT_OK(call)               \
-    do {                              \
-        if ((call) != OK)             \
-            fail_msg("%s", err.text); \
-    } while (0)
-
 static void test_files_open_again(void **state)
 {
     (void)state;
@@ -203,48 +182,10 @@ static void test_files_open_again(void **state)
     }
 }
 
-/* Scores the report part of a task with what was written; the text of samples_TASK.jsonl. */
-static void score_again(const char *model, const char *adapter, const char *name, struct text *samples)
-{
-    struct err err;
-    struct inference in;
-    struct task task;
-    struct evaluate_set *set;
-    struct evaluate_options options = {0};
-    struct evaluate_result result;
-    const struct evaluate_sample *sample;
-    size_t index[64];
-    struct inference_options opening = {.adapter = adapter, .threads = 1};
-    ASSERT_OK(compute_parse("auto", &opening.compute, &err)); /* as the run's */
-    ASSERT_OK(inference_open(&in, model, &opening, &err));
-    ASSERT_OK(task_load(&task, name, "tasks", &err));
-    assert_true(task.n <= 64);
-    size_t n = task_split(&task, PART_REPORT, 0.3, 0, index);
-    ASSERT_OK(evaluate_prepare(&set, &task, index, n, in.tokenizer, &in.model.config, &options, &err));
-    ASSERT_OK(inference_place(&in, 512, &err));
-    ASSERT_OK(evaluate_run(set, 1, &in.run, &in.model, inference_lora(&in), &result, &sample, &err));
-    evaluate_print_samples(name, sample, n, task.has_norm, samples);
-    evaluate_free(set);
-    task_free(&task);
-    inference_close(&in);
-}
-
-/* The folder and the adapter are the very model that was measured: every log-likelihood comes out the same to the last digit. */
 static void test_what_was_measured_is_what_was_written(void **state)
 {
     (void)state;
-    static const char *const tasks[] = {"boolq", "piqa", "hellaswag"};
-    for (int i = 0; i < 3; i++) {
-        struct text now = {0};
-        struct err err;
-        char path[64];
-        snprintf(path, sizeof path, "again/samples_%s.jsonl", tasks[i]);
-        score_again("out/model", "out/adapter", tasks[i], &now);
-        ASSERT_OK(dir_make("again", &err));
-        ASSERT_OK(file_write(path, now.s, now.n, &err));
-        assert_same_file("again", "out/eval", path + 6);
-        text_free(&now);
-    }
+    job_assert_written_as_measured("out");
 }
 
 static void test_same_bytes_for_any_threads(void **state)

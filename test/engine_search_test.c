@@ -1,0 +1,198 @@
+/* engine_search_test.c: whole jobs with each strategy and quantizer.  What a user would miss: a strategy that the engine cannot run, one that goes another way
+ * after a stop, ranks that are searched but not written, a model that is not the one that was measured. */
+#include "job_outputs.h"
+
+#include "io/checkpoint.h"
+#include "plan.h"
+
+static int setup(void **state)
+{
+    static struct job_home home;
+    job_open(&home);
+    *state = &home;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    job_close(*state);
+    return 0;
+}
+
+struct file_text {
+    char *s;
+    size_t n;
+};
+
+static char *read_text(const char *path)
+{
+    struct err err;
+    struct file_text text = {0};
+    if (file_read(path, 1 << 26, &text.s, &text.n, &err) != OK)
+        fail_msg("%s", err.text);
+    return text.s;
+}
+
+/* The first `lines` lines of a journal, in a folder of its own: what a kill at that moment leaves. */
+static void cut_journal(const char *from, const char *to, size_t lines)
+{
+    struct err err;
+    char path[128], *text, *end;
+    snprintf(path, sizeof path, "%s/search/journal.jsonl", from);
+    end = text = read_text(path);
+    for (size_t i = 0; i < lines; i++) {
+        assert_non_null(end = strchr(end, '\n'));
+        end++;
+    }
+    snprintf(path, sizeof path, "%s/search", to);
+    ASSERT_OK(dir_make(to, &err));
+    ASSERT_OK(dir_make(path, &err));
+    snprintf(path, sizeof path, "%s/search/journal.jsonl", to);
+    ASSERT_OK(file_write(path, text, (size_t)(end - text), &err));
+    free(text);
+}
+
+/* 4 layers of 28 linears in all; trials of the loss take 2 steps. */
+static const struct {
+    const char *name, *search, *space, *formats, *more;
+    size_t probes;
+} cases[] = {
+    {"amq", "search=amq", "search_space=linear", "quant_types=hqq2,hqq3,hqq4", "amq_batch=3", 29},
+    {"dp", "search=dp", "search_space=layer", "quant_types=hqq2,hqq3,nf4", "target_bpw=3.6", 9},
+    {"evopress", "search=evopress", "search_space=layer", "quant_types=nf4,int8", "objective=kl", 0},
+    {"autoqra", "search=autoqra", "search_space=layer", "quant_types=nf4,int8", "rank_types=1,2,4", 0},
+};
+
+static void run_case(size_t c, const char *dir)
+{
+    char sentence[1024], out[64];
+    snprintf(out, sizeof out, "output_dir=%s", dir);
+    /* config.txt's objective = loss is the job's; auto is what each strategy is made for */
+    const char *objective = c == 2 ? cases[c].more : c == 3 ? "objective=loss" : "objective=auto";
+    if (job_run(sentence, "job.txt", out, cases[c].search, cases[c].space, cases[c].formats, objective, cases[c].more, "low_fidelity=0.5", NULL))
+        fail_msg("%s: %s", cases[c].name, sentence);
+}
+
+static void strategies_run_and_go_on_after_a_stop(void **state)
+{
+    (void)state;
+    static const char *const files[] = {"search/journal.jsonl", "search/plan-best.txt", "search/pareto.csv", "model/model.safetensors", "eval/results.json"};
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        char path[128], again[64];
+        run_case(c, cases[c].name);
+        snprintf(path, sizeof path, "%s/search/journal.jsonl", cases[c].name);
+        char *journal = read_text(path);
+        assert_int_equal(job_count(journal, "\"probe: "), cases[c].probes);
+        size_t short_ones = job_count(journal, "\"low_fidelity\":true"), all = job_count(journal, "\"type\":\"trial\"");
+        assert_true(all - short_ones >= cases[c].probes + 3); /* 5 trials' worth, of which short ones cost half */
+        assert_true((c >= 2) == (short_ones > 0));
+        assert_int_equal(job_count(journal, "\"type\":\"importance\""), c == 3);
+        free(journal);
+        snprintf(again, sizeof again, "%s-again", cases[c].name);
+        cut_journal(cases[c].name, again, 3 + cases[c].probes / 2 + 2);
+        run_case(c, again);
+        for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+            job_assert_same_file(cases[c].name, again, files[i]);
+        job_assert_written_as_measured(cases[c].name);
+    }
+}
+
+/* The adapter that is written has the ranks of the plan. */
+static void searched_ranks_are_written(void **state)
+{
+    (void)state;
+    struct err err;
+    struct checkpoint *c;
+    struct plan best, written;
+    char *text = read_text("autoqra/search/plan-best.txt");
+    ASSERT_OK(checkpoint_open(&c, "autoqra/model", &err));
+    ASSERT_OK(plan_parse(&best, checkpoint_config(c), text, "plan-best.txt", &err));
+    ASSERT_OK(plan_new(&written, checkpoint_config(c), FORMAT_F32, &err));
+    ASSERT_OK(adapter_read_plan(&written, checkpoint_config(c), "autoqra/adapter", &err));
+    for (int l = 0; l < best.n_layers; l++)
+        for (int j = 0; j < LINEAR_COUNT; j++) {
+            int32_t rank = best.layer[l].linear[j].rank;
+            assert_true(rank == 1 || rank == 2 || rank == 4);
+            assert_int_equal(written.layer[l].linear[j].rank, rank);
+        }
+    plan_free(&best);
+    plan_free(&written);
+    checkpoint_close(c);
+    free(text);
+}
+
+/* A front's plan is a job of its own. */
+static void a_plan_of_the_front_runs(void **state)
+{
+    (void)state;
+    char sentence[1024], plan[128] = "";
+    for (int i = 0; i < 40 && access(plan, R_OK) != 0; i++)
+        snprintf(plan, sizeof plan, "dp/search/front/trial-%d.txt", i);
+    char assignment[160];
+    snprintf(assignment, sizeof assignment, "plan=%s", plan);
+    if (job_run(sentence, "job.txt", "output_dir=from-front", assignment, NULL))
+        fail_msg("%s", sentence);
+    job_assert_same_file("from-front", "from-front", "search/plan-best.txt");
+}
+
+static void calibrated_quantizers_write_what_they_measured(void **state)
+{
+    (void)state;
+    static const char *const quantizers[] = {"rtn", "gptq", "awq"};
+    char hex[3][65];
+    for (int i = 0; i < 3; i++) {
+        char sentence[1024], out[64], quantizer[64], path[64];
+        double calibrated, hqq;
+        struct err err;
+        snprintf(out, sizeof out, "output_dir=%s", quantizers[i]);
+        snprintf(quantizer, sizeof quantizer, "quantizer=%s", quantizers[i]);
+        if (job_run(sentence, "job.txt", out, "search=none", "quant_types=hqq3", "bits_pattern=.*k_proj=nf4", "quantizer_samples=30", quantizer, NULL))
+            fail_msg("%s: %s", quantizers[i], sentence);
+        snprintf(path, sizeof path, "%s/train.log", quantizers[i]);
+        char *log = read_text(path);
+        const char *line = strstr(log, "KL ");
+        assert_non_null(line);
+        assert_int_equal(sscanf(line, "KL %lf nats a token from the unquantized model (by hqq %lf)", &calibrated, &hqq), 2);
+        assert_true(calibrated >= 0 && hqq >= 0);
+        free(log);
+        job_assert_written_as_measured(quantizers[i]);
+        snprintf(path, sizeof path, "%s/model/model.safetensors", quantizers[i]);
+        ASSERT_OK(file_sha256(path, hex[i], &err));
+        for (int k = 0; k < i; k++)
+            assert_string_not_equal(hex[i], hex[k]); /* each has codes of its own */
+    }
+}
+
+static void refusals(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *assignment, *sentence;
+    } bad[] = {
+        {"rank_types=4,2", "rank_types = '4,2', want ascending whole numbers from 1 to 4096 such as 4,8,16"},
+        {"rank_types=2,x", "rank_types = '2,x', want ascending whole numbers from 1 to 4096 such as 4,8,16"},
+        {"rank_types=2,64", "rank_types = 64 for model.layers.0.self_attn.q_proj, want at most 32, the smaller side of the matrix"},
+        {"search_data=nowhere.txt", "nowhere.txt: No such file or directory"},
+        {"search=annealing", "test: search = 'annealing', want one of: none gp amq autoqra dp evopress random"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        char sentence[1024];
+        assert_int_equal(job_run(sentence, "job.txt", "output_dir=bad", bad[i].assignment, NULL), VENEER_INPUT);
+        assert_string_equal(sentence, bad[i].sentence);
+        assert_int_not_equal(access("bad", F_OK), 0); /* nothing was written */
+    }
+}
+
+int main(int argc, char **argv)
+{
+    (void)argc;
+    job_share_cores(argv);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(strategies_run_and_go_on_after_a_stop),
+        cmocka_unit_test(searched_ranks_are_written),
+        cmocka_unit_test(a_plan_of_the_front_runs),
+        cmocka_unit_test(calibrated_quantizers_write_what_they_measured),
+        cmocka_unit_test(refusals),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}

@@ -1,0 +1,77 @@
+/* job_outputs.h: what a job of job.h wrote, held against another job's and against what it had measured. */
+#ifndef VENEER_TEST_JOB_OUTPUTS_H
+#define VENEER_TEST_JOB_OUTPUTS_H
+#include "evaluate.h"
+#include "inference.h"
+#include "io/tasks.h"
+#include "job.h"
+
+#define ASSERT_OK(call)               \
+    do {                              \
+        if ((call) != OK)             \
+            fail_msg("%s", err.text); \
+    } while (0)
+
+static inline void job_assert_same_file(const char *a, const char *b, const char *name)
+{
+    struct err err;
+    char first[256], second[256], *x, *y;
+    size_t n, m;
+    snprintf(first, sizeof first, "%s/%s", a, name);
+    snprintf(second, sizeof second, "%s/%s", b, name);
+    if (file_read(first, 1 << 26, &x, &n, &err) != OK || file_read(second, 1 << 26, &y, &m, &err) != OK)
+        fail_msg("%s", err.text);
+    if (n != m || memcmp(x, y, n) != 0)
+        fail_msg("%s and %s differ", first, second);
+    free(x);
+    free(y);
+}
+
+/* Scores the report part of a task with what was written; the text of samples_TASK.jsonl. */
+static inline void job_score_again(const char *model, const char *adapter, const char *name, struct text *samples)
+{
+    struct err err;
+    struct inference in;
+    struct task task;
+    struct evaluate_set *set;
+    struct evaluate_options options = {0};
+    struct evaluate_result result;
+    const struct evaluate_sample *sample;
+    size_t index[64];
+    struct inference_options opening = {.adapter = adapter, .threads = 1};
+    ASSERT_OK(compute_parse("auto", &opening.compute, &err)); /* as the run's */
+    ASSERT_OK(inference_open(&in, model, &opening, &err));
+    ASSERT_OK(task_load(&task, name, "tasks", &err));
+    assert_true(task.n <= 64);
+    size_t n = task_split(&task, PART_REPORT, 0.3, 0, index);
+    ASSERT_OK(evaluate_prepare(&set, &task, index, n, in.tokenizer, &in.model.config, &options, &err));
+    ASSERT_OK(inference_place(&in, 512, &err));
+    ASSERT_OK(evaluate_run(set, 1, &in.run, &in.model, inference_lora(&in), &result, &sample, &err));
+    evaluate_print_samples(name, sample, n, task.has_norm, samples);
+    evaluate_free(set);
+    task_free(&task);
+    inference_close(&in);
+}
+
+/* The folder and the adapter are the very model that was measured: every log-likelihood comes out the same to the last digit. */
+static inline void job_assert_written_as_measured(const char *dir)
+{
+    static const char *const tasks[] = {"boolq", "piqa", "hellaswag"};
+    char model[64], adapter[64], eval[64];
+    snprintf(model, sizeof model, "%s/model", dir);
+    snprintf(adapter, sizeof adapter, "%s/adapter", dir);
+    snprintf(eval, sizeof eval, "%s/eval", dir);
+    for (int i = 0; i < 3; i++) {
+        struct text now = {0};
+        struct err err;
+        char path[64];
+        snprintf(path, sizeof path, "again/samples_%s.jsonl", tasks[i]);
+        job_score_again(model, adapter, tasks[i], &now);
+        ASSERT_OK(dir_make("again", &err));
+        ASSERT_OK(file_write(path, now.s, now.n, &err));
+        job_assert_same_file("again", eval, path + 6);
+        text_free(&now);
+    }
+}
+
+#endif
