@@ -14,6 +14,7 @@ if [ "$1" = --quick ]; then
 fi
 [ -d "$DATA/lm" ] || { echo "no $DATA/lm: set DATA to a folder that has lm/, commonsense/ and instruct/"; exit 2; }
 mkdir -p $out
+make -s build/bench/compare build/bench/bitstack
 head -c $test_bytes "$DATA/lm/wikitext-2-v1.test.txt" > $out/test.txt
 
 train() {
@@ -40,7 +41,7 @@ measure() { # DIR: perplexity, divergence of what was written
     rm -f $1/model/model.safetensors # 500 MB each
 }
 
-rows=""
+rows="" stacks=""
 for b in $budgets; do
     for s in $strategies; do
         dir=$out/$s-$b
@@ -48,6 +49,12 @@ for b in $budgets; do
         measure $dir
         rows="$rows $dir"
     done
+done
+for b in $budgets; do # BitStack: any size
+    dir=$out/bitstack-$b
+    [ -s $dir/perplexity.txt ] || build/bench/bitstack $MODEL --text $DATA/lm/c4_demo.jsonl --bpw $b --out $dir/model
+    measure $dir
+    stacks="$stacks $dir"
 done
 for n in $uniform; do
     for q in $quantizers; do
@@ -58,7 +65,6 @@ for n in $uniform; do
     done
 done
 
-make -s build/bench/compare
 first=${rows# }
 first=${first%% *}
 {
@@ -66,7 +72,7 @@ first=${first%% *}
     echo
     echo "| run | perplexity | divergence |"
     echo "|---|---|---|"
-    for dir in $rows; do
+    for dir in $rows $stacks; do
         echo "| $(basename $dir) | $(cat $dir/perplexity.txt) | $(cat $dir/divergence.txt) |"
     done
 } > $out/table.md
