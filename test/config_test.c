@@ -61,7 +61,7 @@ static void test_messages(void **state)
     says("pruning_ratio = 1.5\n", ":1: pruning_ratio = 1.5, want 0 to 0.95");
     says("target_size = 3 apples\n", ":1: target_size = '3 apples', want bytes such as 300M or 3.5G");
     says("strict = maybe\n", ":1: strict = 'maybe', want yes or no");
-    says("search = magic\n", ":1: search = 'magic', want one of: none gp random");
+    says("search = magic\n", ":1: search = 'magic', want one of: none gp amq autoqra dp evopress random");
     says("quant_types = nf4,int9\n",
          ":1: quant_types holds 'int9', want a list of: nf4 fp4 int8 int8_64 nf8 q4_0 q4_1 q5_0 q5_1 q8_0 hqq2 hqq3 hqq4 bf16 f16 f32");
     says("seed = 1\nseed = 2\n", ":2: seed is set a second time");

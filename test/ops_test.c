@@ -120,7 +120,7 @@ static struct linear_result linear_run(const struct ops *ops, int threads, struc
     struct ops_context c = context_new(ops, threads);
     struct linear_result t = {zeros(n * out), zeros(n * r), copied(a.x, n * in, false), zeros(r * in), zeros(out * r),
                               zeros(out * in), zeros(out)};
-    a.lora.mask = walled(n * mask_words(in) * sizeof(uint32_t) + 1);
+    a.lora.mask = walled(n * mask_words(in) * sizeof(uint32_t) + sizeof(uint32_t));
     a.y = t.y, a.lora.h = t.h, a.lora.dA = t.dA, a.lora.dB = t.dB, a.dx = t.dx, a.dW = t.dW, a.dbias = t.dbias;
     ops->linear_forward(&c, &a, 1);
     ops->linear_backward(&c, &a);
