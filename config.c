@@ -77,7 +77,7 @@ static const struct key keys[] = {
     {"lora_dropout", NULL, NUMBER, AT(lora_dropout), "0.05", 0, 0.95, NULL, false, "on the adapter's input"},
     {"lora_target_modules", "target_modules", LIST, AT(lora_target_modules), "all", 0, 0, "all q_proj k_proj v_proj o_proj gate_proj up_proj down_proj", false, "linears that get an adapter"},
     {"use_rslora", NULL, BOOLEAN, AT(use_rslora), "no", 0, 0, NULL, false, "scale alpha / sqrt(r)"},
-    {"lora_init", "init_lora_weights", CHOICE, AT(lora_init), "loftq", 0, 0, "default gaussian loftq pissa", false, "how adapters start"},
+    {"lora_init", "init_lora_weights", CHOICE, AT(lora_init), "loftq", 0, 0, "default gaussian loftq pissa cloq", false, "how adapters start; cloq: loftq weighed by calibration data (quantizer_samples)"},
     {"loftq_iters", "loftq_iter", INTEGER, AT(loftq_iters), "1", 1, 100, NULL, false, "alternations of LoftQ"},
     {"pissa_niter", NULL, INTEGER, AT(pissa_niter), "4", 0, 100, NULL, false, "power iterations of PiSSA's SVD; 0: exact"},
 

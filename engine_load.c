@@ -56,6 +56,11 @@ static bool requantizes(const struct config *config)
     return strcmp(config->quantizer, "hqq") != 0;
 }
 
+static bool starts_from_data(const struct config *config)
+{
+    return strcmp(config->lora_init, "cloq") == 0;
+}
+
 static bool needs_held_out(const struct config *config)
 {
     bool searches = strcmp(config->search, "none") != 0 && !*config->plan && strcmp(config->train_mode, "full") != 0;
@@ -347,7 +352,7 @@ enum status engine_plan_memory(struct engine *engine)
         if (engine->held_out.n && (objective_is_divergence(engine->trials.objective) || engine->trials.objective == OBJECTIVE_ACCURACY))
             m->reference = evaluate_reference_bytes(&engine->held_out, (size_t)engine->config->search_tokens, most_rows(engine),
                                                     (size_t)engine->shape.hidden_size, (size_t)engine->shape.vocab_size);
-        if (requantizes(engine->config))
+        if (requantizes(engine->config) || starts_from_data(engine->config))
             m->requantize = trials_requantize_bytes(&engine->trials, &pruned, (size_t)(engine->config->quantizer_samples * engine->config->calibration_seq_len),
                                                     engine->ops.threads);
         status = choose_activations(engine, &base);
@@ -509,6 +514,16 @@ static enum status score_units(struct engine *engine, const struct model *model,
     return status;
 }
 
+static enum status start_from_data(struct engine *engine)
+{
+    struct calibration c = {0};
+    enum status status = make_calibration(engine, (size_t)engine->config->quantizer_samples, &c);
+    if (status == OK)
+        status = trials_start_cloq(&engine->trials, c.batch, c.n, engine->err);
+    free_calibration(&c);
+    return status;
+}
+
 /* Both divergences are told: a calibrated quantizer is not always the better one. */
 enum status engine_requantize(struct engine *engine, const uint8_t *level, const char *label)
 {
@@ -627,7 +642,7 @@ enum status engine_place_training(struct engine *engine)
     trials_place_training(t, &engine->shape, steps, &engine->optimizer);
     TRY(arena_commit(&engine->optimizer, "optimizer", engine->err));
     trials_place_training(t, &engine->shape, steps, &engine->optimizer);
-    return OK;
+    return starts_from_data(engine->config) ? start_from_data(engine) : OK;
 }
 
 void engine_free(struct engine *engine)

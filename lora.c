@@ -43,13 +43,13 @@ void lora_place(struct lora *lora, const struct plan *plan, const struct model_c
 
 enum status lora_init_parse(const char *name, enum lora_init *init, struct err *err)
 {
-    static const char *const names[] = {"default", "gaussian", "loftq", "pissa"};
-    for (int i = 0; i < 4; i++)
+    static const char *const names[] = {"default", "gaussian", "loftq", "pissa", "cloq"};
+    for (int i = 0; i < 5; i++)
         if (strcmp(name, names[i]) == 0) {
             *init = (enum lora_init)i;
             return OK;
         }
-    return err_set(err, ERR_INPUT, "lora_init = '%s', want default, gaussian, loftq or pissa", name);
+    return err_set(err, ERR_INPUT, "lora_init = '%s', want default, gaussian, loftq, pissa or cloq", name);
 }
 
 /* ---- random starts ---- */

@@ -33,7 +33,8 @@ struct lora {
 void lora_place(struct lora *lora, const struct plan *plan, const struct model_config *config, bool training,
                 struct arena *arena);
 
-enum lora_init { LORA_INIT_DEFAULT, LORA_INIT_GAUSSIAN, LORA_INIT_LOFTQ, LORA_INIT_PISSA };
+/* cloq is started by cloq.h: it needs the moments of a linear's inputs, which this room does not know. */
+enum lora_init { LORA_INIT_DEFAULT, LORA_INIT_GAUSSIAN, LORA_INIT_LOFTQ, LORA_INIT_PISSA, LORA_INIT_CLOQ };
 enum status lora_init_parse(const char *name, enum lora_init *init, struct err *err);
 
 struct lora_init_options {

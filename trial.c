@@ -2,9 +2,11 @@
 #include "trial.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/stop.h"
+#include "cloq.h"
 #include "quant_panel.h"
 
 /* ---- memory ---- */
@@ -13,7 +15,8 @@
 static bool ranks_share(const struct config *config)
 {
     bool loftq_once = strcmp(config->lora_init, "loftq") == 0 && config->loftq_iters == 1 && !config->use_rslora;
-    return loftq_once || strcmp(config->lora_init, "default") == 0;
+    bool cloq = strcmp(config->lora_init, "cloq") == 0 && !config->use_rslora;
+    return loftq_once || cloq || strcmp(config->lora_init, "default") == 0;
 }
 
 static size_t rank_slots(const struct trials *trials)
@@ -110,6 +113,8 @@ static enum status start_variant(struct trials *trials, size_t linear, size_t fo
     int32_t rank = start_rank(trials, linear, slot);
     struct lora_init_options options;
     TRY(start_options(trials, linear, &options, err));
+    if (options.init == LORA_INIT_CLOQ && rank > 0)
+        return err_set(err, ERR_FAILED, "an adapter that trials_start_cloq has not started");
     const real *W = trials->source->layer[l].linear[j].codes;
     enum status status = lora_start(&v->q, v->A, v->B, W, rank, scaling_of(trials, linear, rank), &options, err);
     char name[64];
@@ -144,12 +149,45 @@ struct variant *trials_variant(const struct trials *trials, size_t linear, const
     return variant_at(trials, linear, trials_format(trials, linear, level), slot_of(trials, linear, level));
 }
 
-enum status trials_start_beside(struct trials *trials, size_t linear, const uint8_t *level, struct variant *v, const real *W, struct err *err)
+/* Fills v's adapter, of rank `rank`, beside the codes that v holds. */
+static enum status start_beside(struct trials *trials, size_t linear, int32_t rank, struct variant *v, const real *W, const struct gram *gram, struct err *err)
 {
     struct lora_init_options options;
-    int32_t rank = start_rank(trials, linear, slot_of(trials, linear, level));
+    real s = scaling_of(trials, linear, rank);
     TRY(start_options(trials, linear, &options, err));
-    return lora_start_beside(&v->q, v->A, v->B, W, rank, scaling_of(trials, linear, rank), &options, err);
+    if (options.init != LORA_INIT_CLOQ)
+        return lora_start_beside(&v->q, v->A, v->B, W, rank, s, &options, err);
+    if (rank == 0)
+        return OK;
+    struct cloq cloq = {.out = v->q.rows, .in = v->q.cols, .r = rank, .s = s, .damp = 0.01};
+    real *Q = malloc(cloq.out * cloq.in * sizeof *Q);
+    if (!Q)
+        return err_set(err, ERR_MEMORY, "out of memory for an adapter's start");
+    quant_decode_rows(&v->q, 0, cloq.out, Q);
+    enum status status = cloq_start(v->A, v->B, W, Q, gram, &cloq, err);
+    free(Q);
+    return status;
+}
+
+enum status trials_start_beside(struct trials *trials, size_t linear, const uint8_t *level, struct variant *v, const real *W, const struct gram *gram,
+                                struct err *err)
+{
+    return start_beside(trials, linear, start_rank(trials, linear, slot_of(trials, linear, level)), v, W, gram, err);
+}
+
+enum status trials_start_variants(struct trials *trials, size_t linear, const real *W, const struct gram *gram, struct err *err)
+{
+    size_t slots = trials->ranked[linear] ? rank_slots(trials) : 1;
+    for (size_t f = 0; f < trials->n_formats; f++)
+        for (size_t slot = 0; slot < slots && variant_used(trials, linear, f); slot++) {
+            struct variant *v = variant_at(trials, linear, f, slot);
+            TRY(stop_check(err));
+            TRY(quant_encode(&v->q, W, false, err));
+            TRY(start_beside(trials, linear, start_rank(trials, linear, slot), v, W, gram, err));
+            TRY(quant_to_panels(&v->q, err));
+            v->ready = true;
+        }
+    return OK;
 }
 
 /* One linear under a configuration: its matrix and its adapter's start. */

@@ -14,6 +14,7 @@
 #include "config.h"
 #include "evaluate.h"
 #include "finetune.h"
+#include "gram.h"
 #include "model.h"
 #include "search.h"
 
@@ -107,11 +108,16 @@ void trials_set_format(const struct config *config, struct plan_linear *p, enum 
 enum status trials_set(struct trials *trials, const uint8_t *level, struct err *err);
 /* Of a linear under a configuration: where its matrix and its adapter's start are kept. */
 struct variant *trials_variant(const struct trials *trials, size_t linear, const uint8_t *level);
-/* Fills v's adapter beside the codes that v holds. */
-enum status trials_start_beside(struct trials *trials, size_t linear, const uint8_t *level, struct variant *v, const real *W, struct err *err);
+/* Fills v's adapter beside the codes that v holds.  gram: the moments of the linear's inputs; for lora_init = cloq alone. */
+enum status trials_start_beside(struct trials *trials, size_t linear, const uint8_t *level, struct variant *v, const real *W, const struct gram *gram,
+                                struct err *err);
+/* Every variant of a linear, W[out, in]: quantized, its adapter started beside. */
+enum status trials_start_variants(struct trials *trials, size_t linear, const real *W, const struct gram *gram, struct err *err);
+/* lora_init = cloq: every variant of every linear, with the moments that the unquantized model leaves on calibration batches. */
+enum status trials_start_cloq(struct trials *trials, const struct batch *batches, size_t n_batches, struct err *err);
 /* Writes the hqq formats of a configuration again by the key `quantizer` (rtn, gptq, awq), from calibration batches; trials_set then puts it into the model. */
 enum status trials_requantize(struct trials *trials, const uint8_t *level, const struct batch *batches, size_t n_batches, struct err *err);
-/* Bytes that it takes while it runs, at most; shape: a model of the right widths, its weights need not be there. */
+/* Bytes that either takes while it runs, at most; shape: a model of the right widths, its weights need not be there. */
 size_t trials_requantize_bytes(const struct trials *trials, const struct model *shape, size_t n_tokens, int threads);
 /* Fine-tunes what was set. checkpoint_dir may be NULL. */
 enum status trials_finetune(struct trials *trials, int64_t steps, const char *label, const char *checkpoint_dir, struct err *err);

@@ -1,11 +1,12 @@
-/* trial_requantize.c: one configuration quantized again by a calibrated quantizer: a search tries formats by a quick one (HQQ), what is kept is written by
- * GPTQ or AWQ at the bits that were chosen, as AMQ does.
+/* trial_requantize.c: what trials take from calibration data.  One configuration quantized again: a search tries formats by a quick quantizer (HQQ), what is
+ * kept is written by GPTQ or AWQ at the bits that were chosen, as AMQ does.  And adapters that start by CLoQ.
  *
  * The variants of the configuration get other codes and their adapters other starts; AWQ also leaves norms of its own.  What it is not: it chooses no bits. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "calibrate.h"
+#include "cloq.h"
 #include "quant_affine.h"
 #include "quant_panel.h"
 #include "trial.h"
@@ -35,14 +36,13 @@ static enum status take_linear(void *user, int l, enum linear j, const real *W, 
     struct trials *trials = r->trials;
     size_t linear = (size_t)l * LINEAR_COUNT + (size_t)j;
     struct variant *v = trials_variant(trials, linear, r->level);
-    (void)gram;
     if (from->codes)
         TRY(store(&v->q, from, err));
     else {
         TRY(quant_from_panels(&v->q, err));
         TRY(quant_encode(&v->q, W, false, err)); /* awq has scaled what it does not quantize, too */
     }
-    TRY(trials_start_beside(trials, linear, r->level, v, W, err));
+    TRY(trials_start_beside(trials, linear, r->level, v, W, gram, err));
     TRY(quant_to_panels(&v->q, err));
     v->ready = true;
     return OK;
@@ -123,6 +123,35 @@ enum status trials_requantize(struct trials *trials, const uint8_t *level, const
     return status;
 }
 
+/* ---- adapters from calibration data ---- */
+
+static enum status start_linear(void *user, int l, enum linear j, const real *W, const struct affine *none, const struct gram *gram, struct err *err)
+{
+    (void)none;
+    return trials_start_variants(user, (size_t)l * LINEAR_COUNT + (size_t)j, W, gram, err);
+}
+
+static enum status keep_layer(void *user, const struct calibrated_layer *done, struct err *err)
+{
+    (void)user;
+    (void)done;
+    (void)err;
+    return OK;
+}
+
+/* No bits are asked for, so the walk over the layers quantizes nothing: it is taken for its moments. */
+enum status trials_start_cloq(struct trials *trials, const struct batch *batches, size_t n_batches, struct err *err)
+{
+    uint8_t (*bits)[LINEAR_COUNT] = calloc(trials->n_linears / LINEAR_COUNT, sizeof *bits);
+    if (!bits)
+        return err_set(err, ERR_MEMORY, "out of memory for the bits of layers");
+    struct calibrate_options options = {.quantizer = QUANTIZER_GPTQ, .bits = (const uint8_t(*)[LINEAR_COUNT])bits, .group = AFFINE_GROUP,
+                                        .damp = 0.01 * DAMP_PERCENT, .linear = start_linear};
+    enum status status = calibrate_model(trials->run, trials->source, batches, n_batches, &options, keep_layer, trials, err);
+    free(bits);
+    return status;
+}
+
 size_t trials_requantize_bytes(const struct trials *trials, const struct model *shape, size_t n_tokens, int threads)
 {
     struct calibrate_options options = {.group = AFFINE_GROUP, .quantizer = strcmp(trials->config->quantizer, "gptq") == 0 ? QUANTIZER_GPTQ : QUANTIZER_AWQ};
@@ -131,7 +160,13 @@ size_t trials_requantize_bytes(const struct trials *trials, const struct model *
         return 0;
     memset(bits, 4, trials->n_linears);
     options.bits = (const uint8_t(*)[LINEAR_COUNT])bits;
-    size_t bytes = calibrate_bytes(shape, n_tokens, &options, threads);
+    size_t bytes = calibrate_bytes(shape, n_tokens, &options, threads), largest = 0;
     free(bits);
-    return bytes;
+    for (size_t i = 0; strcmp(trials->config->lora_init, "cloq") == 0 && i < trials->n_linears; i++) {
+        struct cloq cloq = {.r = (int32_t)trials_max_rank(trials)};
+        plan_shape(&trials->plan, &shape->config, (int)(i / LINEAR_COUNT), (enum linear)(i % LINEAR_COUNT), &cloq.out, &cloq.in);
+        size_t start = cloq_bytes(&cloq) + cloq.out * cloq.in * sizeof(real);
+        largest = start > largest ? start : largest;
+    }
+    return bytes + largest;
 }

@@ -163,6 +163,21 @@ static void calibrated_quantizers_write_what_they_measured(void **state)
     }
 }
 
+/* With ranks to choose, one start stands for all of them: its first rows and columns. */
+static void cloq_starts_from_data(void **state)
+{
+    (void)state;
+    char sentence[1024], hex[2][65];
+    struct err err;
+    if (job_run(sentence, "job.txt", "output_dir=cloq", "lora_init=cloq", "rank_types=1,2", "quantizer_samples=30", NULL) ||
+        job_run(sentence, "job.txt", "output_dir=loftq", "lora_init=loftq", "rank_types=1,2", NULL))
+        fail_msg("%s", sentence);
+    job_assert_written_as_measured("cloq");
+    ASSERT_OK(file_sha256("cloq/adapter/adapter_model.safetensors", hex[0], &err));
+    ASSERT_OK(file_sha256("loftq/adapter/adapter_model.safetensors", hex[1], &err));
+    assert_string_not_equal(hex[0], hex[1]);
+}
+
 static void refusals(void **state)
 {
     (void)state;
@@ -192,6 +207,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(searched_ranks_are_written),
         cmocka_unit_test(a_plan_of_the_front_runs),
         cmocka_unit_test(calibrated_quantizers_write_what_they_measured),
+        cmocka_unit_test(cloq_starts_from_data),
         cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
