@@ -405,7 +405,7 @@ static void starts_that_cannot_be(void **state)
     refused(W, 4, 1, loftq, ERR_FAILED, "element [1, 6] is NaN, want a finite number");
     refused(W, 4, 1, pissa, ERR_FAILED, "element [1, 6] is NaN, want a finite number");
     assert_int_equal(lora_init_parse("olora", &init, &err), ERR_INPUT);
-    assert_string_equal(err.text, "lora_init = 'olora', want default, gaussian, loftq or pissa");
+    assert_string_equal(err.text, "lora_init = 'olora', want default, gaussian, loftq, pissa or cloq");
     assert_true(lora_init_parse("pissa", &init, &err) == OK && init == LORA_INIT_PISSA);
     free(W);
 }

@@ -11,7 +11,7 @@ for seed in 1 2 3; do
     sed -n 's/^{"type":"trial".*"level":"\([01]*\)".*"size":\([0-9.e+]*\),"score":\([0-9.e-]*\),"variance":\([0-9.e-]*\),.*/\1 \2 \3 \4/p' build/truth/$seed/search/journal.jsonl
 done | sort -s -k1,1 | awk '
     function flush() { if (n) printf "{\"plan\":\"%s\",\"size\":%d,\"score\":[%s],\"variance\":[%s]}\n", plan, size, score, variance }
-    $1 != plan { flush(); plan = $1; size = $2; score = variance = ""; n = 0 }
+    ($1 "") != plan { flush(); plan = $1 ""; size = $2; score = variance = ""; n = 0 }
     { score = score (n ? "," : "") sprintf("%.6f", $3); variance = variance (n ? "," : "") sprintf("%.3g", $4); n++ }
     END { flush() }' > build/truth/truth.jsonl
 [ "$(wc -l < build/truth/truth.jsonl)" = 256 ] || { echo "truth: not all of the 256 plans are there"; exit 1; }
