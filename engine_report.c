@@ -91,7 +91,9 @@ static void fill_header(const struct engine *e, struct filled *f)
     int n = snprintf(f->summary, sizeof f->summary, "%.1f %% of the parameters were removed, whole heads and FFN channels at a time; what is left is stored in %.60s",
                      100 * e->achieved_ratio, e->config->quant_types);
     if (e->archive.n && n > 0 && (size_t)n < sizeof f->summary)
-        snprintf(f->summary + n, sizeof f->summary - (size_t)n, ", chosen layer by layer over %zu trials, each really fine-tuned and scored.", e->archive.n);
+        snprintf(f->summary + n, sizeof f->summary - (size_t)n, ", chosen %s by %s over %zu trials, each %s.",
+                 e->trials.n_format_variables == e->trials.n_linears ? "linear by linear" : "layer by layer", e->config->search, e->archive.n,
+                 objective_is_divergence(e->trials.objective) ? "held against the unquantized model" : "really fine-tuned and scored");
     else if (n > 0 && (size_t)n < sizeof f->summary)
         snprintf(f->summary + n, sizeof f->summary - (size_t)n, ".");
     r->title = short_name(e->config->model);

@@ -202,8 +202,10 @@ void report_front(const struct report *r, struct text *out)
         svg_close(&plot);
     }
     text_printf(out, "<figcaption>%zu trials: ", r->n_trials);
-    if (count(r, REPORT_PROBE) + count(r, REPORT_SHORT))
-        text_printf(out, "%zu probes, %zu short ones, ", count(r, REPORT_PROBE), count(r, REPORT_SHORT));
+    if (count(r, REPORT_PROBE))
+        text_printf(out, "%zu probes, ", count(r, REPORT_PROBE));
+    if (count(r, REPORT_SHORT))
+        text_printf(out, "%zu short ones, ", count(r, REPORT_SHORT));
     text_printf(out, "%zu of the seed set, %zu proposed, %zu failed. ", count(r, REPORT_SEED), count(r, REPORT_PROPOSED), count(r, REPORT_FAILED));
     text_html(out, r->pick_rule ? r->pick_rule : "");
     text_puts(out, "</figcaption></figure>\n");
