@@ -6,15 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/file.h"
 #include "base/linalg.h"
+#include "bench/text.h"
 #include "bitstack.h"
 #include "calibrate.h"
 #include "export.h"
 #include "inference.h"
-#include "io/dataset.h"
 
-enum { BLOCKS = 6, ROWS = 512 };
+enum { BLOCKS = 6 };
 
 struct arguments {
     const char *model, *text, *out;
@@ -56,44 +55,6 @@ static enum status keep_nothing(void *user, const struct calibrated_layer *layer
     return OK;
 }
 
-/* Sequences of the text until `tokens` are reached, as batches of one sequence. */
-struct batches {
-    struct dataset text;
-    struct batch *batch;
-    struct segment *segment;
-    int32_t *positions;
-    size_t n;
-};
-
-static enum status open_batches(struct batches *b, const struct arguments *a, const struct inference *in, struct err *err)
-{
-    struct dataset_options options = {.max_seq_len = ROWS, .train_on_inputs = true, .packing = true, .bos = -1};
-    TRY(dataset_load(&b->text, a->text, "auto", in->tokenizer, &options, err));
-    b->batch = calloc(b->text.n, sizeof *b->batch);
-    b->segment = calloc(b->text.n, sizeof *b->segment);
-    b->positions = calloc(ROWS, sizeof *b->positions);
-    if (!b->batch || !b->segment || !b->positions)
-        return err_set(err, ERR_MEMORY, "out of memory for calibration text");
-    for (int32_t t = 0; t < ROWS; t++)
-        b->positions[t] = t;
-    for (size_t rows = 0; b->n < b->text.n && rows < a->tokens; b->n++) {
-        const struct example *e = &b->text.example[b->n];
-        b->segment[b->n] = (struct segment){.len = e->n};
-        b->batch[b->n] = (struct batch){.n = (size_t)e->n, .tokens = e->tokens, .labels = e->labels, .positions = b->positions, .segments = &b->segment[b->n],
-                                        .n_segments = 1};
-        rows += (size_t)e->n;
-    }
-    return OK;
-}
-
-static void close_batches(struct batches *b)
-{
-    dataset_free(&b->text);
-    free(b->batch);
-    free(b->segment);
-    free(b->positions);
-}
-
 /* Blocks within the budget, put together into the model's weights. */
 static enum status load(struct stacks *s, double bpw, struct err *err)
 {
@@ -117,24 +78,24 @@ static enum status load(struct stacks *s, double bpw, struct err *err)
 static enum status run(const struct arguments *a, struct inference *in, struct err *err)
 {
     struct stacks s = {.model = &in->model, .n = (size_t)in->model.config.num_hidden_layers * LINEAR_COUNT};
-    struct batches b = {0};
+    struct text_batches b = {0};
     uint8_t (*bits)[LINEAR_COUNT] = calloc(s.n / LINEAR_COUNT, sizeof *bits);
     struct calibrate_options options = {.quantizer = QUANTIZER_GPTQ, .bits = (const uint8_t(*)[LINEAR_COUNT])bits, .group = 128, .damp = 0.01, .linear = decompose};
     place(&s);
     enum status status = bits ? arena_commit(&s.arena, "blocks", err) : err_set(err, ERR_MEMORY, "out of memory for layers");
     if (status == OK) {
         place(&s);
-        status = open_batches(&b, a, in, err);
+        status = text_batches_open(&b, a->text, a->tokens, in->tokenizer, err);
     }
     if (status == OK)
-        status = inference_place(in, ROWS, err);
+        status = inference_place(in, TEXT_ROWS, err);
     if (status == OK)
         status = calibrate_model(&in->run, &in->model, b.batch, b.n, &options, keep_nothing, &s, err);
     if (status == OK)
         status = load(&s, a->bpw, err);
     if (status == OK)
         status = export_folder(a->out, &in->model, in->tokenizer, NULL, "f32", err);
-    close_batches(&b);
+    text_batches_close(&b);
     arena_free(&s.arena);
     free(bits);
     return status;
