@@ -10,8 +10,8 @@
 #include "evaluate.h"
 #include "evaluate_window.h"
 
-/* Rows of logits that exist at one time, of either model: 4 million numbers, at least 8 rows. */
-enum { LOGITS = 1 << 22, LEAST_ROWS = 8, MOST_ROWS = 256 };
+/* Rows of logits that exist at one time, of either model: 16 million numbers at most, at least 8 rows: the head is read once for all of them. */
+enum { LOGITS = 1 << 24, LEAST_ROWS = 8, MOST_ROWS = 256 };
 
 static size_t chunk_rows(size_t V)
 {
