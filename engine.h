@@ -1,7 +1,7 @@
 /* engine.h: the state of one job, shared by the engine's files; not public (veneer.h is).
  *
  * engine.c       veneer.h's functions, the order of the stages
- * engine_load.c  inputs, memory plan, pruning
+ * engine_load.c  inputs      engine_memory.c  widths after pruning, memory plan      engine_model.c  pruning, placing, calibration
  * engine_scratch.c  a model from random weights, all parameters trained
  * engine_journal.c  what is remembered between runs of the same command
  * engine_pairs.c  trials compared on the same documents
@@ -108,15 +108,25 @@ struct engine {
 
 /* engine_load.c */
 enum status engine_load_inputs(struct engine *engine);
+enum status engine_load_tasks(struct engine *engine);   /* from the base's shape */
+bool engine_requantizes(const struct config *config);      /* the last quantizer is a calibrated one */
+bool engine_starts_from_data(const struct config *config); /* adapters start from calibration data */
+void engine_free(struct engine *engine);
+
+/* engine_memory.c */
 enum status engine_plan_memory(struct engine *engine);  /* counts every lifetime; ERR_MEMORY when it does not fit */
 void engine_print_plan(struct engine *engine, struct text *out);
+int engine_threads(const struct config *config);
+size_t engine_scratch_reals(struct engine *engine);     /* of the kernels, for the largest batch */
+struct model_run engine_run_of(const struct engine *engine, bool keep); /* what a pass over the largest batch needs room for */
+bool engine_needs_gradients(const struct engine *engine);  /* importance is Taylor's */
+bool engine_needs_fisher(const struct engine *engine);
+
+/* engine_model.c */
 enum status engine_prune(struct engine *engine);        /* loads, scores milestone BEFORE_PRUNING, prunes, frees the base */
 enum status engine_place_training(struct engine *engine);
-enum status engine_requantize(struct engine *engine, const uint8_t *level, const char *label); /* by the key `quantizer`; hqq: nothing to do */
-enum status engine_load_tasks(struct engine *engine);   /* from the base's shape */
 enum status engine_place_run(struct engine *engine, const struct model *model); /* scratch and activations */
-int engine_threads(const struct config *config);
-void engine_free(struct engine *engine);
+enum status engine_requantize(struct engine *engine, const uint8_t *level, const char *label); /* by the key `quantizer`; hqq: nothing to do */
 
 /* engine_scratch.c */
 enum status engine_train_full(struct engine *engine);

@@ -11,7 +11,7 @@
 #include "quant_panel.h"
 #include "trial.h"
 
-enum { DAMP_PERCENT = 1 };
+static const double DAMP = 0.01; /* of the mean of the moments' diagonal */
 
 struct requantize {
     struct trials *trials;
@@ -93,21 +93,19 @@ static enum status own_layers(struct trials *trials, struct err *err)
     return status;
 }
 
+static enum quantizer quantizer_of(const struct config *config)
+{
+    return strcmp(config->quantizer, "gptq") == 0 ? QUANTIZER_GPTQ : strcmp(config->quantizer, "awq") == 0 ? QUANTIZER_AWQ : QUANTIZER_RTN;
+}
+
 enum status trials_requantize(struct trials *trials, const uint8_t *level, const struct batch *batches, size_t n_batches, struct err *err)
 {
-    static const struct {
-        const char *name;
-        enum quantizer quantizer;
-    } known[] = {{"rtn", QUANTIZER_RTN}, {"gptq", QUANTIZER_GPTQ}, {"awq", QUANTIZER_AWQ}};
     struct requantize r = {.trials = trials, .level = level};
-    struct calibrate_options options = {.group = AFFINE_GROUP, .damp = 0.01 * DAMP_PERCENT, .linear = take_linear};
+    struct calibrate_options options = {.group = AFFINE_GROUP, .damp = DAMP, .linear = take_linear, .quantizer = quantizer_of(trials->config)};
     uint8_t (*bits)[LINEAR_COUNT] = calloc(trials->n_linears / LINEAR_COUNT, sizeof *bits);
     bool any = false;
     if (!bits)
         return err_set(err, ERR_MEMORY, "out of memory for the bits of layers");
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (strcmp(trials->config->quantizer, known[i].name) == 0)
-            options.quantizer = known[i].quantizer;
     for (size_t i = 0; i < trials->n_linears; i++) {
         int b = quant_affine_bits(trials->format[trials_format(trials, i, level)]);
         bits[i / LINEAR_COUNT][i % LINEAR_COUNT] = (uint8_t)b;
@@ -146,7 +144,7 @@ enum status trials_start_cloq(struct trials *trials, const struct batch *batches
     if (!bits)
         return err_set(err, ERR_MEMORY, "out of memory for the bits of layers");
     struct calibrate_options options = {.quantizer = QUANTIZER_GPTQ, .bits = (const uint8_t(*)[LINEAR_COUNT])bits, .group = AFFINE_GROUP,
-                                        .damp = 0.01 * DAMP_PERCENT, .linear = start_linear};
+                                        .damp = DAMP, .linear = start_linear};
     enum status status = calibrate_model(trials->run, trials->source, batches, n_batches, &options, keep_layer, trials, err);
     free(bits);
     return status;
@@ -154,7 +152,9 @@ enum status trials_start_cloq(struct trials *trials, const struct batch *batches
 
 size_t trials_requantize_bytes(const struct trials *trials, const struct model *shape, size_t n_tokens, int threads)
 {
-    struct calibrate_options options = {.group = AFFINE_GROUP, .quantizer = strcmp(trials->config->quantizer, "gptq") == 0 ? QUANTIZER_GPTQ : QUANTIZER_AWQ};
+    struct calibrate_options options = {.group = AFFINE_GROUP, .quantizer = quantizer_of(trials->config)};
+    if (strcmp(trials->config->lora_init, "cloq") == 0 && options.quantizer == QUANTIZER_RTN)
+        options.quantizer = QUANTIZER_GPTQ; /* the same moments */
     uint8_t (*bits)[LINEAR_COUNT] = calloc(trials->n_linears / LINEAR_COUNT, sizeof *bits);
     if (!bits)
         return 0;

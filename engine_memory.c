@@ -1,0 +1,269 @@
+/* engine_memory.c: the widths after pruning and the memory plan: every lifetime counted by the code that later carves it. */
+#include "engine.h"
+
+#include <string.h>
+#include <unistd.h>
+
+/* ---- pruning options ---- */
+
+static void read_prune_options(struct engine *engine)
+{
+    const struct config *config = engine->config;
+    struct prune_options *o = &engine->prune_options;
+    static const char *const types[] = {"taylor", "l1", "l2", "random"};
+    static const char *const taylors[] = {"vectorize", "param_first", "param_second", "param_mix"};
+    static const char *const groupings[] = {"sum", "mean", "max", "prod", "first"};
+    for (int i = 0; i < 4; i++) {
+        if (strcmp(config->pruner_type, types[i]) == 0)
+            o->type = (enum prune_type)i;
+        if (strcmp(config->taylor, taylors[i]) == 0)
+            o->taylor = (enum salience)i;
+    }
+    for (int i = 0; i < 5; i++)
+        if (strcmp(config->grouping_strategy, groupings[i]) == 0)
+            o->grouping = (enum prune_grouping)i;
+    o->attention_start = (int32_t)config->block_attention_layer_start;
+    o->attention_end = (int32_t)config->block_attention_layer_end;
+    o->mlp_start = (int32_t)config->block_mlp_layer_start;
+    o->mlp_end = (int32_t)config->block_mlp_layer_end;
+    o->ratio = config->pruning_ratio;
+    o->ffn_multiple = (int32_t)config->ffn_multiple;
+    o->global = config->global_pruning;
+    o->seed = (uint64_t)config->seed;
+    prune_ranges(o, engine->base_shape.num_hidden_layers);
+}
+
+bool engine_needs_gradients(const struct engine *engine)
+{
+    return engine->config->pruning_ratio > 0 && engine->prune_options.type == PRUNE_TAYLOR;
+}
+
+bool engine_needs_fisher(const struct engine *engine)
+{
+    return engine->prune_options.taylor == SALIENCE_PARAM_SECOND || engine->prune_options.taylor == SALIENCE_PARAM_MIX;
+}
+
+/* ---- the memory plan: every lifetime counted by the code that later carves it ---- */
+
+static enum status count_model(const struct model_config *shape, size_t *bytes, struct model *model, struct err *err)
+{
+    struct plan plan;
+    struct arena arena = {0};
+    TRY(plan_new(&plan, shape, FORMAT_F32, err));
+    enum status status = model_shape(model, shape, &plan, err);
+    plan_free(&plan);
+    if (status != OK)
+        return status;
+    model_place(model, FORMAT_F32, &arena);
+    *bytes = arena.used;
+    return OK;
+}
+
+static size_t most(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Rows of the largest batch: a micro-batch, a document with its choices, a calibration sequence. */
+static size_t most_rows(const struct engine *engine)
+{
+    size_t rows = finetune_rows(&engine->dataset, engine->config->micro_batch_size);
+    for (size_t i = 0; i < engine->tasks.n; i++) {
+        size_t s = evaluate_rows(engine->tasks.search[i]), r = evaluate_rows(engine->tasks.report[i]);
+        rows = s > rows ? s : rows;
+        rows = r > rows ? r : rows;
+    }
+    rows = most(rows, (size_t)engine->held_out.longest);
+    return most(rows, (size_t)engine->config->calibration_seq_len);
+}
+
+size_t engine_scratch_reals(struct engine *engine)
+{
+    const struct model_config *c = &engine->base_shape;
+    size_t widest = (size_t)c->hidden_size;
+    for (int l = 0; l < c->num_hidden_layers; l++) {
+        widest = most(widest, (size_t)c->intermediate_size[l]);
+        widest = most(widest, (size_t)c->num_attention_heads[l] * (size_t)c->head_dim);
+    }
+    return engine->ops.ops->scratch_size(&engine->ops, widest, widest, (size_t)c->head_dim, most_rows(engine), (size_t)c->vocab_size);
+}
+
+/* Unless everything shall be fp32, activations wait for backward as bf16. */
+static bool keeps_halves(const struct engine *engine)
+{
+    return strcmp(engine->config->compute_dtype, "f32") != 0 && strcmp(engine->config->train_mode, "full") != 0;
+}
+
+/* What a pass over the largest micro-batch needs room for. */
+struct model_run engine_run_of(const struct engine *engine, bool keep)
+{
+    return (struct model_run){.ops = &engine->ops, .max_n = most_rows(engine), .max_rank = trials_max_rank(&engine->trials),
+                              .dropout = engine->config->lora_dropout > 0, .training = true, .keep = keep, .halves = keeps_halves(engine)};
+}
+
+/* The activations of the larger of the two models, for training with adapters of the plan. */
+static enum status count_activations(struct engine *engine, const struct model *model, bool keep, size_t *bytes)
+{
+    struct arena arena = {0};
+    struct model_run run = engine_run_of(engine, keep);
+    TRY(model_run_place(&run, model, &engine->trials.lora, &arena, engine->err));
+    *bytes = arena.used;
+    return OK;
+}
+
+static size_t start_workspace(const struct engine *engine)
+{
+    struct lora_init_options options = {.loftq_iters = (int)engine->config->loftq_iters,
+                                        .pissa_niter = (int)engine->config->pissa_niter};
+    struct err err;
+    if (lora_init_parse(engine->config->lora_init, &options.init, &err) != OK)
+        return 0;
+    size_t largest = 0;
+    for (int l = 0; l < engine->shape.num_hidden_layers; l++)
+        for (int j = 0; j < LINEAR_COUNT; j++) {
+            size_t out, in;
+            plan_shape(&engine->trials.plan, &engine->shape, l, (enum linear)j, &out, &in);
+            largest = most(largest, lora_start_bytes(out, in, engine->trials.plan.layer[l].linear[j].rank, &options));
+        }
+    return largest;
+}
+
+int engine_threads(const struct config *config)
+{
+    return config->threads > 0 ? (int)config->threads : machine_cores();
+}
+
+static size_t peak_of(const struct memory_plan *m)
+{
+    size_t pruning = m->base_weights + m->importance + m->activations;
+    size_t slicing = m->base_weights + m->weights + m->activations;
+    size_t starting = m->weights + m->variants + m->optimizer + m->activations + most(most(m->start, m->reference), m->requantize);
+    return most(most(pruning, slicing), starting) + m->scratch + m->program;
+}
+
+static enum status choose_activations(struct engine *engine, const struct model *base)
+{
+    struct memory_plan *m = &engine->memory;
+    const char *asked = engine->config->gradient_checkpointing;
+    double limit = engine->config->max_memory;
+    m->keep_activations = strcmp(asked, "yes") != 0;
+    TRY(count_activations(engine, base, m->keep_activations, &m->activations));
+    m->peak = peak_of(m);
+    if (strcmp(asked, "auto") == 0 && limit > 0 && (double)m->peak > limit) {
+        m->keep_activations = false;
+        TRY(count_activations(engine, base, false, &m->activations));
+        m->peak = peak_of(m);
+    }
+    return OK;
+}
+
+static enum status check_limits(const struct engine *engine)
+{
+    double machine = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE), peak = (double)engine->memory.peak;
+    if (engine->config->max_memory > 0 && peak > engine->config->max_memory)
+        return err_set(engine->err, ERR_MEMORY, "%s takes %.1f MB, max_memory = %.1f MB",
+                       engine->memory.keep_activations ? "the plan" : "the smallest plan", peak / 1e6, engine->config->max_memory / 1e6);
+    if (machine > 0 && peak > machine)
+        return err_set(engine->err, ERR_MEMORY, "the plan takes %.1f MB, this machine has %.1f MB", peak / 1e6, machine / 1e6);
+    return OK;
+}
+
+static enum status shape_after_pruning(struct engine *engine)
+{
+    read_prune_options(engine);
+    TRY(model_config_copy(&engine->shape, &engine->base_shape, engine->err));
+    if (engine->config->pruning_ratio > 0)
+        TRY(prune_widths(&engine->shape, &engine->prune_options, &engine->group_ratio, &engine->achieved_ratio, engine->err));
+    return OK;
+}
+
+enum status engine_plan_memory(struct engine *engine)
+{
+    struct memory_plan *m = &engine->memory;
+    struct model base = {0}, pruned = {0};
+    engine->ops.ops = cpu_ops(false);
+    engine->ops.threads = engine_threads(engine->config);
+    TRY(compute_parse(engine->config->compute_dtype, &engine->ops.compute, engine->err));
+    m->program = (size_t)process_now_bytes();
+    TRY(shape_after_pruning(engine));
+    TRY(trials_init(&engine->trials, engine->config, &engine->shape, engine->err));
+    engine->trials.dataset = &engine->dataset;
+    enum status status = count_model(&engine->base_shape, &m->base_weights, &base, engine->err);
+    if (status == OK)
+        status = count_model(&engine->shape, &m->weights, &pruned, engine->err);
+    if (status == OK) {
+        struct arena variants = {0}, optimizer = {0}, importance = {0};
+        struct model_grads grads;
+        trials_place_weights(&engine->trials, &engine->shape, &variants);
+        int64_t steps = finetune_steps(engine->config->max_steps, engine->config->num_epochs, engine->dataset.n,
+                                       engine->config->batch_size);
+        engine->trials.steps = steps;
+        if (engine->config->final_steps > steps)
+            steps = engine->config->final_steps;
+        trials_place_training(&engine->trials, &engine->shape, steps, &optimizer);
+        if (engine_needs_gradients(engine))
+            model_grads_place(&grads, &base, true, &importance);
+        m->variants = variants.used;
+        m->optimizer = optimizer.used;
+        m->importance = importance.used * (engine_needs_gradients(engine) && engine_needs_fisher(engine) ? 2 : 1);
+        m->scratch = engine_scratch_reals(engine) * sizeof(real);
+        m->start = start_workspace(engine);
+        if (engine->held_out.n && (objective_is_divergence(engine->trials.objective) || engine->trials.objective == OBJECTIVE_ACCURACY))
+            m->reference = evaluate_reference_bytes(&engine->held_out, (size_t)engine->config->search_tokens, most_rows(engine),
+                                                    (size_t)engine->shape.hidden_size, (size_t)engine->shape.vocab_size);
+        if (engine_requantizes(engine->config) || engine_starts_from_data(engine->config))
+            m->requantize = trials_requantize_bytes(&engine->trials, &pruned, (size_t)(engine->config->quantizer_samples * engine->config->calibration_seq_len),
+                                                    engine->ops.threads);
+        status = choose_activations(engine, &base);
+    }
+    model_free(&base);
+    model_free(&pruned);
+    TRY(status);
+    return check_limits(engine);
+}
+
+static void print_bytes(struct text *out, const char *name, size_t bytes, const char *what)
+{
+    text_printf(out, "%-16s %14zu  %s\n", name, bytes, what);
+}
+
+void engine_print_plan(struct engine *engine, struct text *out)
+{
+    const struct memory_plan *m = &engine->memory;
+    struct trials *t = &engine->trials;
+    uint64_t before, after;
+    struct plan plan = {0};
+    before = plan_new(&plan, &engine->base_shape, FORMAT_F32, engine->err) == OK ? plan_parameters(&plan, &engine->base_shape) : 0;
+    plan_free(&plan);
+    after = plan_parameters(&t->plan, &engine->shape);
+    text_printf(out, "%-8s %6s %8s %6s  %-20s %5s\n", "layer", "heads", "kv_heads", "ffn", "formats", "rank");
+    for (int l = 0; l < t->plan.n_layers; l++) {
+        const struct plan_layer *p = &t->plan.layer[l];
+        text_printf(out, "%-8d %6d %8d %6d  %-20s %5d\n", l, p->heads, p->kv_heads, p->ffn, engine->config->quant_types,
+                    p->linear[0].rank);
+    }
+    text_printf(out, "\nparameters       %14llu  of %llu (%.2f %% removed; group ratio %.4f), adapters %llu\n",
+                (unsigned long long)after, (unsigned long long)before, 100 * engine->achieved_ratio, engine->group_ratio,
+                (unsigned long long)plan_adapter_parameters(&t->plan, &engine->shape));
+    double low = t->fixed_bytes, high = t->fixed_bytes;
+    for (size_t i = 0; i < t->n_linears; i++) {
+        low += t->bytes[i * MAX_LEVELS] + (t->ranked[i] ? t->rank_bytes[i] * t->rank[0] : 0);
+        high += t->bytes[i * MAX_LEVELS + t->n_levels - 1] + (t->ranked[i] ? t->rank_bytes[i] * t->rank[t->n_ranks - 1] : 0);
+    }
+    text_printf(out, "stored model     %14.0f  to %.0f bytes, by the formats%s chosen\n\n", low, high, t->n_ranks ? " and ranks" : "");
+    text_puts(out, "memory in bytes\n");
+    print_bytes(out, "program", m->program, "code, libraries, data and tasks");
+    print_bytes(out, "base weights", m->base_weights, "the model as loaded, F32, until it is pruned");
+    print_bytes(out, "importance", m->importance, "gradients of its linears, until it is pruned");
+    print_bytes(out, "weights", m->weights, "the pruned model, F32");
+    print_bytes(out, "formats", m->variants, "its linears in every format, with adapter starts");
+    print_bytes(out, "optimizer", m->optimizer, "adapters, gradients, moments, micro-batch");
+    print_bytes(out, "activations", m->activations, m->keep_activations ? "kept for backward" : "recomputed in backward");
+    print_bytes(out, "scratch", m->scratch, "of the kernels");
+    if (m->reference)
+        print_bytes(out, "reference", m->reference, "the unquantized model's hidden states on the held-out text");
+    if (m->requantize)
+        print_bytes(out, "quantizer", m->requantize, "its hidden states and moments, before the last fine-tunings");
+    print_bytes(out, "start", m->start, "LoftQ's workspace, until all formats are made");
+    print_bytes(out, "peak", m->peak, "the most that exists at one time");
+}

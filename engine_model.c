@@ -1,0 +1,245 @@
+/* engine_model.c: what becomes of the model: loaded, pruned, placed for trials; calibration data for pruning and for calibrated quantizers. */
+#include "engine.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/rng.h"
+#include "base/stop.h"
+
+/* ---- pruning ---- */
+
+/* Sequences for importance and for calibrated quantizers: the first ones of a Philox order of the data, cut. */
+struct calibration {
+    struct batch *batch;
+    struct segment *segment;
+    int32_t *positions, *labels;
+    size_t n;
+};
+
+static enum status make_calibration(struct engine *engine, size_t most_n, struct calibration *c)
+{
+    size_t T = (size_t)engine->config->calibration_seq_len;
+    const struct dataset *data = engine->calibration.n ? &engine->calibration : &engine->dataset;
+    c->n = most_n < data->n ? most_n : data->n;
+    uint32_t *order = calloc(data->n, sizeof *order);
+    c->batch = calloc(c->n, sizeof *c->batch);
+    c->segment = calloc(c->n, sizeof *c->segment);
+    c->positions = calloc(T, sizeof *c->positions);
+    c->labels = calloc(c->n * T, sizeof *c->labels);
+    if (!order || !c->batch || !c->segment || !c->positions || !c->labels) {
+        free(order);
+        return err_set(engine->err, ERR_MEMORY, "out of memory for calibration data");
+    }
+    for (size_t i = 0; i < data->n; i++)
+        order[i] = (uint32_t)i;
+    struct rng rng = {.seed = (uint64_t)engine->config->seed, .stream = RNG_PRUNE};
+    rng_shuffle(&rng, order, data->n);
+    for (size_t t = 0; t < T; t++)
+        c->positions[t] = (int32_t)t;
+    for (size_t i = 0; i < c->n; i++) {
+        const struct example *e = &data->example[order[i]];
+        size_t n = (size_t)e->n < T ? (size_t)e->n : T;
+        int32_t *labels = c->labels + i * T; /* every next token counts, prompts too */
+        for (size_t t = 0; t < n; t++)
+            labels[t] = t + 1 < n ? e->tokens[t + 1] : -1;
+        c->segment[i] = (struct segment){.len = (int32_t)n};
+        c->batch[i] = (struct batch){.n = n, .tokens = e->tokens, .positions = c->positions, .labels = labels,
+                                     .segments = &c->segment[i], .n_segments = 1};
+    }
+    free(order);
+    return OK;
+}
+
+static void free_calibration(struct calibration *c)
+{
+    free(c->batch);
+    free(c->segment);
+    free(c->positions);
+    free(c->labels);
+}
+
+static enum status place_model(struct engine *engine, struct model *model, const struct model_config *shape, struct arena *arena,
+                               const char *what)
+{
+    struct plan plan;
+    TRY(plan_new(&plan, shape, FORMAT_F32, engine->err));
+    enum status status = model_shape(model, shape, &plan, engine->err);
+    plan_free(&plan);
+    TRY(status);
+    model_place(model, FORMAT_F32, arena);
+    TRY(arena_commit(arena, what, engine->err));
+    model_place(model, FORMAT_F32, arena);
+    return OK;
+}
+
+enum status engine_place_run(struct engine *engine, const struct model *model)
+{
+    size_t n = engine_scratch_reals(engine);
+    arena_take(&engine->scratch, n, sizeof(real));
+    TRY(arena_commit(&engine->scratch, "kernel scratch", engine->err));
+    engine->ops.scratch = arena_take(&engine->scratch, n, sizeof(real));
+    struct model_run *run = &engine->run;
+    *run = engine_run_of(engine, engine->memory.keep_activations);
+    TRY(model_run_place(run, model, &engine->trials.lora, &engine->activations, engine->err));
+    TRY(arena_commit(&engine->activations, "activations", engine->err));
+    return model_run_place(run, model, &engine->trials.lora, &engine->activations, engine->err);
+}
+
+static enum status score_units(struct engine *engine, const struct model *model, struct prune_scores *scores)
+{
+    struct calibration calibration = {0};
+    struct model_grads grads = {0};
+    real *fisher = NULL;
+    enum status status = make_calibration(engine, (size_t)engine->config->calibration_samples, &calibration);
+    if (status == OK && engine_needs_gradients(engine)) {
+        for (int pass = 0; status == OK && pass < 2; pass++) {
+            model_grads_place(&grads, model, true, &engine->importance);
+            if (engine_needs_fisher(engine))
+                fisher = arena_take(&engine->importance, grads.n, sizeof(real));
+            if (pass == 0)
+                status = arena_commit(&engine->importance, "importance", engine->err);
+        }
+    }
+    enum compute compute = engine->ops.compute;
+    engine->ops.compute = COMPUTE_F32; /* which units go should not depend on the machine's instructions */
+    if (status == OK)
+        status = prune_scores_compute(scores, model, &engine->run, &grads, fisher, calibration.batch, calibration.n,
+                                      &engine->prune_options, engine->err);
+    engine->ops.compute = compute;
+    arena_free(&engine->importance);
+    free_calibration(&calibration);
+    return status;
+}
+
+static enum status start_from_data(struct engine *engine)
+{
+    struct calibration c = {0};
+    enum status status = make_calibration(engine, (size_t)engine->config->quantizer_samples, &c);
+    if (status == OK)
+        status = trials_start_cloq(&engine->trials, c.batch, c.n, engine->err);
+    free_calibration(&c);
+    return status;
+}
+
+/* Both divergences are told: a calibrated quantizer is not always the better one. */
+enum status engine_requantize(struct engine *engine, const uint8_t *level, const char *label)
+{
+    struct calibration c = {0};
+    double before, after;
+    if (!engine_requantizes(engine->config))
+        return OK;
+    TRY(trials_divergence(&engine->trials, level, &before, engine->err));
+    enum status status = make_calibration(engine, (size_t)engine->config->quantizer_samples, &c);
+    if (status == OK)
+        status = trials_requantize(&engine->trials, level, c.batch, c.n, engine->err);
+    free_calibration(&c);
+    TRY(status);
+    TRY(trials_divergence(&engine->trials, level, &after, engine->err));
+    log_line(&engine->log, "%squantized by %s: KL %.4f nats a token from the unquantized model (by hqq %.4f)", label, engine->config->quantizer, after, before);
+    return OK;
+}
+
+/* One step: scores of `from`, the units that stay, the smaller model in `to` (its own arena). */
+static enum status prune_once(struct engine *engine, const struct model *from, double ratio, uint64_t original, struct model *to,
+                              struct arena *arena)
+{
+    struct prune_scores scores = {0};
+    struct prune_selection selection = {0};
+    struct model_config shape = {0};
+    engine->prune_options.ratio = ratio;
+    enum status status = score_units(engine, from, &scores);
+    if (status == OK)
+        status = prune_select(&selection, &scores, &from->config, &engine->prune_options, original, engine->err);
+    if (status == OK)
+        status = prune_config(&shape, &from->config, &selection, engine->err);
+    if (status == OK)
+        status = place_model(engine, to, &shape, arena, "pruned weights");
+    if (status == OK) {
+        prune_apply(to, from, &selection);
+        engine->group_ratio = selection.group_ratio;
+        engine->achieved_ratio = selection.achieved;
+    }
+    model_config_free(&shape);
+    prune_scores_free(&scores);
+    prune_selection_free(&selection);
+    return status;
+}
+
+static enum status prune_steps(struct engine *engine)
+{
+    int64_t steps = engine->config->iterative_steps;
+    uint64_t original = plan_parameters(&engine->base.plan, &engine->base_shape);
+    for (int64_t k = 1; k <= steps; k++) {
+        struct model smaller = {0};
+        struct arena arena = {0};
+        TRY(stop_check(engine->err));
+        double ratio = engine->config->pruning_ratio * (double)k / (double)steps;
+        enum status status = prune_once(engine, &engine->base, ratio, original, &smaller, &arena);
+        if (status != OK) {
+            model_free(&smaller);
+            arena_free(&arena);
+            return status;
+        }
+        model_free(&engine->base);
+        arena_free(&engine->base_weights);
+        engine->base = smaller;
+        engine->base_weights = arena;
+    }
+    return OK;
+}
+
+enum status engine_prune(struct engine *engine)
+{
+    TRY(place_model(engine, &engine->base, &engine->base_shape, &engine->base_weights, "base weights"));
+    TRY(model_load(&engine->base, engine->checkpoint, engine->err));
+    TRY(engine_place_run(engine, &engine->base));
+    engine->trials.log = engine->log;
+    engine->trials.run = &engine->run;
+    engine->trials.tasks = &engine->tasks;
+    engine->trials.held_out = engine->held_out.n ? &engine->held_out : NULL;
+    struct milestone_record *before = &engine->milestone[BEFORE_PRUNING];
+    if (!before->done) {
+        TRY(trials_score(&engine->trials, PART_REPORT, 1, &engine->base, NULL, &before->outcome, engine->err));
+        before->outcome.size = (double)plan_bytes(&engine->base.plan, &engine->base_shape, 32);
+        log_line(&engine->log, "before pruning: %.4f +- %.4f", before->outcome.score, sqrt(before->outcome.variance));
+        TRY(engine_record_milestone(engine, BEFORE_PRUNING));
+    }
+    if (engine->config->pruning_ratio > 0)
+        TRY(prune_steps(engine));
+    engine->pruned = engine->base;
+    engine->weights = engine->base_weights;
+    memset(&engine->base, 0, sizeof engine->base);
+    memset(&engine->base_weights, 0, sizeof engine->base_weights);
+    model_config_free(&engine->shape);
+    TRY(model_config_copy(&engine->shape, &engine->pruned.config, engine->err));
+    log_line(&engine->log, "pruned: %.2f %% of the parameters removed (group ratio %.4f), %llu left", 100 * engine->achieved_ratio,
+             engine->group_ratio, (unsigned long long)plan_parameters(&engine->pruned.plan, &engine->shape));
+    return OK;
+}
+
+/* The widths of the real selection may differ from the planned ones (global pruning): the space is made anew from them. */
+enum status engine_place_training(struct engine *engine)
+{
+    struct trials *t = &engine->trials;
+    struct trials old = *t;
+    trials_free(&old);
+    memset(t, 0, sizeof *t);
+    TRY(trials_init(t, engine->config, &engine->shape, engine->err));
+    t->log = engine->log;
+    t->run = &engine->run;
+    t->tasks = &engine->tasks;
+    t->held_out = engine->held_out.n ? &engine->held_out : NULL;
+    t->dataset = &engine->dataset;
+    t->source = &engine->pruned;
+    t->steps = finetune_steps(engine->config->max_steps, engine->config->num_epochs, engine->dataset.n, engine->config->batch_size);
+    int64_t steps = engine->config->final_steps > t->steps ? engine->config->final_steps : t->steps;
+    trials_place_weights(t, &engine->shape, &engine->variants);
+    TRY(arena_commit(&engine->variants, "formats", engine->err));
+    trials_place_weights(t, &engine->shape, &engine->variants);
+    trials_place_training(t, &engine->shape, steps, &engine->optimizer);
+    TRY(arena_commit(&engine->optimizer, "optimizer", engine->err));
+    trials_place_training(t, &engine->shape, steps, &engine->optimizer);
+    return engine_starts_from_data(engine->config) ? start_from_data(engine) : OK;
+}
