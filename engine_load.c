@@ -5,7 +5,6 @@
 #include <string.h>
 #include <unistd.h>
 
-
 /* ---- inputs ---- */
 
 static enum status load_model_head(struct engine *engine)
