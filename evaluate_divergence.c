@@ -12,6 +12,8 @@
 
 /* Rows of logits that exist at one time, of either model: 16 million numbers at most, at least 8 rows: the head is read once for all of them. */
 enum { LOGITS = 1 << 24, LEAST_ROWS = 8, MOST_ROWS = 256 };
+/* A reference keeps its logits, not only its hidden states, where they take no more than this: a third of the head's work is saved each time. */
+static const size_t MOST_KEPT_BYTES = (size_t)512 << 20;
 
 static size_t chunk_rows(size_t V)
 {
@@ -49,14 +51,17 @@ struct side {
     const struct lora *lora;
 };
 
-/* Adds the divergences of n rows of hidden states. */
-static void add_rows(struct logits *l, const struct side *reference, const real *x0, const struct side *model, const real *x, size_t n, double *kl,
-                     double *jsd)
+/* Adds the divergences of n rows of hidden states; kept[n, V]: the reference's logits, or NULL. */
+static void add_rows(struct logits *l, const struct side *reference, const real *x0, const real *kept, const struct side *model, const real *x, size_t n,
+                     double *kl, double *jsd)
 {
     size_t C0 = (size_t)reference->model->config.hidden_size, C = (size_t)model->model->config.hidden_size;
     for (size_t row = 0; row < n; row += l->rows) {
         size_t k = n - row < l->rows ? n - row : l->rows;
-        model_logits(reference->run, reference->model, x0 + row * C0, k, l->p);
+        if (kept)
+            memcpy(l->p, kept + row * l->V, k * l->V * sizeof *l->p);
+        else
+            model_logits(reference->run, reference->model, x0 + row * C0, k, l->p);
         model_logits(model->run, model->model, x + row * C, k, l->q);
         model->run->ops->ops->divergence(model->run->ops, l->p, l->q, k, l->V, l->kl, l->jsd);
         for (size_t i = 0; i < k; i++) {
@@ -84,7 +89,7 @@ static enum status diverge_window(struct logits *l, const struct side *reference
     TRY(model_hidden(reference->run, reference->model, reference->lora, &w->batch, &x, err));
     memcpy(hidden, x, w->batch.n * C * sizeof *x); /* the two runs may share memory */
     TRY(model_hidden(model->run, model->model, model->lora, &w->batch, &x, err));
-    add_rows(l, reference, hidden, model, x, w->batch.n - 1, kl, jsd);
+    add_rows(l, reference, hidden, NULL, model, x, w->batch.n - 1, kl, jsd);
     return OK;
 }
 
@@ -125,6 +130,7 @@ struct evaluate_reference {
     struct side reference;
     struct logits logits;
     real *hidden;       /* [rows of all sequences, C] */
+    real *kept;         /* [rows, V] logits, or NULL: there are too many */
     size_t *first;      /* [n + 1] row of each sequence's beginning */
     size_t n, capacity; /* sequences; rows of a batch */
     struct batch batch;
@@ -161,6 +167,28 @@ static enum status keep_hidden(struct evaluate_reference *r, struct err *err)
     return OK;
 }
 
+static size_t kept_bytes(size_t rows, size_t V)
+{
+    size_t bytes = rows * V * sizeof(real);
+    return bytes <= MOST_KEPT_BYTES ? bytes : 0;
+}
+
+static enum status keep_logits(struct evaluate_reference *r, struct err *err)
+{
+    size_t rows = r->first[r->n], V = r->logits.V, C = (size_t)r->reference.model->config.hidden_size;
+    if (kept_bytes(rows, V) == 0)
+        return OK;
+    r->kept = malloc(kept_bytes(rows, V));
+    if (!r->kept)
+        return err_set(err, ERR_MEMORY, "out of memory for the logits of %zu tokens", rows);
+    for (size_t row = 0; row < rows; row += r->logits.rows) {
+        size_t k = rows - row < r->logits.rows ? rows - row : r->logits.rows;
+        TRY(stop_check(err));
+        model_logits(r->reference.run, r->reference.model, r->hidden + row * C, k, r->kept + row * V);
+    }
+    return OK;
+}
+
 static enum status reference_take(struct evaluate_reference *r, struct err *err)
 {
     size_t rows = r->first[r->n], C = (size_t)r->reference.model->config.hidden_size;
@@ -173,7 +201,8 @@ static enum status reference_take(struct evaluate_reference *r, struct err *err)
         return err_set(err, ERR_MEMORY, "out of memory for what the reference says of %zu tokens", rows);
     r->batch = (struct batch){.tokens = r->tokens, .positions = r->positions, .labels = r->labels, .segments = r->segments};
     TRY(logits_open(&r->logits, (size_t)r->reference.model->config.vocab_size, err));
-    return keep_hidden(r, err);
+    TRY(keep_hidden(r, err));
+    return keep_logits(r, err);
 }
 
 /* Whole sequences until max_tokens are reached, at least one. */
@@ -220,6 +249,7 @@ void evaluate_reference_free(struct evaluate_reference *r)
         return;
     logits_close(&r->logits);
     free(r->hidden);
+    free(r->kept);
     free(r->first);
     free(r->segments);
     free(r->tokens);
@@ -233,15 +263,16 @@ size_t evaluate_reference_bytes(const struct dataset *text, size_t max_tokens, s
     size_t rows = 0;
     for (size_t i = 0; i < text->n && (i == 0 || max_tokens == 0 || rows < max_tokens); i++)
         rows += (size_t)text->example[i].n;
-    return rows * C * sizeof(real) + 2 * chunk_rows(V) * (V * sizeof(real) + sizeof(double)) + 3 * capacity * sizeof(int32_t);
+    return rows * C * sizeof(real) + kept_bytes(rows, V) + 2 * chunk_rows(V) * (V * sizeof(real) + sizeof(double)) + 3 * capacity * sizeof(int32_t);
 }
 
 /* Sums over one sequence, its last row left out: nothing follows it. */
 static void add_sequence(struct evaluate_reference *r, const struct side *model, size_t i, const real *x, double *kl, double *jsd)
 {
     size_t rows = r->first[i + 1] - r->first[i];
+    const real *hidden = r->hidden + r->first[i] * (size_t)r->reference.model->config.hidden_size, *kept = r->kept ? r->kept + r->first[i] * r->logits.V : NULL;
     *kl = *jsd = 0;
-    add_rows(&r->logits, &r->reference, r->hidden + r->first[i] * (size_t)r->reference.model->config.hidden_size, model, x, rows > 1 ? rows - 1 : 1, kl, jsd);
+    add_rows(&r->logits, &r->reference, hidden, kept, model, x, rows > 1 ? rows - 1 : 1, kl, jsd);
     *kl /= (double)(rows > 1 ? rows - 1 : 1);
     *jsd /= (double)(rows > 1 ? rows - 1 : 1);
 }
