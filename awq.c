@@ -5,6 +5,7 @@
 #include <omp.h>
 #include <string.h>
 
+#include "base/linalg.h"
 #include "base/stop.h"
 
 static size_t smaller(size_t a, size_t b)
@@ -231,29 +232,13 @@ static void clip_place(struct clip_space **space, size_t group, int threads, str
     }
 }
 
-/* In lanes, as a compiler may not part a sum by itself. */
-static double dot(const double *a, const double *b, size_t n)
-{
-    enum { LANES = 8 };
-    double lane[LANES] = {0}, sum = 0;
-    size_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (size_t k = 0; k < LANES; k++)
-            lane[k] += a[i + k] * b[i + k];
-    for (; i < n; i++)
-        sum += a[i] * b[i];
-    for (size_t k = 0; k < LANES; k++)
-        sum += lane[k];
-    return sum;
-}
-
 /* e H e^T over the columns col .. col+n-1 of a row; H is symmetric: each pair counts twice. */
 static double span_error(const double *e, size_t n, const struct gram *gram, size_t col)
 {
     double sum = 0;
     for (size_t i = 0; i < n; i++) {
         const double *H = gram->H + (col + i) * gram->in + col;
-        sum += e[i] * (2 * dot(H, e, i) + H[i] * e[i]);
+        sum += e[i] * (2 * linalg_dot(H, e, i) + H[i] * e[i]);
     }
     return sum;
 }

@@ -35,6 +35,11 @@ static bool needs_data(const struct calibrate_options *o)
     return o->quantizer == QUANTIZER_GPTQ || o->quantizer == QUANTIZER_AWQ;
 }
 
+static int bits_of(const struct calibrate_options *o, int l, int j)
+{
+    return o->bits ? o->bits[l][j] : 0;
+}
+
 /* ---- memory ---- */
 
 static size_t widest_input(const struct model_layer *layer)
@@ -55,8 +60,8 @@ static void block_place(struct block *b, const struct model *model, int l, const
         const struct qmat *W = &from->linear[j];
         quant_place(&b->now.linear[j], FORMAT_F32, 0, false, W->rows, W->cols, arena);
         b->now.bias[j] = from->bias[j] ? arena_take(arena, W->rows, sizeof(real)) : NULL;
-        if (o->bits[l][j] > 0)
-            affine_place(&b->q[j], W->rows, W->cols, o->group, o->bits[l][j], arena);
+        if (bits_of(o, l, j) > 0)
+            affine_place(&b->q[j], W->rows, W->cols, o->group, bits_of(o, l, j), arena);
         else
             b->q[j] = (struct affine){.out = W->rows, .in = W->cols, .group = o->group};
     }
@@ -164,7 +169,7 @@ static enum status scale_layer(struct calibration *c, int l, struct err *err)
     struct block *b = &c->block;
     struct awq_options o = {.group = c->options->group, .threads = c->run->ops->threads};
     for (int j = 0; j < LINEAR_COUNT; j++)
-        o.bits[j] = c->options->bits[l][j];
+        o.bits[j] = bits_of(c->options, l, j);
     TRY(awq_search(&b->scales, &b->now, b->gram, &o, err));
     awq_fold(&b->now, &b->scales);
     return OK;
@@ -210,7 +215,7 @@ static enum status quantize_layer(struct calibration *c, int l, void *user, stru
         TRY(scale_layer(c, l, err));
     for (int j = 0; j < LINEAR_COUNT; j++) {
         int input = (int)gram_input_of((enum linear)j);
-        bool chosen = c->options->bits[l][j] > 0;
+        bool chosen = bits_of(c->options, l, j) > 0;
         TRY(stop_check(err));
         enum status status = chosen ? quantize_linear(c, (enum linear)j, input == factored, err) : OK;
         if (status == OK)
@@ -241,7 +246,8 @@ static enum status calibrate_layer(struct calibration *c, int l, calibrate_sink 
     if (status != OK)
         return status == ERR_STOPPED ? status : err_prefix(err, status, "model.layers.%d", l);
     const struct calibrated_layer done = {.l = l, .linear = b->q, .layer = &b->now};
-    TRY(sink(user, &done, err));
+    if (sink)
+        TRY(sink(user, &done, err));
     if (needs_data(c->options) && l + 1 < c->model->plan.n_layers)
         TRY(pass(c, l, true, err));
     c->view.layer[l] = c->model->layer[l]; /* the block's memory is the next layer's */

@@ -17,7 +17,7 @@ enum quantizer {
 
 struct calibrate_options {
     enum quantizer quantizer;
-    const uint8_t (*bits)[LINEAR_COUNT]; /* [layers] 1 to 8; 0: the linear is not quantized */
+    const uint8_t (*bits)[LINEAR_COUNT]; /* [layers] 1 to 8; 0: the linear is not quantized; NULL: none is */
     size_t group;                        /* elements, 128 usually */
     double damp;                         /* gptq: 0.01 usually */
     /* Optional, called with sink's user for every linear of a layer before sink gets the layer: the W[out, in] that was quantized (awq: folded), its codes (those
@@ -34,7 +34,7 @@ struct calibrated_layer {
 typedef enum status calibrate_sink(void *user, const struct calibrated_layer *layer, struct err *err);
 
 /* model: all linears F32, in the layout of files; not changed.  batches: without labels or with; each of up to run->max_n rows; run and its kernels'
- * scratch placed for the model.  sink gets every layer, from the first; a failure of its own ends the work.
+ * scratch placed for the model.  sink (optional) gets every layer, from the first; a failure of its own ends the work.
  * Takes calibrate_bytes while it runs.  The same codes for any number of threads.
  * ERR_FAILED: a linear that is not F32, or whose numbers no group can hold (by name); ERR_INPUT: no token, a token beyond the vocabulary; ERR_DIVERGED: inputs that
  * are not finite; ERR_STOPPED; ERR_MEMORY. */

@@ -141,10 +141,8 @@ static enum status know_importance(struct engine *engine)
 /* "[probe 3/57] ", then "[trial 12/50] ", which counts what full trials would have cost as much. */
 static void name_trial(const struct engine *engine, const struct search_options *options, size_t probes, char label[64])
 {
-    double cost = 1;
+    double cost = 1 + search_spent(&engine->archive, options, probes);
     size_t n = engine->archive.n;
-    for (size_t i = probes; i < n; i++)
-        cost += engine->archive.point[i].low_fidelity ? options->low_cost : 1;
     if (n < probes)
         snprintf(label, 64, "[probe %zu/%zu] ", n + 1, probes);
     else

@@ -188,6 +188,7 @@ enum status engine_plan_memory(struct engine *engine)
     TRY(shape_after_pruning(engine));
     TRY(trials_init(&engine->trials, engine->config, &engine->shape, engine->err));
     engine->trials.dataset = &engine->dataset;
+    engine->trials.held_out = engine->held_out.n ? &engine->held_out : NULL;
     enum status status = count_model(&engine->base_shape, &m->base_weights, &base, engine->err);
     if (status == OK)
         status = count_model(&engine->shape, &m->weights, &pruned, engine->err);

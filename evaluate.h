@@ -41,18 +41,17 @@ struct evaluate_result {
     double perplexity;                /* lambada, else NaN */
 };
 
-/* True when the sample counts as right in its task's headline. */
-struct evaluate_sample;
-bool evaluate_is_right(const struct evaluate_set *set, const struct evaluate_sample *sample);
-/* Documents of a set. */
-size_t evaluate_count(const struct evaluate_set *set);
-
 struct evaluate_sample {
     int64_t idx;
     int32_t n_choices, gold;
     double *loglikelihood; /* [n_choices] nats */
     bool acc, acc_norm;
 };
+
+/* True when the sample counts as right in its task's headline. */
+bool evaluate_is_right(const struct evaluate_set *set, const struct evaluate_sample *sample);
+/* Documents of a set. */
+size_t evaluate_count(const struct evaluate_set *set);
 
 /* Scores a share of a set (1: all documents; else the first ones, at least one), several at a time.  samples [those scored], optional: their loglikelihood arrays are owned by the set. */
 enum status evaluate_run(struct evaluate_set *set, double share, struct model_run *run, const struct model *model, const struct lora *lora,

@@ -16,6 +16,9 @@ enum gram_input { GRAM_QKV, GRAM_O, GRAM_GATE_UP, GRAM_DOWN, GRAM_COUNT };
 enum gram_input gram_input_of(enum linear linear);
 enum linear gram_reader(enum gram_input input); /* the first linear that reads it */
 
+/* Usual damping of H: times the mean of its diagonal is added to it before it is factored. */
+#define GRAM_DAMP 0.01
+
 struct gram {
     size_t in, n;    /* columns; rows added so far */
     double *H;       /* [in, in] sum over rows of x x^T, symmetric */

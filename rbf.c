@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/linalg.h"
+
 enum { LANES = 8 };
 
 static const double eta = 1e-6;
@@ -14,20 +16,6 @@ static const double eta = 1e-6;
 static const double outside = 1e-6;
 
 /* ---- plain loops that the compiler turns into vectors ---- */
-
-static double dot(const double *a, const double *b, size_t n)
-{
-    double lane[LANES] = {0}, sum = 0;
-    size_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (size_t k = 0; k < LANES; k++)
-            lane[k] += a[i + k] * b[i + k];
-    for (; i < n; i++)
-        sum += a[i] * b[i];
-    for (size_t k = 0; k < LANES; k++)
-        sum += lane[k];
-    return sum;
-}
 
 static void add_scaled(double *y, double scale, const double *x, size_t n)
 {
@@ -50,7 +38,7 @@ static inline void cubes(const double *tile, const double *x, size_t d, double c
 
 double rbf_predict(const struct rbf *rbf, const double *x)
 {
-    double lane[LANES] = {0}, cube[LANES], sum = rbf->c0 + dot(rbf->c, x, rbf->d);
+    double lane[LANES] = {0}, cube[LANES], sum = rbf->c0 + linalg_dot(rbf->c, x, rbf->d);
     for (size_t i = 0; i < rbf->n; i += LANES) {
         cubes(rbf->X + i * rbf->d, x, rbf->d, cube);
         for (size_t k = 0; k < LANES; k++)
@@ -153,7 +141,7 @@ static void project(const struct rbf *rbf, const double *x, double *t, double *l
     memset(t, 0, k * sizeof *t);
     for (int pass = 0; pass < 2; pass++)
         for (size_t b = 0; b < k; b++) {
-            double along = dot(rbf->Q + b * d, left, d);
+            double along = linalg_dot(rbf->Q + b * d, left, d);
             t[b] += along;
             add_scaled(left, -along, rbf->Q + b * d, d);
         }
@@ -175,7 +163,7 @@ static void add_anchor(struct rbf *rbf, size_t p, const double *t, const double 
     }
     for (size_t k = 0; k < rbf->n_others; k++) {
         rbf->W[k * m + b] = 0;
-        rbf->H[k * m + b] = dot(rbf->F + b * m, rbf->W + k * m, b) - rbf->phi[rbf->other[k]];
+        rbf->H[k * m + b] = linalg_dot(rbf->F + b * m, rbf->W + k * m, b) - rbf->phi[rbf->other[k]];
     }
 }
 
@@ -201,13 +189,13 @@ static void add_other(struct rbf *rbf, size_t p, double *t)
     for (size_t b = 0; b < a; b++)
         near[b] = rbf->phi[rbf->anchor[b]];
     for (size_t b = 0; b < a; b++)
-        h[b] = dot(rbf->F + b * m, w, a) - near[b];
+        h[b] = linalg_dot(rbf->F + b * m, w, a) - near[b];
     for (size_t k = 0; k < j; k++) {
         const double *L = rbf->L + k * (k + 1) / 2;
-        double entry = rbf->phi[rbf->other[k]] + dot(w, rbf->H + k * m, a) - dot(rbf->W + k * m, near, a);
-        row[k] = (entry - dot(L, row, k)) / L[k];
+        double entry = rbf->phi[rbf->other[k]] + linalg_dot(w, rbf->H + k * m, a) - linalg_dot(rbf->W + k * m, near, a);
+        row[k] = (entry - linalg_dot(L, row, k)) / L[k];
     }
-    double pivot = eta + dot(w, h, a) - dot(w, near, a) - dot(row, row, j);
+    double pivot = eta + linalg_dot(w, h, a) - linalg_dot(w, near, a) - linalg_dot(row, row, j);
     row[j] = sqrt(fmax(pivot, eta)); /* less is rounding */
     rbf->other[rbf->n_others++] = p;
 }
@@ -224,10 +212,10 @@ static enum status add_point(struct rbf *rbf, const double *x, double y, struct 
     double *t = rbf->work, *left = t + 2 * (d + 1), length = 0;
     if (rbf->n_anchors > 0) {
         project(rbf, x, t, left);
-        length = sqrt(dot(left, left, d));
+        length = sqrt(linalg_dot(left, left, d));
     }
     store(rbf, x, y);
-    if (rbf->n_anchors == 0 || (rbf->n_anchors <= d && length > outside * sqrt(length * length + dot(t, t, rbf->n_anchors - 1))))
+    if (rbf->n_anchors == 0 || (rbf->n_anchors <= d && length > outside * sqrt(length * length + linalg_dot(t, t, rbf->n_anchors - 1))))
         add_anchor(rbf, p, t, left, length);
     else
         add_other(rbf, p, t);
@@ -245,7 +233,7 @@ static void solve_tail(struct rbf *rbf, double *v)
     rbf->c0 = v[0];
     for (size_t b = 0; b + 1 < rbf->n_anchors; b++) {
         const double *row = rbf->R + b * m;
-        v[b + 1] = (v[b + 1] - v[0] - dot(row, v + 1, b)) / row[b];
+        v[b + 1] = (v[b + 1] - v[0] - linalg_dot(row, v + 1, b)) / row[b];
         add_scaled(rbf->c, v[b + 1], rbf->Q + b * d, d);
     }
     for (size_t c = 0; c < d; c++)
@@ -264,7 +252,7 @@ static void solve(struct rbf *rbf)
     }
     for (size_t k = 0; k < f; k++) {
         const double *row = rbf->L + k * (k + 1) / 2;
-        mu[k] = (rbf->y[rbf->other[k]] - dot(rbf->W + k * m, v, a) - dot(row, mu, k)) / row[k];
+        mu[k] = (rbf->y[rbf->other[k]] - linalg_dot(rbf->W + k * m, v, a) - linalg_dot(row, mu, k)) / row[k];
     }
     for (size_t k = f; k-- > 0;) {
         const double *row = rbf->L + k * (k + 1) / 2;

@@ -266,8 +266,7 @@ static bool stands_still(const struct search_archive *archive, const struct sear
     return now - before <= options->stop_gain * fabs(before);
 }
 
-/* What the trials after the probes have cost, in full trials. */
-static double spent(const struct search_archive *archive, const struct search_options *options, size_t probes)
+double search_spent(const struct search_archive *archive, const struct search_options *options, size_t probes)
 {
     double cost = 0;
     for (size_t i = probes; i < archive->n; i++)
@@ -301,7 +300,7 @@ enum status search_propose(const struct search_space *space, const struct search
         return OK;
     }
     t -= probes;
-    if (spent(archive, options, probes) >= (double)(options->num_initial + options->num_trials) || stands_still(archive, options, probes)) {
+    if (search_spent(archive, options, probes) >= (double)(options->num_initial + options->num_trials) || stands_still(archive, options, probes)) {
         next->done = true;
         return OK;
     }

@@ -90,6 +90,8 @@ enum status search_strategy_find(const char *name, const struct strategy **strat
  * strategy proposes, until num_initial + num_trials are spent (those of low fidelity cost low_cost). */
 enum status search_propose(const struct search_space *space, const struct search_archive *archive,
                            const struct search_options *options, struct search_proposal *next, struct err *err);
+/* What the trials after the first `probes` have cost, in full trials. */
+double search_spent(const struct search_archive *archive, const struct search_options *options, size_t probes);
 /* ERR_INPUT when max_size is below the smallest configuration: says the range. */
 enum status search_check_budget(const struct search_space *space, struct err *err);
 /* Probes of a strategy in this space. */

@@ -73,6 +73,12 @@ void trials_place_training(struct trials *trials, const struct model_config *sha
     trials->lora.dropout = (float)trials->config->lora_dropout;
     trials->lora.seed = (uint64_t)trials->config->seed;
     finetune_place(&trials->finetune, trials->dataset, trials->config->micro_batch_size, max_steps, optimizer);
+    int32_t longest = trials->dataset->longest; /* search_data may have longer rows than what is trained on */
+    if (trials->held_out && trials->held_out->longest > longest)
+        longest = trials->held_out->longest;
+    trials->positions = arena_take(optimizer, (size_t)longest, sizeof *trials->positions);
+    for (int32_t t = 0; trials->positions && t < longest; t++)
+        trials->positions[t] = t;
 }
 
 size_t trials_max_rank(const struct trials *trials)
@@ -159,7 +165,7 @@ static enum status start_beside(struct trials *trials, size_t linear, int32_t ra
         return lora_start_beside(&v->q, v->A, v->B, W, rank, s, &options, err);
     if (rank == 0)
         return OK;
-    struct cloq cloq = {.out = v->q.rows, .in = v->q.cols, .r = rank, .s = s, .damp = 0.01};
+    struct cloq cloq = {.out = v->q.rows, .in = v->q.cols, .r = rank, .s = s, .damp = GRAM_DAMP};
     real *Q = malloc(cloq.out * cloq.in * sizeof *Q);
     if (!Q)
         return err_set(err, ERR_MEMORY, "out of memory for an adapter's start");
@@ -262,6 +268,12 @@ enum status trials_finetune(struct trials *trials, int64_t steps, const char *la
 
 /* ---- scores ---- */
 
+struct batch trials_example(const struct trials *trials, const struct example *e, struct segment *segment)
+{
+    *segment = (struct segment){.len = e->n};
+    return (struct batch){.n = (size_t)e->n, .tokens = e->tokens, .labels = e->labels, .segments = segment, .n_segments = 1, .positions = trials->positions};
+}
+
 /* Mean nll of held-out examples, and the variance of that mean over examples. */
 static enum status score_held_out(struct trials *trials, double share, const struct model *model, const struct lora *lora,
                                   struct trial_outcome *outcome, struct err *err)
@@ -270,11 +282,8 @@ static enum status score_held_out(struct trials *trials, double share, const str
     size_t n = (size_t)ceil(share * (double)trials->held_out->n);
     for (size_t i = 0; i < n; i++) {
         const struct example *e = &trials->held_out->example[i];
-        for (int32_t t = 0; t < e->n; t++)
-            trials->finetune.positions[t] = t;
-        struct segment segment = {.len = e->n};
-        struct batch batch = {.n = (size_t)e->n, .tokens = e->tokens, .labels = e->labels, .segments = &segment,
-                              .n_segments = 1, .positions = trials->finetune.positions};
+        struct segment segment;
+        struct batch batch = trials_example(trials, e, &segment);
         double nll;
         size_t count;
         TRY(model_score(trials->run, model, lora, &batch, NULL, NULL, &nll, &count, err));

@@ -68,6 +68,7 @@ struct trials {
     struct model model;               /* the view whose linears are swapped */
     struct lora lora;
     struct finetune finetune;
+    int32_t *positions;               /* 0, 1 ... for the longest example of dataset and held_out */
     int64_t steps;                    /* of a trial */
 };
 
@@ -91,6 +92,8 @@ void trials_place_training(struct trials *trials, const struct model_config *sha
 /* search.h's view of the space (borrows trials). */
 void trials_space(struct trials *trials, double max_size, struct search_space *space);
 double trials_size(const struct trials *trials, const uint8_t *level);
+/* The format variable of a linear; its rank variable is n_format_variables behind. */
+size_t trials_variable(const struct trials *trials, size_t linear);
 /* Under a configuration: index into trials->format; into trials->rank (0 where the rank is not chosen). */
 size_t trials_format(const struct trials *trials, size_t linear, const uint8_t *level);
 size_t trials_rank_level(const struct trials *trials, size_t linear, const uint8_t *level);
@@ -125,6 +128,8 @@ enum status trials_finetune(struct trials *trials, int64_t steps, const char *la
 enum status trials_score(struct trials *trials, enum task_part part, double share, const struct model *model, const struct lora *lora,
                          struct trial_outcome *outcome, struct err *err);
 
+/* An example as a batch of one sequence, in *segment and trials->positions. */
+struct batch trials_example(const struct trials *trials, const struct example *example, struct segment *segment);
 /* Sets a configuration and measures its KL divergence from the unquantized model on the held-out text, nats a token, before fine-tuning. */
 enum status trials_divergence(struct trials *trials, const uint8_t *level, double *kl, struct err *err);
 

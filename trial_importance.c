@@ -52,11 +52,8 @@ static enum status adapter_gradients(struct trials *trials, struct err *err)
         const struct example *e = &data->example[i];
         double sum;
         size_t count;
-        for (int32_t t = 0; t < e->n; t++)
-            trials->finetune.positions[t] = t;
-        struct segment segment = {.len = e->n};
-        struct batch batch = {.n = (size_t)e->n, .tokens = e->tokens, .labels = e->labels, .segments = &segment, .n_segments = 1,
-                              .positions = trials->finetune.positions};
+        struct segment segment;
+        struct batch batch = trials_example(trials, e, &segment);
         status = stop_check(err);
         if (status == OK)
             status = model_train(trials->run, &trials->model, &trials->lora, NULL, &batch, (real)(1 / (double)labelled), 0, &sum, &count, err);
@@ -86,7 +83,7 @@ static enum status measure_plasticity(struct trials *trials, uint8_t *level, dou
         const struct adapter *a = &trials->lora.adapter[i / LINEAR_COUNT][i % LINEAR_COUNT];
         if (!trials->ranked[i])
             continue;
-        size_t v = trials->n_format_variables + (trials->n_format_variables == trials->n_linears ? i : i / LINEAR_COUNT), r = (size_t)a->r;
+        size_t v = trials->n_format_variables + trials_variable(trials, i), r = (size_t)a->r;
         importance[v] += squares(a->dA, r * a->in) + squares(a->dB, r * a->out);
     }
     return OK;

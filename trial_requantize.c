@@ -11,8 +11,6 @@
 #include "quant_panel.h"
 #include "trial.h"
 
-static const double DAMP = 0.01; /* of the mean of the moments' diagonal */
-
 struct requantize {
     struct trials *trials;
     const uint8_t *level;
@@ -101,7 +99,7 @@ static enum quantizer quantizer_of(const struct config *config)
 enum status trials_requantize(struct trials *trials, const uint8_t *level, const struct batch *batches, size_t n_batches, struct err *err)
 {
     struct requantize r = {.trials = trials, .level = level};
-    struct calibrate_options options = {.group = AFFINE_GROUP, .damp = DAMP, .linear = take_linear, .quantizer = quantizer_of(trials->config)};
+    struct calibrate_options options = {.group = AFFINE_GROUP, .damp = GRAM_DAMP, .linear = take_linear, .quantizer = quantizer_of(trials->config)};
     uint8_t (*bits)[LINEAR_COUNT] = calloc(trials->n_linears / LINEAR_COUNT, sizeof *bits);
     bool any = false;
     if (!bits)
@@ -129,25 +127,11 @@ static enum status start_linear(void *user, int l, enum linear j, const real *W,
     return trials_start_variants(user, (size_t)l * LINEAR_COUNT + (size_t)j, W, gram, err);
 }
 
-static enum status keep_layer(void *user, const struct calibrated_layer *done, struct err *err)
-{
-    (void)user;
-    (void)done;
-    (void)err;
-    return OK;
-}
-
 /* No bits are asked for, so the walk over the layers quantizes nothing: it is taken for its moments. */
 enum status trials_start_cloq(struct trials *trials, const struct batch *batches, size_t n_batches, struct err *err)
 {
-    uint8_t (*bits)[LINEAR_COUNT] = calloc(trials->n_linears / LINEAR_COUNT, sizeof *bits);
-    if (!bits)
-        return err_set(err, ERR_MEMORY, "out of memory for the bits of layers");
-    struct calibrate_options options = {.quantizer = QUANTIZER_GPTQ, .bits = (const uint8_t(*)[LINEAR_COUNT])bits, .group = AFFINE_GROUP,
-                                        .damp = DAMP, .linear = start_linear};
-    enum status status = calibrate_model(trials->run, trials->source, batches, n_batches, &options, keep_layer, trials, err);
-    free(bits);
-    return status;
+    struct calibrate_options options = {.quantizer = QUANTIZER_GPTQ, .group = AFFINE_GROUP, .damp = GRAM_DAMP, .linear = start_linear};
+    return calibrate_model(trials->run, trials->source, batches, n_batches, &options, NULL, trials, err);
 }
 
 size_t trials_requantize_bytes(const struct trials *trials, const struct model *shape, size_t n_tokens, int threads)

@@ -15,7 +15,7 @@ static size_t linear_index(int layer, int linear)
     return (size_t)layer * LINEAR_COUNT + (size_t)linear;
 }
 
-static size_t variable_of(const struct trials *trials, size_t linear)
+size_t trials_variable(const struct trials *trials, size_t linear)
 {
     return trials->n_format_variables == trials->n_linears ? linear : linear / LINEAR_COUNT;
 }
@@ -274,7 +274,7 @@ static void count_levels(struct trials *trials)
     size_t ranks = trials->n_format_variables;
     memset(trials->n_variable_levels, 1, trials->n_variables);
     for (size_t i = 0; i < trials->n_linears; i++) {
-        size_t v = variable_of(trials, i);
+        size_t v = trials_variable(trials, i);
         if (trials->pinned[i] == TRIALS_NOT_PINNED)
             trials->n_variable_levels[v] = (uint8_t)trials->n_levels;
         if (trials->ranked[i])
@@ -368,12 +368,12 @@ void trials_free(struct trials *trials)
 
 size_t trials_format(const struct trials *trials, size_t linear, const uint8_t *level)
 {
-    return trials->pinned[linear] != TRIALS_NOT_PINNED ? trials->pinned[linear] : level[variable_of(trials, linear)];
+    return trials->pinned[linear] != TRIALS_NOT_PINNED ? trials->pinned[linear] : level[trials_variable(trials, linear)];
 }
 
 size_t trials_rank_level(const struct trials *trials, size_t linear, const uint8_t *level)
 {
-    return trials->ranked[linear] ? level[trials->n_format_variables + variable_of(trials, linear)] : 0;
+    return trials->ranked[linear] ? level[trials->n_format_variables + trials_variable(trials, linear)] : 0;
 }
 
 void trials_plan_linear(const struct trials *trials, size_t linear, const uint8_t *level, struct plan_linear *p)

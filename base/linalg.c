@@ -204,3 +204,18 @@ enum status linalg_svd_randomised(struct linalg_random_svd *s, const double *W, 
         }
     return OK;
 }
+
+double linalg_dot(const double *a, const double *b, size_t n)
+{
+    enum { LANES = 8 };
+    double lane[LANES] = {0}, sum = 0;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (size_t k = 0; k < LANES; k++)
+            lane[k] += a[i + k] * b[i + k];
+    for (; i < n; i++)
+        sum += a[i] * b[i];
+    for (size_t k = 0; k < LANES; k++)
+        sum += lane[k];
+    return sum;
+}

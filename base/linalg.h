@@ -29,6 +29,8 @@ struct linalg_random_svd {
     double *U, *S, *Vt, *Y, *Q, *small;
 };
 enum status linalg_svd_randomised(struct linalg_random_svd *svd, const double *W, struct err *err);
+/* a . b, summed in eight lanes: a compiler may not part a sum by itself. */
+double linalg_dot(const double *a, const double *b, size_t n);
 /* One BLAS thread for the small problems here and for kernels that share work among our own threads.  Call once at start. */
 void linalg_init(void);
 /* Takes the working memory of LAPACK while it can still be refused with a sentence.  OpenBLAS asks for it at the first call, 128 MB of which it touches little, and

@@ -47,14 +47,6 @@ static enum status decompose(void *user, int l, enum linear j, const real *W, co
     return bitstack_decompose(&s->stack[(size_t)l * LINEAR_COUNT + (size_t)j], W, gram, err);
 }
 
-static enum status keep_nothing(void *user, const struct calibrated_layer *layer, struct err *err)
-{
-    (void)user;
-    (void)err;
-    fprintf(stderr, "layer %d\n", layer->l);
-    return OK;
-}
-
 /* Blocks within the budget, put together into the model's weights. */
 static enum status load(struct stacks *s, double bpw, struct err *err)
 {
@@ -79,10 +71,9 @@ static enum status run(const struct arguments *a, struct inference *in, struct e
 {
     struct stacks s = {.model = &in->model, .n = (size_t)in->model.config.num_hidden_layers * LINEAR_COUNT};
     struct text_batches b = {0};
-    uint8_t (*bits)[LINEAR_COUNT] = calloc(s.n / LINEAR_COUNT, sizeof *bits);
-    struct calibrate_options options = {.quantizer = QUANTIZER_GPTQ, .bits = (const uint8_t(*)[LINEAR_COUNT])bits, .group = 128, .damp = 0.01, .linear = decompose};
+    struct calibrate_options options = {.quantizer = QUANTIZER_GPTQ, .group = 128, .damp = GRAM_DAMP, .linear = decompose};
     place(&s);
-    enum status status = bits ? arena_commit(&s.arena, "blocks", err) : err_set(err, ERR_MEMORY, "out of memory for layers");
+    enum status status = arena_commit(&s.arena, "blocks", err);
     if (status == OK) {
         place(&s);
         status = text_batches_open(&b, a->text, a->tokens, in->tokenizer, err);
@@ -90,14 +81,13 @@ static enum status run(const struct arguments *a, struct inference *in, struct e
     if (status == OK)
         status = inference_place(in, TEXT_ROWS, err);
     if (status == OK)
-        status = calibrate_model(&in->run, &in->model, b.batch, b.n, &options, keep_nothing, &s, err);
+        status = calibrate_model(&in->run, &in->model, b.batch, b.n, &options, NULL, &s, err);
     if (status == OK)
         status = load(&s, a->bpw, err);
     if (status == OK)
         status = export_folder(a->out, &in->model, in->tokenizer, NULL, "f32", err);
     text_batches_close(&b);
     arena_free(&s.arena);
-    free(bits);
     return status;
 }
 

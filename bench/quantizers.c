@@ -79,14 +79,6 @@ static enum status compare(void *user, int l, enum linear j, const real *W, cons
     return status;
 }
 
-static enum status keep_nothing(void *user, const struct calibrated_layer *layer, struct err *err)
-{
-    (void)user;
-    (void)layer;
-    (void)err;
-    return OK;
-}
-
 static enum status run(struct inference *in, const char *text, size_t tokens, struct tally *t, struct err *err)
 {
     struct text_batches b = {0};
@@ -95,12 +87,12 @@ static enum status run(struct inference *in, const char *text, size_t tokens, st
     if (!bits)
         return err_set(err, ERR_MEMORY, "out of memory for layers");
     memset(bits, t->bits, layers * LINEAR_COUNT);
-    struct calibrate_options options = {.quantizer = QUANTIZER_GPTQ, .bits = (const uint8_t(*)[LINEAR_COUNT])bits, .group = 128, .damp = 0.01, .linear = compare};
+    struct calibrate_options options = {.quantizer = QUANTIZER_GPTQ, .bits = (const uint8_t(*)[LINEAR_COUNT])bits, .group = 128, .damp = GRAM_DAMP, .linear = compare};
     enum status status = text_batches_open(&b, text, tokens, in->tokenizer, err);
     if (status == OK)
         status = inference_place(in, TEXT_ROWS, err);
     if (status == OK)
-        status = calibrate_model(&in->run, &in->model, b.batch, b.n, &options, keep_nothing, t, err);
+        status = calibrate_model(&in->run, &in->model, b.batch, b.n, &options, NULL, t, err);
     text_batches_close(&b);
     free(bits);
     return status;

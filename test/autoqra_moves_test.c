@@ -10,6 +10,7 @@
 
 #include "autoqra_toy.h"
 #include "base/linalg.h"
+#include "choice.h"
 #include "strategy/autoqra.h"
 
 /* ---- repair ---- */
@@ -205,13 +206,6 @@ static void surrogate_knows_what_matters(void **state)
     search_archive_free(&archive);
 }
 
-static int setup(void **state)
-{
-    (void)state;
-    linalg_init();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -221,5 +215,5 @@ int main(void)
         cmocka_unit_test(start_follows_importance),
         cmocka_unit_test(surrogate_knows_what_matters),
     };
-    return cmocka_run_group_tests_name("autoqra_moves", tests, setup, NULL);
+    return cmocka_run_group_tests_name("autoqra_moves", tests, choice_setup, NULL);
 }

@@ -15,6 +15,7 @@
 
 #include "autoqra_toy.h"
 #include "base/linalg.h"
+#include "choice.h"
 #include "pareto.h"
 #include "refused.h"
 
@@ -401,13 +402,6 @@ static void odd_worlds(void **state)
     }
 }
 
-static double now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
-}
-
 /* A proposal should not be felt beside a trial of minutes: 50 ms on an idle core; the gate leaves room for a busy machine and sanitizers. */
 static void proposal_is_quick(void **state)
 {
@@ -437,13 +431,6 @@ static void proposal_is_quick(void **state)
     }
 }
 
-static int setup(void **state)
-{
-    (void)state;
-    linalg_init();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -460,5 +447,5 @@ int main(void)
         cmocka_unit_test(odd_worlds),
         cmocka_unit_test(proposal_is_quick),
     };
-    return cmocka_run_group_tests_name("autoqra", tests, setup, NULL);
+    return cmocka_run_group_tests_name("autoqra", tests, choice_setup, NULL);
 }

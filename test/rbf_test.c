@@ -14,6 +14,7 @@
 #include <time.h>
 
 #include "base/rng.h"
+#include "choice.h"
 #include "rbf.h"
 
 static struct err err;
@@ -261,13 +262,6 @@ static void equal_values_give_a_constant(void **state)
     assert_true(fabs(rbf_predict(&rbf, none.X) - mean) <= 8 * DBL_EPSILON);
     data_free(&none);
     rbf_free(&rbf);
-}
-
-static double now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
 }
 
 /* One more trial at 1000 points is not felt. */

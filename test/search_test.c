@@ -15,6 +15,7 @@
 #include <time.h>
 
 #include "base/linalg.h"
+#include "choice.h"
 #include "refused.h"
 #include "search_toy.h"
 
@@ -311,13 +312,6 @@ static void picks(void **state)
     search_archive_free(&archive);
 }
 
-static double now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
-}
-
 /* A proposal should not be felt beside a trial of minutes: 50 ms on an idle core; the gate leaves room for a busy machine and sanitizers. */
 static void proposal_is_quick(void **state)
 {
@@ -343,13 +337,6 @@ static void proposal_is_quick(void **state)
     search_archive_free(&archive);
 }
 
-static int setup(void **state)
-{
-    (void)state;
-    linalg_init();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -366,5 +353,5 @@ int main(void)
         cmocka_unit_test(picks),
         cmocka_unit_test(proposal_is_quick),
     };
-    return cmocka_run_group_tests_name("search", tests, setup, NULL);
+    return cmocka_run_group_tests_name("search", tests, choice_setup, NULL);
 }

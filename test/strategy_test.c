@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "base/linalg.h"
+#include "choice.h"
 #include "refused.h"
 #include "search_toy.h"
 
@@ -515,13 +516,6 @@ static void evopress_tries_short_first(void **state)
     restarts(&toy, options);
 }
 
-static double now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
-}
-
 /* A batch at 300 trials of 57 layers is not felt beside one trial. */
 static void amq_batch_is_quick(void **state)
 {
@@ -544,13 +538,6 @@ static void amq_batch_is_quick(void **state)
     search_archive_free(&archive);
 }
 
-static int setup(void **state)
-{
-    (void)state;
-    linalg_init();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -571,5 +558,5 @@ int main(void)
         cmocka_unit_test(evopress_finds_the_optimum),
         cmocka_unit_test(evopress_tries_short_first),
     };
-    return cmocka_run_group_tests_name("strategies", tests, setup, NULL);
+    return cmocka_run_group_tests_name("strategies", tests, choice_setup, NULL);
 }
