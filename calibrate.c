@@ -70,7 +70,7 @@ static void block_place(struct block *b, const struct model *model, int l, const
     for (int i = 0; i < GRAM_COUNT; i++)
         gram_place(&b->gram[i], from->linear[gram_reader((enum gram_input)i)].cols, arena);
     b->part = arena_take(arena, in * in, sizeof *b->part);
-    b->U = o->quantizer == QUANTIZER_GPTQ ? arena_take(arena, in * in, sizeof *b->U) : NULL;
+    b->U = o->quantizer == QUANTIZER_GPTQ && o->bits ? arena_take(arena, in * in, sizeof *b->U) : NULL;
     if (o->quantizer == QUANTIZER_AWQ)
         awq_scales_place(&b->scales, from, arena);
 }

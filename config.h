@@ -29,7 +29,7 @@ struct config {
     bool global_pruning;
     char *calibration_data;
     /* quantization and adapters */
-    char *quant_types, *rank_types, *quantizer;
+    char *quant_types, *rank_types, *quantizer, *search_quantizer;
     int64_t quantizer_samples;
     bool double_quant;
     int64_t block_size;

@@ -277,7 +277,10 @@ static enum status compress(struct engine *engine)
     trials_space(&engine->trials, engine->max_size, &engine->space);
     if (!engine->milestone[AFTER_PRUNING].done) {
         struct milestone_record *after = &engine->milestone[AFTER_PRUNING];
-        TRY(trials_score(&engine->trials, PART_REPORT, 1, &engine->pruned, NULL, &after->outcome, engine->err));
+        if (engine->config->pruning_ratio > 0)
+            TRY(trials_score(&engine->trials, PART_REPORT, 1, &engine->pruned, NULL, &after->outcome, engine->err));
+        else
+            after->outcome = engine->milestone[BEFORE_PRUNING].outcome; /* the same model */
         after->outcome.size = (double)plan_bytes(&engine->pruned.plan, &engine->shape, 32);
         TRY(engine_record_milestone(engine, AFTER_PRUNING));
         log_line(&engine->log, "after pruning, untuned: %.4f", after->outcome.score);

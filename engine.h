@@ -110,7 +110,6 @@ struct engine {
 enum status engine_load_inputs(struct engine *engine);
 enum status engine_load_tasks(struct engine *engine);   /* from the base's shape */
 bool engine_requantizes(const struct config *config);      /* the last quantizer is a calibrated one */
-bool engine_starts_from_data(const struct config *config); /* adapters start from calibration data */
 void engine_free(struct engine *engine);
 
 /* engine_memory.c */

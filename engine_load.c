@@ -51,11 +51,6 @@ bool engine_requantizes(const struct config *config)
     return strcmp(config->quantizer, "hqq") != 0;
 }
 
-bool engine_starts_from_data(const struct config *config)
-{
-    return strcmp(config->lora_init, "cloq") == 0;
-}
-
 static bool needs_held_out(const struct config *config)
 {
     bool searches = strcmp(config->search, "none") != 0 && !*config->plan && strcmp(config->train_mode, "full") != 0;

@@ -212,7 +212,7 @@ enum status engine_plan_memory(struct engine *engine)
         if (engine->held_out.n && (objective_is_divergence(engine->trials.objective) || engine->trials.objective == OBJECTIVE_ACCURACY))
             m->reference = evaluate_reference_bytes(&engine->held_out, (size_t)engine->config->search_tokens, most_rows(engine),
                                                     (size_t)engine->shape.hidden_size, (size_t)engine->shape.vocab_size);
-        if (engine_requantizes(engine->config) || engine_starts_from_data(engine->config))
+        if (engine_requantizes(engine->config) || trials_start_from_data(engine->config))
             m->requantize = trials_requantize_bytes(&engine->trials, &pruned, (size_t)(engine->config->quantizer_samples * engine->config->calibration_seq_len),
                                                     engine->ops.threads);
         status = choose_activations(engine, &base);

@@ -118,7 +118,7 @@ static enum status start_from_data(struct engine *engine)
     struct calibration c = {0};
     enum status status = make_calibration(engine, (size_t)engine->config->quantizer_samples, &c);
     if (status == OK)
-        status = trials_start_cloq(&engine->trials, c.batch, c.n, engine->err);
+        status = trials_start_all(&engine->trials, c.batch, c.n, engine->err);
     free_calibration(&c);
     return status;
 }
@@ -137,7 +137,8 @@ enum status engine_requantize(struct engine *engine, const uint8_t *level, const
     free_calibration(&c);
     TRY(status);
     TRY(trials_divergence(&engine->trials, level, &after, engine->err));
-    log_line(&engine->log, "%squantized by %s: KL %.4f nats a token from the unquantized model (by hqq %.4f)", label, engine->config->quantizer, after, before);
+    log_line(&engine->log, "%squantized by %s: KL %.4f nats a token from the unquantized model (by %s %.4f)", label, engine->config->quantizer, after,
+             engine->config->search_quantizer, before);
     return OK;
 }
 
@@ -241,5 +242,5 @@ enum status engine_place_training(struct engine *engine)
     trials_place_training(t, &engine->shape, steps, &engine->optimizer);
     TRY(arena_commit(&engine->optimizer, "optimizer", engine->err));
     trials_place_training(t, &engine->shape, steps, &engine->optimizer);
-    return engine_starts_from_data(engine->config) ? start_from_data(engine) : OK;
+    return trials_start_from_data(engine->config) ? start_from_data(engine) : OK;
 }

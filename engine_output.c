@@ -195,7 +195,7 @@ static enum status make_gguf_linears(struct engine *engine, struct model *view, 
 }
 
 /* What the GGUF's formats cost: KL of its distribution from the fine-tuned model's, on the first examples of the data. */
-static enum status measure_gguf(struct engine *engine, double *kl, double *jsd)
+static enum status measure_gguf(struct engine *engine, struct evaluate_divergences *d)
 {
     struct trials *t = &engine->trials;
     struct model view = {0};
@@ -218,7 +218,7 @@ static enum status measure_gguf(struct engine *engine, double *kl, double *jsd)
     if (status == OK && n < window)
         window = n;
     if (status == OK)
-        status = evaluate_divergence(&engine->run, &view, NULL, &engine->run, &t->model, &t->lora, tokens, n, window, kl, jsd, engine->err);
+        status = evaluate_divergence(&engine->run, &view, NULL, &engine->run, &t->model, &t->lora, tokens, n, window, d, engine->err);
     model_free(&view);
     arena_free(&arena);
     free(W);
@@ -245,7 +245,7 @@ static void put_hash(struct engine *engine, struct text *out, const char *key, c
     (void)engine;
 }
 
-static enum status write_run(struct engine *engine, double kl, double jsd)
+static enum status write_run(struct engine *engine, const struct evaluate_divergences *gguf)
 {
     struct text out = {0}, config = {0};
     const struct memory_plan *m = &engine->memory;
@@ -257,8 +257,8 @@ static enum status write_run(struct engine *engine, double kl, double jsd)
     put_hash(engine, &out, "dataset", engine->config->dataset);
     text_printf(&out, ",\n  \"seconds\": %.1f,\n  \"trials\": %zu", clock_s() - engine->started_s, engine->archive.n);
     text_printf(&out, ",\n  \"planned_peak_bytes\": %zu,\n  \"measured_peak_bytes\": %.0f", m->peak, process_peak_bytes());
-    if (isfinite(kl))
-        text_printf(&out, ",\n  \"gguf_kl\": %.6g,\n  \"gguf_jsd\": %.6g", kl, jsd);
+    if (isfinite(gguf->kl))
+        text_printf(&out, ",\n  \"gguf_kl\": %.6g,\n  \"gguf_jsd\": %.6g", gguf->kl, gguf->jsd);
     config_print(engine->config, false, &config);
     text_puts(&out, ",\n  \"config\": ");
     text_json_string(&out, config.s ? config.s : "", config.n);
@@ -291,7 +291,7 @@ enum status engine_write_outputs(struct engine *engine)
     const char *formats = engine->config->export_formats;
     struct trials *t = &engine->trials;
     struct text plan = {0};
-    double kl = NAN, jsd = NAN;
+    struct evaluate_divergences gguf = {.kl = NAN, .jsd = NAN};
     plan_print(&t->plan, &plan);
     TRY(write_text(engine, "search/plan-best.txt", &plan));
     TRY(write_pareto(engine));
@@ -307,11 +307,11 @@ enum status engine_write_outputs(struct engine *engine)
         TRY(write_folder(engine, &t->model));
     if (config_list_has(formats, "gguf")) {
         TRY(write_gguf(engine, &t->model, &t->lora));
-        TRY(measure_gguf(engine, &kl, &jsd));
-        log_line(&engine->log, "model.gguf: KL %.5f nats a token from the fine-tuned model (its formats, adapters merged)", kl);
+        TRY(measure_gguf(engine, &gguf));
+        log_line(&engine->log, "model.gguf: KL %.5f nats a token from the fine-tuned model (its formats, adapters merged)", gguf.kl);
     }
-    engine->gguf_kl = kl;
-    return write_run(engine, kl, jsd);
+    engine->gguf_kl = gguf.kl;
+    return write_run(engine, &gguf);
 }
 
 enum status engine_write_scratch(struct engine *engine, const struct finetune *finetune)

@@ -70,11 +70,17 @@ void evaluate_print_samples(const char *task, const struct evaluate_sample *samp
 enum status evaluate_perplexity(struct model_run *run, const struct model *model, const struct lora *lora,
                                 const int32_t *tokens, size_t n, size_t window, double *perplexity, size_t *scored,
                                 struct err *err);
-/* Mean per-token KL(reference || model) and Jensen-Shannon divergence in nats on windows of a text. */
+/* Means, nats a token, and the variances of the means over sequences. */
+struct evaluate_divergences {
+    double kl, kl_variance;    /* KL(reference || model) */
+    double jsd, jsd_variance;  /* Jensen-Shannon, at most log 2 */
+    double nll, reference_nll; /* of the text itself: exp of it is the perplexity of either model */
+    size_t tokens;
+};
+/* Over windows of a text, each scored for window-1 tokens; variances are NaN. */
 enum status evaluate_divergence(struct model_run *run, const struct model *model, const struct lora *lora,
-                                struct model_run *reference_run, const struct model *reference,
-                                const struct lora *reference_lora, const int32_t *tokens, size_t n, size_t window, double *kl,
-                                double *jsd, struct err *err);
+                                struct model_run *reference_run, const struct model *reference, const struct lora *reference_lora,
+                                const int32_t *tokens, size_t n, size_t window, struct evaluate_divergences *divergences, struct err *err);
 
 /* A text and what a reference model says of it, for holding many models against it: hidden states after the final norm are kept. */
 struct evaluate_reference; /* opaque */
@@ -86,13 +92,7 @@ void evaluate_reference_free(struct evaluate_reference *reference);
 /* Bytes that it will take, for batches up to `capacity` rows. */
 size_t evaluate_reference_bytes(const struct dataset *text, size_t max_tokens, size_t capacity, size_t C, size_t V);
 
-/* Means over sequences of the mean over their tokens, nats a token, and the variances of these means. */
-struct evaluate_divergences {
-    double kl, kl_variance;   /* KL(reference || model) */
-    double jsd, jsd_variance; /* Jensen-Shannon, at most log 2 */
-    size_t tokens;
-};
-/* share: of the sequences, the first ones, at least one; 1: all. */
+/* Means over sequences of the mean over their tokens; nll is NaN.  share: of the sequences, the first ones, at least one; 1: all. */
 enum status evaluate_against(struct evaluate_reference *reference, double share, struct model_run *run, const struct model *model,
                              const struct lora *lora, struct evaluate_divergences *divergences, struct err *err);
 #endif

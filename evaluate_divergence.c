@@ -24,6 +24,8 @@ static size_t chunk_rows(size_t V)
 struct logits {
     real *p, *q;            /* [rows, V] */
     double *kl, *jsd;       /* [rows] */
+    double *lse;            /* [rows, 2] */
+    double *z;              /* [rows, 2] logits of the tokens that follow */
     size_t rows, V;
 };
 
@@ -34,7 +36,9 @@ static enum status logits_open(struct logits *l, size_t V, struct err *err)
     l->q = malloc(l->rows * V * sizeof(real));
     l->kl = malloc(l->rows * sizeof *l->kl);
     l->jsd = malloc(l->rows * sizeof *l->jsd);
-    return l->p && l->q && l->kl && l->jsd ? OK : err_set(err, ERR_MEMORY, "out of memory for the logits of %zu tokens", l->rows);
+    l->lse = malloc(2 * l->rows * sizeof *l->lse);
+    l->z = malloc(2 * l->rows * sizeof *l->z);
+    return l->p && l->q && l->kl && l->jsd && l->lse && l->z ? OK : err_set(err, ERR_MEMORY, "out of memory for the logits of %zu tokens", l->rows);
 }
 
 static void logits_close(struct logits *l)
@@ -43,6 +47,8 @@ static void logits_close(struct logits *l)
     free(l->q);
     free(l->kl);
     free(l->jsd);
+    free(l->lse);
+    free(l->z);
 }
 
 struct side {
@@ -51,9 +57,26 @@ struct side {
     const struct lora *lora;
 };
 
-/* Adds the divergences of n rows of hidden states; kept[n, V]: the reference's logits, or NULL. */
+/* Sums over rows; nll: of the tokens that follow. */
+struct sums {
+    double kl, jsd, nll, reference_nll;
+};
+
+static void add_chunk(const struct logits *l, size_t rows, const int32_t *next, struct sums *sums)
+{
+    for (size_t i = 0; i < rows; i++) {
+        sums->kl += l->kl[i];
+        sums->jsd += l->jsd[i];
+        if (next) {
+            sums->reference_nll += l->lse[2 * i] - l->z[2 * i];
+            sums->nll += l->lse[2 * i + 1] - l->z[2 * i + 1];
+        }
+    }
+}
+
+/* Adds n rows of hidden states; kept[n, V]: the reference's logits, or NULL; next[n]: the tokens that follow, or NULL. */
 static void add_rows(struct logits *l, const struct side *reference, const real *x0, const real *kept, const struct side *model, const real *x, size_t n,
-                     double *kl, double *jsd)
+                     const int32_t *next, struct sums *sums)
 {
     size_t C0 = (size_t)reference->model->config.hidden_size, C = (size_t)model->model->config.hidden_size;
     for (size_t row = 0; row < n; row += l->rows) {
@@ -63,11 +86,12 @@ static void add_rows(struct logits *l, const struct side *reference, const real 
         else
             model_logits(reference->run, reference->model, x0 + row * C0, k, l->p);
         model_logits(model->run, model->model, x + row * C, k, l->q);
-        model->run->ops->ops->divergence(model->run->ops, l->p, l->q, k, l->V, l->kl, l->jsd);
-        for (size_t i = 0; i < k; i++) {
-            *kl += l->kl[i];
-            *jsd += l->jsd[i];
+        for (size_t i = 0; next && i < k; i++) { /* the logits are overwritten */
+            l->z[2 * i] = (double)l->p[i * l->V + (size_t)next[row + i]];
+            l->z[2 * i + 1] = (double)l->q[i * l->V + (size_t)next[row + i]];
         }
+        model->run->ops->ops->divergence(model->run->ops, l->p, l->q, k, l->V, l->kl, l->jsd, l->lse);
+        add_chunk(l, k, next ? next + row : NULL, sums);
     }
 }
 
@@ -82,25 +106,26 @@ static enum status same_vocabulary(const struct model *reference, const struct m
 }
 
 static enum status diverge_window(struct logits *l, const struct side *reference, const struct side *model, const struct text_window *w, real *hidden,
-                                  double *kl, double *jsd, struct err *err)
+                                  struct sums *sums, struct err *err)
 {
     size_t C = (size_t)reference->model->config.hidden_size;
     const real *x;
     TRY(model_hidden(reference->run, reference->model, reference->lora, &w->batch, &x, err));
     memcpy(hidden, x, w->batch.n * C * sizeof *x); /* the two runs may share memory */
     TRY(model_hidden(model->run, model->model, model->lora, &w->batch, &x, err));
-    add_rows(l, reference, hidden, NULL, model, x, w->batch.n - 1, kl, jsd);
+    add_rows(l, reference, hidden, NULL, model, x, w->batch.n - 1, w->labels, sums);
     return OK;
 }
 
 enum status evaluate_divergence(struct model_run *run, const struct model *model, const struct lora *lora,
                                 struct model_run *reference_run, const struct model *reference, const struct lora *reference_lora,
-                                const int32_t *tokens, size_t n, size_t window, double *kl, double *jsd, struct err *err)
+                                const int32_t *tokens, size_t n, size_t window, struct evaluate_divergences *d, struct err *err)
 {
     struct side to = {reference_run, reference, reference_lora}, from = {run, model, lora};
     struct text_window w = {0};
     struct logits l = {0};
-    double sum_kl = 0, sum_jsd = 0, count = 0;
+    struct sums sums = {0};
+    size_t count = 0;
     TRY(same_vocabulary(reference, model, err));
     TRY(text_window_check(run, n, window, err));
     TRY(text_window_check(reference_run, n, window, err));
@@ -112,14 +137,15 @@ enum status evaluate_divergence(struct model_run *run, const struct model *model
         text_window_set(&w, tokens + at);
         status = stop_check(err);
         if (status == OK)
-            status = diverge_window(&l, &to, &from, &w, hidden, &sum_kl, &sum_jsd, err);
-        count += (double)(window - 1);
+            status = diverge_window(&l, &to, &from, &w, hidden, &sums, err);
+        count += window - 1;
     }
     text_window_close(&w);
     logits_close(&l);
     free(hidden);
-    *kl = count > 0 ? sum_kl / count : NAN;
-    *jsd = count > 0 ? sum_jsd / count : NAN;
+    double each = 1 / (double)count; /* no window, no numbers */
+    *d = (struct evaluate_divergences){.kl = sums.kl * each, .jsd = sums.jsd * each, .kl_variance = NAN, .jsd_variance = NAN, .nll = sums.nll * each,
+                                       .reference_nll = sums.reference_nll * each, .tokens = count};
     return status;
 }
 
@@ -263,7 +289,7 @@ size_t evaluate_reference_bytes(const struct dataset *text, size_t max_tokens, s
     size_t rows = 0;
     for (size_t i = 0; i < text->n && (i == 0 || max_tokens == 0 || rows < max_tokens); i++)
         rows += (size_t)text->example[i].n;
-    return rows * C * sizeof(real) + kept_bytes(rows, V) + 2 * chunk_rows(V) * (V * sizeof(real) + sizeof(double)) + 3 * capacity * sizeof(int32_t);
+    return rows * C * sizeof(real) + kept_bytes(rows, V) + 2 * chunk_rows(V) * (V * sizeof(real) + 3 * sizeof(double)) + 3 * capacity * sizeof(int32_t);
 }
 
 /* Sums over one sequence, its last row left out: nothing follows it. */
@@ -271,10 +297,11 @@ static void add_sequence(struct evaluate_reference *r, const struct side *model,
 {
     size_t rows = r->first[i + 1] - r->first[i];
     const real *hidden = r->hidden + r->first[i] * (size_t)r->reference.model->config.hidden_size, *kept = r->kept ? r->kept + r->first[i] * r->logits.V : NULL;
-    *kl = *jsd = 0;
-    add_rows(&r->logits, &r->reference, hidden, kept, model, x, rows > 1 ? rows - 1 : 1, kl, jsd);
-    *kl /= (double)(rows > 1 ? rows - 1 : 1);
-    *jsd /= (double)(rows > 1 ? rows - 1 : 1);
+    size_t scored = rows > 1 ? rows - 1 : 1;
+    struct sums sums = {0};
+    add_rows(&r->logits, &r->reference, hidden, kept, model, x, scored, NULL, &sums);
+    *kl = sums.kl / (double)scored;
+    *jsd = sums.jsd / (double)scored;
 }
 
 struct moments {
@@ -315,6 +342,6 @@ enum status evaluate_against(struct evaluate_reference *r, double share, struct 
         }
     }
     *d = (struct evaluate_divergences){.kl = kl.mean, .jsd = jsd.mean, .kl_variance = variance_of_mean(&kl), .jsd_variance = variance_of_mean(&jsd),
-                                       .tokens = r->first[end]};
+                                       .nll = NAN, .reference_nll = NAN, .tokens = r->first[end]};
     return OK;
 }

@@ -167,8 +167,9 @@ struct ops {
 
     void (*head_loss)(const struct ops_context *c, const struct head_args *a);
     /* Of n rows of logits p[n, V] and q[n, V] (both overwritten), with P = softmax(p), Q = softmax(q), M = (P + Q) / 2, in nats:
-     *     kl[i] = sum_v P (log P - log Q),   jsd[i] = sum_v P (log P - log M) / 2 + Q (log Q - log M) / 2.   Lin 1991, eq. 3.1 and 4.1. */
-    void (*divergence)(const struct ops_context *c, real *p, real *q, size_t n, size_t V, double *kl, double *jsd);
+     *     kl[i] = sum_v P (log P - log Q),   jsd[i] = sum_v P (log P - log M) / 2 + Q (log Q - log M) / 2.   Lin 1991, eq. 3.1 and 4.1.
+     * lse[n, 2], optional: log sum_v exp(p_v), log sum_v exp(q_v), so that what either says of one token is known too. */
+    void (*divergence)(const struct ops_context *c, real *p, real *q, size_t n, size_t V, double *kl, double *jsd, double *lse);
 
     /* Decoupled weight decay first: p -= lr wd p; then m, v and p -= lr mhat / (sqrt(vhat) + eps).  Loshchilov & Hutter, arXiv:1711.05101 */
     void (*adamw)(const struct ops_context *c, const struct adamw_args *a);

@@ -7,6 +7,7 @@
 
 #include "base/stop.h"
 #include "cloq.h"
+#include "quant_affine.h"
 #include "quant_panel.h"
 
 /* ---- memory ---- */
@@ -120,7 +121,7 @@ static enum status start_variant(struct trials *trials, size_t linear, size_t fo
     struct lora_init_options options;
     TRY(start_options(trials, linear, &options, err));
     if (options.init == LORA_INIT_CLOQ && rank > 0)
-        return err_set(err, ERR_FAILED, "an adapter that trials_start_cloq has not started");
+        return err_set(err, ERR_FAILED, "an adapter that trials_start_all has not started");
     const real *W = trials->source->layer[l].linear[j].codes;
     enum status status = lora_start(&v->q, v->A, v->B, W, rank, scaling_of(trials, linear, rank), &options, err);
     char name[64];
@@ -181,14 +182,14 @@ enum status trials_start_beside(struct trials *trials, size_t linear, const uint
     return start_beside(trials, linear, start_rank(trials, linear, slot_of(trials, linear, level)), v, W, gram, err);
 }
 
-enum status trials_start_variants(struct trials *trials, size_t linear, const real *W, const struct gram *gram, struct err *err)
+enum status trials_start_variants(struct trials *trials, size_t linear, const real *W, const struct gram *gram, const double *U, struct err *err)
 {
     size_t slots = trials->ranked[linear] ? rank_slots(trials) : 1;
     for (size_t f = 0; f < trials->n_formats; f++)
         for (size_t slot = 0; slot < slots && variant_used(trials, linear, f); slot++) {
             struct variant *v = variant_at(trials, linear, f, slot);
             TRY(stop_check(err));
-            TRY(quant_encode(&v->q, W, false, err));
+            TRY(U && quant_affine_bits(v->q.format) > 0 ? trials_encode_gptq(trials, &v->q, W, gram, U, err) : quant_encode(&v->q, W, false, err));
             TRY(start_beside(trials, linear, start_rank(trials, linear, slot), v, W, gram, err));
             TRY(quant_to_panels(&v->q, err));
             v->ready = true;

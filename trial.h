@@ -114,10 +114,14 @@ struct variant *trials_variant(const struct trials *trials, size_t linear, const
 /* Fills v's adapter beside the codes that v holds.  gram: the moments of the linear's inputs; for lora_init = cloq alone. */
 enum status trials_start_beside(struct trials *trials, size_t linear, const uint8_t *level, struct variant *v, const real *W, const struct gram *gram,
                                 struct err *err);
-/* Every variant of a linear, W[out, in]: quantized, its adapter started beside. */
-enum status trials_start_variants(struct trials *trials, size_t linear, const real *W, const struct gram *gram, struct err *err);
-/* lora_init = cloq: every variant of every linear, with the moments that the unquantized model leaves on calibration batches. */
-enum status trials_start_cloq(struct trials *trials, const struct batch *batches, size_t n_batches, struct err *err);
+/* Every variant of a linear, W[out, in]: quantized, its adapter started beside.  U: gram's gptq_factor, by which the hqq formats are then written; or NULL. */
+enum status trials_start_variants(struct trials *trials, size_t linear, const real *W, const struct gram *gram, const double *U, struct err *err);
+/* True when variants need calibration data: lora_init = cloq, search_quantizer = gptq. */
+bool trials_start_from_data(const struct config *config);
+/* Every variant of every linear, with the moments that the unquantized model leaves on calibration batches. */
+enum status trials_start_all(struct trials *trials, const struct batch *batches, size_t n_batches, struct err *err);
+/* q in its format, its codes chosen by GPTQ. */
+enum status trials_encode_gptq(const struct trials *trials, struct qmat *q, const real *W, const struct gram *gram, const double *U, struct err *err);
 /* Writes the hqq formats of a configuration again by the key `quantizer` (rtn, gptq, awq), from calibration batches; trials_set then puts it into the model. */
 enum status trials_requantize(struct trials *trials, const uint8_t *level, const struct batch *batches, size_t n_batches, struct err *err);
 /* Bytes that either takes while it runs, at most; shape: a model of the right widths, its weights need not be there. */

@@ -1,5 +1,5 @@
 /* trial_requantize.c: what trials take from calibration data.  One configuration quantized again: a search tries formats by a quick quantizer (HQQ), what is
- * kept is written by GPTQ or AWQ at the bits that were chosen, as AMQ does.  And adapters that start by CLoQ.
+ * kept is written by GPTQ or AWQ at the bits that were chosen, as AMQ does.  Adapters that start by CLoQ; formats that a search tries as GPTQ writes them.
  *
  * The variants of the configuration get other codes and their adapters other starts; AWQ also leaves norms of its own.  What it is not: it chooses no bits. */
 #include <stdlib.h>
@@ -7,6 +7,7 @@
 
 #include "calibrate.h"
 #include "cloq.h"
+#include "gptq.h"
 #include "quant_affine.h"
 #include "quant_panel.h"
 #include "trial.h"
@@ -119,25 +120,75 @@ enum status trials_requantize(struct trials *trials, const uint8_t *level, const
     return status;
 }
 
-/* ---- adapters from calibration data ---- */
+/* ---- all variants from calibration data ---- */
+
+bool trials_start_from_data(const struct config *config)
+{
+    return strcmp(config->lora_init, "cloq") == 0 || strcmp(config->search_quantizer, "gptq") == 0;
+}
+
+enum status trials_encode_gptq(const struct trials *trials, struct qmat *q, const real *W, const struct gram *gram, const double *U, struct err *err)
+{
+    struct arena arena = {0};
+    struct affine codes;
+    affine_place(&codes, q->rows, q->cols, AFFINE_GROUP, quant_affine_bits(q->format), &arena);
+    TRY(arena_commit(&arena, "codes", err));
+    affine_place(&codes, q->rows, q->cols, AFFINE_GROUP, quant_affine_bits(q->format), &arena);
+    enum status status = gptq_quantize(&codes, W, gram, U, trials->run->ops->threads, err);
+    if (status == OK)
+        status = store(q, &codes, err);
+    arena_free(&arena);
+    return status;
+}
+
+struct start {
+    struct trials *trials;
+    double *U;    /* NULL: no format is written by GPTQ */
+    int l, input; /* whose factor stands in U */
+};
 
 static enum status start_linear(void *user, int l, enum linear j, const real *W, const struct affine *none, const struct gram *gram, struct err *err)
 {
     (void)none;
-    return trials_start_variants(user, (size_t)l * LINEAR_COUNT + (size_t)j, W, gram, err);
+    struct start *start = user;
+    int input = (int)gram_input_of(j);
+    if (start->U && (start->l != l || start->input != input)) {
+        TRY(gptq_factor(start->U, gram, GRAM_DAMP, err));
+        start->l = l;
+        start->input = input;
+    }
+    return trials_start_variants(start->trials, (size_t)l * LINEAR_COUNT + (size_t)j, W, gram, start->U, err);
+}
+
+static size_t widest_input(const struct model *model)
+{
+    size_t in = 0;
+    for (int l = 0; l < model->plan.n_layers; l++)
+        for (int j = 0; j < LINEAR_COUNT; j++)
+            in = model->layer[l].linear[j].cols > in ? model->layer[l].linear[j].cols : in;
+    return in;
 }
 
 /* No bits are asked for, so the walk over the layers quantizes nothing: it is taken for its moments. */
-enum status trials_start_cloq(struct trials *trials, const struct batch *batches, size_t n_batches, struct err *err)
+enum status trials_start_all(struct trials *trials, const struct batch *batches, size_t n_batches, struct err *err)
 {
     struct calibrate_options options = {.quantizer = QUANTIZER_GPTQ, .group = AFFINE_GROUP, .damp = GRAM_DAMP, .linear = start_linear};
-    return calibrate_model(trials->run, trials->source, batches, n_batches, &options, NULL, trials, err);
+    struct start start = {.trials = trials, .l = -1};
+    size_t in = widest_input(trials->source);
+    if (strcmp(trials->config->search_quantizer, "gptq") == 0) {
+        start.U = malloc(in * in * sizeof *start.U);
+        if (!start.U)
+            return err_set(err, ERR_MEMORY, "out of memory for the factor of a linear's moments");
+    }
+    enum status status = calibrate_model(trials->run, trials->source, batches, n_batches, &options, NULL, &start, err);
+    free(start.U);
+    return status;
 }
 
 size_t trials_requantize_bytes(const struct trials *trials, const struct model *shape, size_t n_tokens, int threads)
 {
     struct calibrate_options options = {.group = AFFINE_GROUP, .quantizer = quantizer_of(trials->config)};
-    if (strcmp(trials->config->lora_init, "cloq") == 0 && options.quantizer == QUANTIZER_RTN)
+    if (trials_start_from_data(trials->config) && options.quantizer == QUANTIZER_RTN)
         options.quantizer = QUANTIZER_GPTQ; /* the same moments */
     uint8_t (*bits)[LINEAR_COUNT] = calloc(trials->n_linears / LINEAR_COUNT, sizeof *bits);
     if (!bits)

@@ -46,7 +46,7 @@ size_t fast_decode_shared(size_t width, size_t D, size_t T);
 void fast_attention_decode(const struct ops_context *c, const struct decode_args *a);
 size_t fast_head_shared(size_t C, size_t V);
 void fast_head_loss(const struct ops_context *c, const struct head_args *a);
-void fast_divergence(const struct ops_context *c, real *p, real *q, size_t n, size_t V, double *kl, double *jsd);
+void fast_divergence(const struct ops_context *c, real *p, real *q, size_t n, size_t V, double *kl, double *jsd, double *lse);
 
 extern const struct ops fast_table; /* cpu/fast.c */
 

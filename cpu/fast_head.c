@@ -1,6 +1,7 @@
 /* fast_head.c: cross-entropy through the head for a chunk of labelled rows at a time: gather, logits, softmax in place, dx, dW; divergence of two rows of logits.
  *
  * Rows without a label are never multiplied.  What it is not: a place where all logits exist; z[chunk, V] is about 25 MB at most (32 rows of a large vocabulary more). */
+#include <math.h>
 #include <string.h>
 
 #include "cpu/cpu.h"
@@ -148,15 +149,20 @@ void fast_head_loss(const struct ops_context *c, const struct head_args *a)
         head_chunk(c, a, &k);
 }
 
-void fast_divergence(const struct ops_context *c, real *p, real *q, size_t n, size_t V, double *kl, double *jsd)
+void fast_divergence(const struct ops_context *c, real *p, real *q, size_t n, size_t V, double *kl, double *jsd, double *lse)
 {
     const struct vector *v = vector();
 #pragma omp parallel for schedule(dynamic) num_threads(team(c, 8 * n * V))
     for (size_t i = 0; i < n; i++) {
         real *a = p + i * V, *b = q + i * V;
-        double sums[2], sum_a = v->exp_sum(a, 1, v->largest(a, V), V), sum_b = v->exp_sum(b, 1, v->largest(b, V), V);
+        real most_a = v->largest(a, V), most_b = v->largest(b, V);
+        double sums[2], sum_a = v->exp_sum(a, 1, most_a, V), sum_b = v->exp_sum(b, 1, most_b, V);
         v->divergences(a, b, (real)(1 / sum_a), (real)(1 / sum_b), V, sums);
         kl[i] = sums[0] < 0 ? 0 : sums[0]; /* rounding of distributions that are equal; NaN stays NaN */
         jsd[i] = sums[1] < 0 ? 0 : 0.5 * sums[1];
+        if (lse) {
+            lse[2 * i] = (double)most_a + log(sum_a);
+            lse[2 * i + 1] = (double)most_b + log(sum_b);
+        }
     }
 }

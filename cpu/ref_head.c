@@ -108,7 +108,7 @@ static double log_sum_exp(const real *x, size_t n)
 }
 
 /* Logarithms are taken of logits, not of probabilities: a tail that underflows still counts.  Rounding may make equal distributions negative. */
-void ref_divergence(const struct ops_context *c, real *p, real *q, size_t n, size_t V, double *kl, double *jsd)
+void ref_divergence(const struct ops_context *c, real *p, real *q, size_t n, size_t V, double *kl, double *jsd, double *lse)
 {
 #pragma omp parallel for num_threads(c->threads)
     for (size_t row = 0; row < n; row++) {
@@ -121,6 +121,10 @@ void ref_divergence(const struct ops_context *c, real *p, real *q, size_t n, siz
         }
         kl[row] = sum < 0 ? 0 : sum;
         jsd[row] = both < 0 ? 0 : both;
+        if (lse) {
+            lse[2 * row] = za;
+            lse[2 * row + 1] = zb;
+        }
     }
 }
 

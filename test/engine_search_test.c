@@ -163,6 +163,31 @@ static void calibrated_quantizers_write_what_they_measured(void **state)
     }
 }
 
+/* The divergence that a search sees of one plan, with levels by HQQ or by GPTQ; and what it tried is what is written. */
+static double tried(const char *out, const char *search_quantizer)
+{
+    char sentence[1024], dir[64], levels[64], path[64];
+    double divergence;
+    snprintf(dir, sizeof dir, "output_dir=%s", out);
+    snprintf(levels, sizeof levels, "search_quantizer=%s", search_quantizer);
+    if (job_run(sentence, "job.txt", dir, levels, "search=random", "objective=kl", "num_initial=1", "num_trials=0", "quant_types=hqq2", "quantizer_samples=30", NULL))
+        fail_msg("%s", sentence);
+    job_assert_written_as_measured(out);
+    snprintf(path, sizeof path, "%s/search/pareto.csv", out);
+    char *table = read_text(path);
+    assert_int_equal(sscanf(table, "%*[^\n]\n%*d,%*f,%lf", &divergence), 1);
+    free(table);
+    return -divergence;
+}
+
+static void levels_by_gptq_lose_less(void **state)
+{
+    (void)state;
+    double hqq = tried("levels-hqq", "hqq"), gptq = tried("levels-gptq", "gptq");
+    if (!(gptq > 0 && gptq < hqq)) /* the codes of one search are nearer to what the model computes: 2 bits, its own text */
+        fail_msg("KL %g by gptq, %g by hqq", gptq, hqq);
+}
+
 /* With ranks to choose, one start stands for all of them: its first rows and columns. */
 static void cloq_starts_from_data(void **state)
 {
@@ -188,6 +213,7 @@ static void refusals(void **state)
         {"rank_types=2,x", "rank_types = '2,x', want ascending whole numbers from 1 to 4096 such as 4,8,16"},
         {"rank_types=2,64", "rank_types = 64 for model.layers.0.self_attn.q_proj, want at most 32, the smaller side of the matrix"},
         {"search_data=nowhere.txt", "nowhere.txt: No such file or directory"},
+        {"search_quantizer=awq", "test: search_quantizer = 'awq', want one of: hqq gptq"},
         {"search=annealing", "test: search = 'annealing', want one of: none gp amq autoqra dp evopress random"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -207,6 +233,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(searched_ranks_are_written),
         cmocka_unit_test(a_plan_of_the_front_runs),
         cmocka_unit_test(calibrated_quantizers_write_what_they_measured),
+        cmocka_unit_test(levels_by_gptq_lose_less),
         cmocka_unit_test(cloq_starts_from_data),
         cmocka_unit_test(refusals),
     };

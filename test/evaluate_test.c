@@ -445,8 +445,9 @@ static void divergence_by_its_definition(void **state)
     struct err err;
     struct toy other;
     int32_t tokens[TEXT_N];
-    double kl, jsd, back, jsd_back, want_kl = 0, want_jsd = 0, most_kl = 0, most_jsd = 0;
-    size_t V = (size_t)tokenizer_vocab_size(b->tokenizer);
+    struct evaluate_divergences there, back, same;
+    double want_kl = 0, want_jsd = 0, most_kl = 0, most_jsd = 0, perplexity[2];
+    size_t scored, V = (size_t)tokenizer_vocab_size(b->tokenizer);
     make_text(b, tokens);
     toy_open(&other, (int32_t)V, FORMAT_F32, 0, WINDOW, 2); /* the same weights, its head left small */
     struct model *p = &other.model, *q = &b->toy.model;
@@ -466,14 +467,20 @@ static void divergence_by_its_definition(void **state)
         }
     }
     double n = TEXT_N / WINDOW * (WINDOW - 1);
-    ASSERT_OK(evaluate_divergence(&b->toy.run, q, NULL, &b->toy.run, p, NULL, tokens, TEXT_N, WINDOW, &kl, &jsd, &err));
-    assert_true(fabs(kl - want_kl / n) <= most_kl / n && kl > 0);
-    assert_true(fabs(jsd - want_jsd / n) <= most_jsd / n && jsd > 0 && jsd <= log(2));
-    ASSERT_OK(evaluate_divergence(&b->toy.run, p, NULL, &b->toy.run, q, NULL, tokens, TEXT_N, WINDOW, &back, &jsd_back, &err));
-    assert_true(fabs(jsd - jsd_back) <= 2 * most_jsd / n);
-    assert_true(fabs(kl - back) > 1e-3); /* KL has a direction: from the reference */
-    ASSERT_OK(evaluate_divergence(&b->toy.run, q, NULL, &b->toy.run, q, NULL, tokens, TEXT_N, WINDOW, &kl, &jsd, &err));
-    assert_true(kl == 0 && jsd >= 0 && jsd <= 1e-12);
+    ASSERT_OK(evaluate_divergence(&b->toy.run, q, NULL, &b->toy.run, p, NULL, tokens, TEXT_N, WINDOW, &there, &err));
+    assert_true(fabs(there.kl - want_kl / n) <= most_kl / n && there.kl > 0);
+    assert_true(fabs(there.jsd - want_jsd / n) <= most_jsd / n && there.jsd > 0 && there.jsd <= log(2));
+    ASSERT_OK(evaluate_divergence(&b->toy.run, p, NULL, &b->toy.run, q, NULL, tokens, TEXT_N, WINDOW, &back, &err));
+    assert_true(fabs(there.jsd - back.jsd) <= 2 * most_jsd / n);
+    assert_true(fabs(there.kl - back.kl) > 1e-3); /* KL has a direction: from the reference */
+    ASSERT_OK(evaluate_divergence(&b->toy.run, q, NULL, &b->toy.run, q, NULL, tokens, TEXT_N, WINDOW, &same, &err));
+    assert_true(same.kl == 0 && same.jsd >= 0 && same.jsd <= 1e-12);
+    /* the perplexities beside it are those of the models: means of logarithms, each a sum of exponentials within 8 roundings and a logit */
+    ASSERT_OK(evaluate_perplexity(&b->toy.run, q, NULL, tokens, TEXT_N, WINDOW, &perplexity[0], &scored, &err));
+    ASSERT_OK(evaluate_perplexity(&b->toy.run, p, NULL, tokens, TEXT_N, WINDOW, &perplexity[1], &scored, &err));
+    assert_int_equal(there.tokens, scored);
+    assert_true(fabs(there.nll - log(perplexity[0])) <= ldexp(60, -24) * (1 + there.nll));
+    assert_true(fabs(there.reference_nll - log(perplexity[1])) <= ldexp(60, -24) * (1 + there.reference_nll));
     free(lp);
     free(lq);
     toy_close(&other);
@@ -494,15 +501,14 @@ static void reference_is_kept(void **state)
     struct dataset text = {.example = example, .n = SEQUENCES};
     toy_open(&other, (int32_t)tokenizer_vocab_size(b->tokenizer), FORMAT_F32, 0, WINDOW, 2);
     struct evaluate_reference *reference;
-    struct evaluate_divergences all, first, itself;
-    double kl, jsd;
+    struct evaluate_divergences all, first, itself, want;
     ASSERT_OK(evaluate_reference_new(&reference, &text, 0, &other.run, &other.model, &err));
     ASSERT_OK(evaluate_against(reference, 1, &b->toy.run, &b->toy.model, NULL, &all, &err));
-    ASSERT_OK(evaluate_divergence(&b->toy.run, &b->toy.model, NULL, &other.run, &other.model, NULL, tokens, TEXT_N, WINDOW, &kl, &jsd, &err));
-    assert_true(fabs(all.kl - kl) <= 1e-6 * kl && fabs(all.jsd - jsd) <= 1e-6 * jsd && all.tokens == SEQUENCES * WINDOW);
-    ASSERT_OK(evaluate_divergence(&b->toy.run, &b->toy.model, NULL, &other.run, &other.model, NULL, tokens, WINDOW, WINDOW, &kl, &jsd, &err));
+    ASSERT_OK(evaluate_divergence(&b->toy.run, &b->toy.model, NULL, &other.run, &other.model, NULL, tokens, TEXT_N, WINDOW, &want, &err));
+    assert_true(fabs(all.kl - want.kl) <= 1e-6 * want.kl && fabs(all.jsd - want.jsd) <= 1e-6 * want.jsd && all.tokens == SEQUENCES * WINDOW);
+    ASSERT_OK(evaluate_divergence(&b->toy.run, &b->toy.model, NULL, &other.run, &other.model, NULL, tokens, WINDOW, WINDOW, &want, &err));
     ASSERT_OK(evaluate_against(reference, 0.01, &b->toy.run, &b->toy.model, NULL, &first, &err));
-    assert_true(fabs(first.kl - kl) <= 1e-6 * kl && first.kl_variance == 0 && all.kl_variance > 0);
+    assert_true(fabs(first.kl - want.kl) <= 1e-6 * want.kl && first.kl_variance == 0 && all.kl_variance > 0);
     ASSERT_OK(evaluate_against(reference, 1, &other.run, &other.model, NULL, &itself, &err));
     assert_true(itself.kl == 0 && itself.jsd == 0);
     evaluate_reference_free(reference);

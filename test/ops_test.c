@@ -682,10 +682,10 @@ static void divergence_lengths(void **state)
         for (size_t j = 0; j < lengths[i]; j++)
             q[lengths[i] + j] = p[lengths[i] + j] + (real)0.01 * q[lengths[i] + j];
         real *p0 = copied(p, n, false), *q0 = copied(q, n, false);
-        double kl[ROWS], jsd[ROWS], want_kl[ROWS], want_jsd[ROWS];
+        double kl[ROWS], jsd[ROWS], want_kl[ROWS], want_jsd[ROWS], lse[2 * ROWS], want_lse[2 * ROWS];
         struct ops_context c = {.threads = 2};
-        cpu_ops(false)->divergence(&c, p, q, ROWS, lengths[i], kl, jsd);
-        cpu_ops(true)->divergence(&c, p0, q0, ROWS, lengths[i], want_kl, want_jsd);
+        cpu_ops(false)->divergence(&c, p, q, ROWS, lengths[i], kl, jsd, lse);
+        cpu_ops(true)->divergence(&c, p0, q0, ROWS, lengths[i], want_kl, want_jsd, want_lse);
         assert_true(kl[0] == 0 && jsd[0] == 0);
         double most = 0; /* of |log P - log Q|: twice what the logits differ by */
         for (size_t j = 0; j < n; j++)
@@ -694,6 +694,8 @@ static void divergence_lengths(void **state)
             assert_true(fabs(kl[row] - want_kl[row]) <= U * (60 + 12 * most));
             assert_true(fabs(jsd[row] - want_jsd[row]) <= U * (60 + 12 * most));
         }
+        for (int row = 0; row < 2 * ROWS; row++) /* the sum of exponentials is within 8 roundings */
+            assert_true(fabs(lse[row] - want_lse[row]) <= 9 * U * (1 + fabs(want_lse[row])));
         walls_down();
     }
 }

@@ -22,7 +22,7 @@ static const char usage[] =
     "  --samples FILE      one JSON line a document: log-likelihoods in nats, acc, acc_norm\n"
     "  --json FILE         results in lm-evaluation-harness' form; - is stdout\n"
     "  --perplexity FILE   exp(mean nll) of a text in windows of --window tokens (256)\n"
-    "  --kl REFERENCE      Kullback-Leibler and Jensen-Shannon divergence from a reference model on --text\n"
+    "  --kl REFERENCE      divergence (Kullback-Leibler, Jensen-Shannon) from a reference model on --text, and both perplexities\n"
     "  --batch N           rows at once (1024)\n"
     "  --compute-dtype T   f32, bf16 (faster, log-likelihoods off by some 0.05), int8 (faster and coarser still), or auto: bf16 or\n"
     "                      what this CPU has that is at least as exact (f32)\n"
@@ -224,15 +224,16 @@ static enum status run_perplexity(const struct options *o, struct inference *in,
 static enum status run_divergence(const struct options *o, struct inference *in, const struct tokens *tokens, struct err *err)
 {
     struct inference reference;
-    double kl, jsd;
+    struct evaluate_divergences d;
     enum status status = inference_open(&reference, o->kl, &(struct inference_options){.threads = (int)o->threads, .compute = o->compute}, err);
     if (status == OK)
         status = inference_place(&reference, (size_t)o->window, err);
     if (status == OK)
         status = evaluate_divergence(&in->run, &in->model, inference_lora(in), &reference.run, &reference.model, NULL, tokens->id, tokens->n,
-                                     (size_t)o->window, &kl, &jsd, err);
+                                     (size_t)o->window, &d, err);
     if (status == OK)
-        printf("KL %.6f nats a token, Jensen-Shannon divergence %.6f\n", kl, jsd);
+        printf("KL %.6f nats a token, Jensen-Shannon divergence %.6f; perplexity %.4f, of the reference %.4f, over %zu tokens in windows of %lld\n", d.kl, d.jsd,
+               exp(d.nll), exp(d.reference_nll), d.tokens, o->window);
     inference_close(&reference);
     return status;
 }

@@ -2,12 +2,12 @@
 # AMQ's table on SmolLM2-135M-Instruct: who finds the best 2, 3, 4 bits for each linear at 2.5, 3.0, 3.5, 4.0 stored bits a weight: amq, dp, evopress, random, against one
 # format everywhere (HQQ, GPTQ, AWQ).  Perplexity of WikiText-2 test (windows of 2048), KL and JSD from the unquantized model there, seven tasks.
 #   sh docs/results/amq-smollm2.sh [--quick]      writes build/amq/table.md; --quick: few probes of a small text: that it runs
-# OUT, BUDGETS, STRATEGIES, UNIFORM, QUANTIZERS, LIMIT, TEST_BYTES choose a part of it.  Goes on after any stop.  Needs `make` and `make models`; DATA is where lm/, commonsense/ and instruct/ are.  Searching text, calibration text and test text are disjoint.
+# OUT, LEVELS, BUDGETS, STRATEGIES, UNIFORM, QUANTIZERS, LIMIT, TEST_BYTES choose a part of it.  Goes on after any stop.  Needs `make` and `make models`; DATA is where lm/, commonsense/ and instruct/ are.  Searching text, calibration text and test text are disjoint.
 set -e
 cd "$(dirname "$0")/../.."
 DATA=${DATA:-../shared/data} MODEL=data/models/SmolLM2-135M-Instruct.Q4_1.gguf
 out=${OUT:-build/amq} budgets=${BUDGETS:-"2.5 3.0 3.5 4.0"} strategies=${STRATEGIES:-"amq dp evopress random"} uniform=${UNIFORM:-"2 3 4"} quantizers=${QUANTIZERS:-"hqq gptq awq"}
-more="" limit=${LIMIT:-50} test_bytes=${TEST_BYTES:-330000} window=2048
+levels=${LEVELS:-gptq} more="" limit=${LIMIT:-50} test_bytes=${TEST_BYTES:-330000} window=2048
 if [ "$1" = --quick ]; then
     out=build/amq-quick budgets=3.0 strategies="amq random" uniform=3 quantizers=hqq limit=2 test_bytes=4000 window=256
     more="search_space=layer num_initial=2 num_trials=2 search_tokens=128 max_seq_len=128 calibration_seq_len=64 quantizer_samples=4"
@@ -22,9 +22,10 @@ train() {
         eval_data=$DATA/commonsense eval_limit=$limit $more "$@"
 }
 
-# One search without a budget a strategy: its front has every budget.  The calibrated quantizer comes later, with the plan.
+# One search without a budget a strategy: its front has every budget.  Levels are GPTQ's by the moments of the unquantized model; the plan is written by GPTQ
+# again, from the inputs that the quantized layers before leave.  LEVELS=hqq: AMQ's own proxy.
 for s in $strategies; do
-    [ -s $out/search-$s/report.html ] || train search=$s objective=jsd quantizer=hqq export=none eval_limit=1 output_dir=$out/search-$s
+    [ -s $out/search-$s/report.html ] || train search=$s objective=jsd search_quantizer=$levels quantizer=hqq export=none eval_limit=1 output_dir=$out/search-$s
 done
 
 # The best plan of a front within a budget: sizes of all-low and all-high are 2.25 and 4.25 bits a weight.
@@ -35,8 +36,7 @@ best_plan() {
         END { print best }' $out/search-$1/search/pareto.csv $out/search-$1/search/pareto.csv
 }
 
-measure() { # DIR: perplexity, divergence of what was written
-    [ -s $1/perplexity.txt ] || ./evaluate $1/model --perplexity $out/test.txt --window $window --quiet > $1/perplexity.txt
+measure() { # DIR: divergence and perplexity of what was written
     [ -s $1/divergence.txt ] || ./evaluate $1/model --kl $MODEL --text $out/test.txt --window $window --quiet > $1/divergence.txt
     rm -f $1/model/model.safetensors # 500 MB each
 }
@@ -52,7 +52,7 @@ for b in $budgets; do
 done
 for b in $budgets; do # BitStack: any size
     dir=$out/bitstack-$b
-    [ -s $dir/perplexity.txt ] || build/bench/bitstack $MODEL --text $DATA/lm/c4_demo.jsonl --bpw $b --out $dir/model
+    [ -s $dir/divergence.txt ] || build/bench/bitstack $MODEL --text $DATA/lm/c4_demo.jsonl --bpw $b --out $dir/model
     measure $dir
     stacks="$stacks $dir"
 done
@@ -70,10 +70,10 @@ first=${first%% *}
 {
     build/bench/compare $first $rows
     echo
-    echo "| run | perplexity | divergence |"
-    echo "|---|---|---|"
+    echo "| run | divergence and perplexity |"
+    echo "|---|---|"
     for dir in $rows $stacks; do
-        echo "| $(basename $dir) | $(cat $dir/perplexity.txt) | $(cat $dir/divergence.txt) |"
+        echo "| $(basename $dir) | $(cat $dir/divergence.txt) |"
     done
 } > $out/table.md
 cat $out/table.md
