@@ -90,7 +90,7 @@ $(B)/test/%_test: $(B)/test/%_test.o $(B)/libveneer.a
 	$(CC) -o $@ $^ $(LDFLAGS_) -lcmocka $(LIBS)
 $(B)/test/limits_test: | $(B)/train $(B)/tools/generate
 # Benchmarks are build/bench/NAME, beside the tables that they write.
-BENCHES   := kernels program llama7b search compare bitstack quantizers
+BENCHES   := kernels program llama7b search bitstack quantizers
 BENCH_OBJ := $(patsubst %.c,$(B)/%.o,$(filter-out $(BENCHES:%=bench/%.c),$(wildcard bench/*.c)))
 $(BENCHES:%=build/bench/%): build/bench/%: $(B)/bench/%.o $(BENCH_OBJ) $(B)/libveneer.a
 	@mkdir -p $(@D)

@@ -63,7 +63,8 @@ void evaluate_mean(const struct evaluate_result *results, size_t n, double *mean
 void evaluate_print_json(const struct evaluate_result *results, size_t n, const char *extra, struct text *out);
 /* A table for people: task, n, acc, acc_norm with +- stderr. */
 void evaluate_print_table(const struct evaluate_result *results, size_t n, struct text *out);
-/* One JSON line a document: {task, idx, loglikelihoods, label, acc, acc_norm}. */
+/* One document as a JSON object: {task, idx, loglikelihoods, label, acc, acc_norm}; and documents, a line each. */
+void evaluate_print_sample(const char *task, const struct evaluate_sample *sample, bool has_norm, struct text *out);
 void evaluate_print_samples(const char *task, const struct evaluate_sample *samples, size_t n, bool has_norm, struct text *out);
 
 /* exp(mean nll) of a text by non-overlapping windows of `window` tokens (each scored for window-1 tokens). */

@@ -93,16 +93,21 @@ void evaluate_print_table(const struct evaluate_result *results, size_t n, struc
                 sqrt(variance));
 }
 
+void evaluate_print_sample(const char *task, const struct evaluate_sample *s, bool has_norm, struct text *out)
+{
+    text_printf(out, "{\"task\": \"%s\", \"idx\": %lld, \"loglikelihoods\": [", task, (long long)s->idx);
+    for (int c = 0; c < s->n_choices; c++)
+        text_printf(out, "%s%.9g", c ? ", " : "", s->loglikelihood[c]);
+    text_printf(out, "], \"label\": %d, \"acc\": %d", s->gold, s->acc);
+    if (has_norm)
+        text_printf(out, ", \"acc_norm\": %d", s->acc_norm);
+    text_puts(out, "}");
+}
+
 void evaluate_print_samples(const char *task, const struct evaluate_sample *samples, size_t n, bool has_norm, struct text *out)
 {
     for (size_t i = 0; i < n; i++) {
-        const struct evaluate_sample *s = &samples[i];
-        text_printf(out, "{\"task\": \"%s\", \"idx\": %lld, \"loglikelihoods\": [", task, (long long)s->idx);
-        for (int c = 0; c < s->n_choices; c++)
-            text_printf(out, "%s%.9g", c ? ", " : "", s->loglikelihood[c]);
-        text_printf(out, "], \"label\": %d, \"acc\": %d", s->gold, s->acc);
-        if (has_norm)
-            text_printf(out, ", \"acc_norm\": %d", s->acc_norm);
-        text_puts(out, "}\n");
+        evaluate_print_sample(task, &samples[i], has_norm, out);
+        text_puts(out, "\n");
     }
 }

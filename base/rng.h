@@ -16,6 +16,7 @@ enum rng_stream {
     RNG_SAMPLE, /* generation */
     RNG_WORLD,
     RNG_SVD,
+    RNG_BOOTSTRAP, /* step = draw */
 };
 
 struct rng {

@@ -186,6 +186,19 @@ static const struct task_kind kinds[] = {
     {"openbookqa", read_openbookqa, true, true, false}, {"lambada", read_lambada, false, false, true},
 };
 
+const char *task_name_at(size_t i)
+{
+    return i < sizeof kinds / sizeof *kinds ? kinds[i].name : NULL;
+}
+
+bool task_headline_norm(const char *name)
+{
+    for (size_t i = 0; task_name_at(i); i++)
+        if (strcmp(kinds[i].name, name) == 0)
+            return kinds[i].headline_norm;
+    return false;
+}
+
 static enum status read_doc(const struct task_kind *kind, const struct line *line, struct task_doc *doc, int64_t number)
 {
     const char *split;

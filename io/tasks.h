@@ -31,6 +31,10 @@ struct task {
 enum status task_load(struct task *task, const char *name, const char *dir, struct err *err);
 void task_free(struct task *task);
 
+/* Names of the tasks that there are, NULL behind the last; whether the published metric of one is acc_norm. */
+const char *task_name_at(size_t i);
+bool task_headline_norm(const char *name);
+
 enum task_part { PART_ALL, PART_SEARCH, PART_REPORT };
 /* Documents of a part into index[task->n], ascending; returns their number.  Where the file names parts they decide; else the first
  * ceil(share * n) of a fixed Philox order are SEARCH, the rest REPORT.  limit 0: all; else the first `limit` of the part in that order. */

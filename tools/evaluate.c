@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "evaluate.h"
+#include "evaluate_compare.h"
 #include "inference.h"
 #include "tools/roof.h"
 
@@ -10,6 +11,7 @@ static const char usage[] =
     "usage: evaluate MODEL [--adapter DIR] --data DIR --tasks boolq,piqa,... [options]\n"
     "       evaluate MODEL [--adapter DIR] --perplexity FILE [--window N]\n"
     "       evaluate MODEL [--adapter DIR] --kl REFERENCE --text FILE [--window N]\n"
+    "       evaluate --compare A B [C ...]\n"
     "\n"
     "MODEL: a Hugging Face folder, a .gguf file, the model/ folder that train wrote, or a llama2.c .bin.\n"
     "\n"
@@ -20,7 +22,10 @@ static const char usage[] =
     "  --harness current|legacy   context and choice tokenized together or apart (current)\n"
     "  --bos auto|yes|no   a begin-of-text token in front (auto: as the tokenizer's models expect)\n"
     "  --samples FILE      one JSON line a document: log-likelihoods in nats, acc, acc_norm\n"
-    "  --json FILE         results in lm-evaluation-harness' form; - is stdout\n"
+    "  --json FILE         results in lm-evaluation-harness' form, with every document's; - is stdout\n"
+    "  --compare A B ...   no model is run: accuracies of finished runs, on the documents that both answered, with the 95 % interval of\n"
+    "                      the difference (bootstrap) and McNemar's test; each a file of --json or --samples, or a folder that train wrote.\n"
+    "                      Two: a line a task; more: a line each, against the first\n"
     "  --perplexity FILE   exp(mean nll) of a text in windows of --window tokens (256)\n"
     "  --kl REFERENCE      divergence (Kullback-Leibler, Jensen-Shannon) from a reference model on --text, and both perplexities\n"
     "  --batch N           rows at once (1024)\n"
@@ -108,7 +113,7 @@ struct scoring {
     struct task task[MOST_TASKS];
     struct evaluate_set *set[MOST_TASKS];
     size_t n;
-    struct text samples;
+    struct text samples, documents; /* lines; and "TASK": [...], of the same */
 };
 
 static enum status prepare(struct scoring *s, struct err *err)
@@ -156,6 +161,12 @@ static enum status score(struct scoring *s, struct err *err)
         if (!s->o->quiet)
             fprintf(stderr, "%s: %zu documents, acc %.4f\n", s->result[i].task, s->result[i].n, s->result[i].acc);
         evaluate_print_samples(s->result[i].task, samples, s->result[i].n, s->task[i].has_norm, &s->samples);
+        text_printf(&s->documents, "%s\n    \"%s\": [", i ? "," : "", s->result[i].task);
+        for (size_t k = 0; k < s->result[i].n; k++) {
+            text_puts(&s->documents, k ? ",\n      " : "\n      ");
+            evaluate_print_sample(s->result[i].task, &samples[k], s->task[i].has_norm, &s->documents);
+        }
+        text_puts(&s->documents, "]");
     }
     return OK;
 }
@@ -166,11 +177,13 @@ static enum status write_results(struct scoring *s, struct err *err)
     enum status status = OK;
     text_puts(&extra, "\"config\": {\"model\": ");
     text_json_string(&extra, s->o->model, strlen(s->o->model));
-    text_printf(&extra, ", \"harness\": \"%s\", \"bos\": \"%s\", \"limit\": %lld}", s->o->harness, s->o->bos, s->o->limit);
+    text_printf(&extra, ", \"harness\": \"%s\", \"bos\": \"%s\", \"limit\": %lld},\n  \"samples\": {", s->o->harness, s->o->bos, s->o->limit);
+    text_add(&extra, s->documents.s ? s->documents.s : "", s->documents.n);
+    text_puts(&extra, "}");
     evaluate_print_json(s->result, s->n, extra.s, &json);
     evaluate_print_table(s->result, s->n, &table);
     bool to_stdout = s->o->json && strcmp(s->o->json, "-") == 0;
-    if (table.failed || json.failed || extra.failed || s->samples.failed)
+    if (table.failed || json.failed || extra.failed || s->samples.failed || s->documents.failed)
         status = err_set(err, ERR_MEMORY, "out of memory for results");
     if (status == OK && fputs(to_stdout ? json.s : table.s, stdout) < 0)
         status = err_set(err, ERR_FAILED, "standard output cannot be written");
@@ -195,6 +208,7 @@ static enum status run_tasks(const struct options *o, struct inference *in, stru
         task_free(&s.task[i]);
     }
     text_free(&s.samples);
+    text_free(&s.documents);
     return status;
 }
 
@@ -249,6 +263,40 @@ static enum status run_text(const struct options *o, struct inference *in, struc
     return status;
 }
 
+/* ---- finished runs ---- */
+
+enum { MOST_RUNS = 256 };
+
+static enum status print_comparison(char **path, size_t n, struct err *err)
+{
+    struct answers *answers = calloc(n, sizeof *answers);
+    struct text table = {0};
+    enum status status = answers ? OK : err_set(err, ERR_MEMORY, "out of memory for answers");
+    for (size_t i = 0; i < n && status == OK; i++)
+        status = answers_read(&answers[i], path[i], err);
+    if (status == OK)
+        status = answers_print(answers, n, &table, err);
+    if (status == OK && table.failed)
+        status = err_set(err, ERR_MEMORY, "out of memory for a table");
+    if (status == OK && fputs(table.s, stdout) < 0)
+        status = err_set(err, ERR_FAILED, "standard output cannot be written");
+    for (size_t i = 0; answers && i < n; i++)
+        answers_free(&answers[i]);
+    free(answers);
+    text_free(&table);
+    return status;
+}
+
+static enum status compare(int argc, char **argv, struct err *err)
+{
+    for (int i = 2; i < argc; i++)
+        if (argv[i][0] == '-')
+            return err_set(err, ERR_INPUT, "--compare takes finished runs alone, got '%s'", argv[i]);
+    if (argc < 4 || argc - 2 > MOST_RUNS)
+        return err_set(err, ERR_INPUT, "--compare wants 2 to %d finished runs, got %d", MOST_RUNS, argc - 2);
+    return print_comparison(argv + 2, (size_t)(argc - 2), err);
+}
+
 int main(int argc, char **argv)
 {
     struct options o = {.harness = "current", .compute_dtype = "f32", .bos = "auto", .window = 256, .batch = 1024};
@@ -259,7 +307,10 @@ int main(int argc, char **argv)
         return code;
     roof_start(argv);
     stop_install();
-    enum status status = parse(argc, argv, &o, &err);
+    bool compares = argc > 1 && strcmp(argv[1], "--compare") == 0;
+    enum status status = compares ? compare(argc, argv, &err) : parse(argc, argv, &o, &err);
+    if (compares && status == OK)
+        return 0;
     if (status != OK)
         return roof_fail("evaluate", status, &err);
     roof_threads("evaluate", o.threads, o.quiet);

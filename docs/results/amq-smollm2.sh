@@ -14,7 +14,7 @@ if [ "$1" = --quick ]; then
 fi
 [ -d "$DATA/lm" ] || { echo "no $DATA/lm: set DATA to a folder that has lm/, commonsense/ and instruct/"; exit 2; }
 mkdir -p $out
-make -s build/bench/compare build/bench/bitstack
+make -s evaluate build/bench/bitstack
 head -c $test_bytes "$DATA/lm/wikitext-2-v1.test.txt" > $out/test.txt
 
 train() {
@@ -65,10 +65,8 @@ for n in $uniform; do
     done
 done
 
-first=${rows# }
-first=${first%% *}
 {
-    build/bench/compare $first $rows
+    ./evaluate --compare $rows
     echo
     echo "| run | divergence and perplexity |"
     echo "|---|---|"

@@ -32,11 +32,10 @@ for ratio in $ratios; do
 done
 
 # One table a ratio: accuracy of each task on the report part, the mean and its standard error, bytes, and the paired tests against LoftQ-8.
-make -s build/bench/compare
 for ratio in $ratios; do
     echo "## $ratio of the parameters pruned"
     echo
-    build/bench/compare $out/loftq8-$ratio $out/lora-$ratio $out/loftq8-$ratio $out/loftq4-$ratio $out/random-$ratio $out/automixq-$ratio
+    ./evaluate --compare $out/loftq8-$ratio $out/lora-$ratio $out/loftq4-$ratio $out/random-$ratio $out/automixq-$ratio
     echo
 done > $out/table.md
 cat $out/table.md
