@@ -248,6 +248,7 @@ static enum status reach_milestone(struct engine *engine, enum milestone which)
         return status;
     record->outcome.size = trials_size(&engine->trials, record->level);
     TRY(trials_score(&engine->trials, PART_REPORT, 1, &engine->trials.model, &engine->trials.lora, &record->outcome, engine->err));
+    engine->pick_is_scored = which == PICK;
     TRY(keep_curve(engine, record));
     log_line(&engine->log, "%sreport part: %.4f +- %.4f, %.3f MB", label, record->outcome.score, sqrt(record->outcome.variance),
              record->outcome.size / 1e6);

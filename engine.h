@@ -103,6 +103,7 @@ struct engine {
     double *known_importance; /* [space.n] from the journal, or NULL; owned */
     double max_size;
     size_t pick;
+    bool pick_is_scored; /* in this process: the report part's sets hold its answers */
     double peak_bytes, gguf_kl;
 };
 

@@ -118,12 +118,13 @@ static enum status write_samples(struct engine *engine)
 {
     struct trials *t = &engine->trials;
     for (size_t i = 0; i < engine->tasks.n; i++) {
-        struct evaluate_result r;
-        const struct evaluate_sample *samples;
+        struct evaluate_result r = engine->milestone[PICK].outcome.task[i];
+        struct evaluate_set *set = engine->tasks.report[i];
         struct text out = {0};
         char name[64];
-        TRY(evaluate_run(engine->tasks.report[i], 1, &engine->run, &t->model, &t->lora, &r, &samples, engine->err));
-        evaluate_print_samples(r.task, samples, r.n, isfinite(r.acc_norm), &out);
+        if (!engine->pick_is_scored)
+            TRY(evaluate_run(set, 1, &engine->run, &t->model, &t->lora, &r, NULL, engine->err));
+        evaluate_print_samples(r.task, evaluate_samples(set), r.n, isfinite(r.acc_norm), &out);
         snprintf(name, sizeof name, "eval/samples_%s.jsonl", r.task);
         TRY(write_text(engine, name, &out));
     }

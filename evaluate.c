@@ -477,6 +477,11 @@ bool evaluate_is_right(const struct evaluate_set *set, const struct evaluate_sam
     return set->headline_norm ? sample->acc_norm : sample->acc;
 }
 
+const struct evaluate_sample *evaluate_samples(const struct evaluate_set *set)
+{
+    return set->sample;
+}
+
 size_t evaluate_count(const struct evaluate_set *set)
 {
     return set->n;

@@ -50,7 +50,8 @@ struct evaluate_sample {
 
 /* True when the sample counts as right in its task's headline. */
 bool evaluate_is_right(const struct evaluate_set *set, const struct evaluate_sample *sample);
-/* Documents of a set. */
+/* Documents of a set, in the order of evaluate_prepare, with what the last evaluate_run made of them. */
+const struct evaluate_sample *evaluate_samples(const struct evaluate_set *set);
 size_t evaluate_count(const struct evaluate_set *set);
 
 /* Scores a share of a set (1: all documents; else the first ones, at least one), several at a time.  samples [those scored], optional: their loglikelihood arrays are owned by the set. */
