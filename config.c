@@ -69,6 +69,7 @@ static const struct key keys[] = {
     {"quantizer_samples", NULL, INTEGER, AT(quantizer_samples), "128", 1, 100000, NULL, false, "sequences of calibration_seq_len tokens for gptq, awq and cloq"},
     {"double_quant", NULL, BOOLEAN, AT(double_quant), "no", 0, 0, NULL, false, "quantize the scales of nf4 and fp4 too"},
     {"block_size", NULL, INTEGER, AT(block_size), "64", 32, 4096, NULL, false, "elements that share a scale in nf4 and fp4"},
+    {"embedding_type", "token_embedding_type", CHOICE, AT(embedding_type), "f32", 0, 0, "f32 bf16 f16 int8 q8_0 nf4", false, "format of the embedding and the head from loading on: in every trial and in what is written; counts in sizes"},
     {"bits_pattern", NULL, STRING, AT(bits_pattern), "", 0, 0, NULL, false, "regex=format,... : linears pinned to a format"},
     {"rank_pattern", NULL, STRING, AT(rank_pattern), "", 0, 0, NULL, false, "regex=rank,..."},
     {"alpha_pattern", NULL, STRING, AT(alpha_pattern), "", 0, 0, NULL, false, "regex=alpha,..."},
@@ -131,7 +132,7 @@ static const struct key keys[] = {
     {"bos", "add_bos_token", CHOICE, AT(bos), "auto", 0, 0, "auto yes no", false, "begin-of-text token in front"},
 
     {"export", NULL, LIST, AT(export_formats), "hf,gguf,peft", 0, 0, "hf gguf peft none", true, "what is written at the end"},
-    {"export_dtype", "torch_dtype", CHOICE, AT(export_dtype), "f32", 0, 0, "f32 bf16 f16", true, "of embeddings, norms and unquantized weights in model/"},
+    {"export_dtype", "torch_dtype", CHOICE, AT(export_dtype), "f32", 0, 0, "f32 bf16 f16", false, "of norms, biases and f32 matrices in model/; counts in sizes"},
     {"threads", NULL, INTEGER, AT(threads), "0", 0, 1024, NULL, true, "0: one a core"},
     {"compute_dtype", "bnb_4bit_compute_dtype", CHOICE, AT(compute_dtype), "auto", 0, 0, "auto f32 bf16", false, "products in fine-tuning and evaluation; auto: bf16, or what this CPU has that is at least as exact. Activations wait for backward as bf16 unless f32. Pruning and train_mode = full compute in f32"},
     {"device", NULL, CHOICE, AT(device), "auto", 0, 0, "auto cpu", false, "where kernels run"},
@@ -511,6 +512,9 @@ enum status config_check(const struct config *config, struct err *err)
         TRY(need(config, "dataset", config->dataset, "fine-tuning needs data", err));
     if (!full && strcmp(config->search, "none") != 0 && !*config->plan && config_objective(config) == OBJECTIVE_ACCURACY)
         TRY(need(config, "eval_data", config->eval_data, "the search is scored on tasks", err));
+    if (full && strcmp(config->embedding_type, "f32") != 0)
+        return err_set(err, ERR_INPUT, "%s: embedding_type = %s, want f32 with train_mode = full, which trains the embedding too",
+                       origin(config, "embedding_type"), config->embedding_type);
     if (config->max_steps == 0 && config->num_epochs <= 0)
         return err_set(err, ERR_INPUT, "%s: max_steps = 0 and num_epochs = %g, want one of them above 0", origin(config, "num_epochs"),
                        config->num_epochs);

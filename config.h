@@ -33,6 +33,7 @@ struct config {
     int64_t quantizer_samples;
     bool double_quant;
     int64_t block_size;
+    char *embedding_type;
     char *bits_pattern, *rank_pattern, *alpha_pattern;
     int64_t lora_r;
     double lora_alpha, lora_dropout;
@@ -85,7 +86,7 @@ void config_print(const struct config *config, bool with_origin, struct text *ou
 /* One line a key: name, aliases, default, meaning. */
 void config_help(struct text *out);
 /* The keys that change results, one "key = value" a line: two runs with equal text give equal bytes.  Leaves out output_dir,
- * threads, export and max_hours. */
+ * threads, export, save_steps and max_hours. */
 void config_identity(const struct config *config, struct text *out);
 /* The first key whose value differs between two identity texts: "key (old -> new)" into out[n]; false when equal. */
 bool config_identity_differs(const char *before, const char *now, char *out, size_t n);

@@ -35,9 +35,8 @@ static void copy_corner(real *to, size_t to_cols, const real *from, size_t rows,
         memcpy(to + r * to_cols, from + r * cols, cols * sizeof *to);
 }
 
-static size_t largest(const struct model *a)
+static size_t largest(const struct model *a, size_t most)
 {
-    size_t most = 1;
     for (int l = 0; l < a->plan.n_layers; l++)
         for (int j = 0; j < LINEAR_COUNT; j++) {
             size_t n = a->layer[l].linear[j].rows * a->layer[l].linear[j].cols;
@@ -66,14 +65,22 @@ static enum status fill_linear(struct model *to, const struct model *from, const
     return status == OK ? OK : err_prefix(err, status, "%s", name);
 }
 
+static enum status fill_embed(struct qmat *to, const struct qmat *from, real *small, struct err *err)
+{
+    bool floats = to->format == FORMAT_F32;
+    quant_decode_rows(from, 0, from->rows, floats ? to->codes : small);
+    return floats ? OK : quant_encode(to, small, false, err);
+}
+
 static enum status fill(struct model *to, const struct model *from, const struct lora *lora, struct err *err)
 {
-    size_t C = (size_t)from->config.hidden_size, V = (size_t)from->config.vocab_size;
-    real *small = malloc(largest(from) * sizeof *small), *wide = malloc(largest(to) * sizeof *wide);
+    size_t C = (size_t)from->config.hidden_size, embed = to->embed.format == FORMAT_F32 ? 1 : to->embed.rows * C;
+    real *small = malloc(largest(from, embed) * sizeof *small), *wide = malloc(largest(to, 1) * sizeof *wide);
     enum status status = small && wide ? OK : err_set(err, ERR_MEMORY, "out of memory for the largest matrix");
-    quant_decode_rows(&from->embed, 0, V, to->embed.codes);
-    if (!from->config.tie_word_embeddings)
-        quant_decode_rows(&from->head, 0, V, to->head.codes);
+    if (status == OK)
+        status = fill_embed(&to->embed, &from->embed, small, err);
+    if (status == OK && !from->config.tie_word_embeddings)
+        status = fill_embed(&to->head, &from->head, small, err);
     memcpy(to->norm, from->norm, C * sizeof(real));
     for (int l = 0; status == OK && l < from->plan.n_layers; l++) {
         memcpy(to->layer[l].input_norm, from->layer[l].input_norm, C * sizeof(real));
@@ -95,8 +102,8 @@ static enum status make_plan(struct plan *out, const struct model *from, const s
     return pad ? widen(out, err) : OK;
 }
 
-enum status convert_model(struct model *to, const struct model *from, const struct lora *lora, const struct plan *plan, bool pad,
-                          struct arena *arena, struct err *err)
+enum status convert_model(struct model *to, const struct model *from, const struct lora *lora, const struct plan *plan, enum format embed,
+                          bool pad, struct arena *arena, struct err *err)
 {
     struct plan made = {0};
     enum status status = make_plan(&made, from, plan, pad, err);
@@ -104,8 +111,8 @@ enum status convert_model(struct model *to, const struct model *from, const stru
         status = model_shape(to, &from->config, &made, err);
     plan_free(&made);
     TRY(status);
-    model_place(to, FORMAT_F32, arena);
+    model_place(to, embed, arena);
     TRY(arena_commit(arena, "converted weights", err));
-    model_place(to, FORMAT_F32, arena);
+    model_place(to, embed, arena);
     return fill(to, from, lora, err);
 }

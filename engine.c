@@ -269,6 +269,7 @@ static enum status reach_uniform(struct engine *engine, enum milestone which)
 
 static enum status compress(struct engine *engine)
 {
+    const struct plan_storage storage = trials_storage(engine->config);
     trials_space(&engine->trials, INFINITY, &engine->space);
     TRY(engine_pairs_new(engine));
     TRY(engine_open_journal(engine));
@@ -282,7 +283,7 @@ static enum status compress(struct engine *engine)
             TRY(trials_score(&engine->trials, PART_REPORT, 1, &engine->pruned, NULL, &after->outcome, engine->err));
         else
             after->outcome = engine->milestone[BEFORE_PRUNING].outcome; /* the same model */
-        after->outcome.size = (double)plan_bytes(&engine->pruned.plan, &engine->shape, 32);
+        after->outcome.size = (double)plan_bytes(&engine->pruned.plan, &engine->shape, &storage);
         TRY(engine_record_milestone(engine, AFTER_PRUNING));
         log_line(&engine->log, "after pruning, untuned: %.4f", after->outcome.score);
     }

@@ -40,8 +40,9 @@ struct milestone_record {
 /* Bytes of each lifetime, planned before any is taken. */
 struct memory_plan {
     size_t base_weights;    /* the model as loaded, until it is pruned */
+    size_t loading;         /* a matrix that is encoded on the way in */
     size_t importance;      /* gradients of its linears */
-    size_t weights;         /* pruned, F32: what every format is made from */
+    size_t weights;         /* pruned, linears F32: what every format is made from */
     size_t variants;        /* every linear in every format with its adapter's start */
     size_t optimizer;       /* adapters, gradients, moments, micro-batch */
     size_t activations;     /* of a batch; kept or recomputed */

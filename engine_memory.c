@@ -45,7 +45,7 @@ bool engine_needs_fisher(const struct engine *engine)
 
 /* ---- the memory plan: every lifetime counted by the code that later carves it ---- */
 
-static enum status count_model(const struct model_config *shape, size_t *bytes, struct model *model, struct err *err)
+static enum status count_model(const struct model_config *shape, enum format embed, size_t *bytes, struct model *model, struct err *err)
 {
     struct plan plan;
     struct arena arena = {0};
@@ -54,7 +54,7 @@ static enum status count_model(const struct model_config *shape, size_t *bytes, 
     plan_free(&plan);
     if (status != OK)
         return status;
-    model_place(model, FORMAT_F32, &arena);
+    model_place(model, embed, &arena);
     *bytes = arena.used;
     return OK;
 }
@@ -135,10 +135,11 @@ int engine_threads(const struct config *config)
 
 static size_t peak_of(const struct memory_plan *m)
 {
+    size_t loading = m->base_weights + m->loading;
     size_t pruning = m->base_weights + m->importance + m->activations;
     size_t slicing = m->base_weights + m->weights + m->activations;
     size_t starting = m->weights + m->variants + m->optimizer + m->activations + most(most(m->start, m->reference), m->requantize);
-    return most(most(pruning, slicing), starting) + m->scratch + m->program;
+    return most(most(most(loading, pruning), slicing), starting) + m->scratch + m->program;
 }
 
 static enum status choose_activations(struct engine *engine, const struct model *base)
@@ -189,10 +190,12 @@ enum status engine_plan_memory(struct engine *engine)
     TRY(trials_init(&engine->trials, engine->config, &engine->shape, engine->err));
     engine->trials.dataset = &engine->dataset;
     engine->trials.held_out = engine->held_out.n ? &engine->held_out : NULL;
-    enum status status = count_model(&engine->base_shape, &m->base_weights, &base, engine->err);
+    enum format embed = trials_storage(engine->config).embed;
+    enum status status = count_model(&engine->base_shape, embed, &m->base_weights, &base, engine->err);
     if (status == OK)
-        status = count_model(&engine->shape, &m->weights, &pruned, engine->err);
+        status = count_model(&engine->shape, embed, &m->weights, &pruned, engine->err);
     if (status == OK) {
+        m->loading = model_load_bytes(&base);
         struct arena variants = {0}, optimizer = {0}, importance = {0};
         struct model_grads grads;
         trials_place_weights(&engine->trials, &engine->shape, &variants);
@@ -254,9 +257,9 @@ void engine_print_plan(struct engine *engine, struct text *out)
     text_printf(out, "stored model     %14.0f  to %.0f bytes, by the formats%s chosen\n\n", low, high, t->n_ranks ? " and ranks" : "");
     text_puts(out, "memory in bytes\n");
     print_bytes(out, "program", m->program, "code, libraries, data and tasks");
-    print_bytes(out, "base weights", m->base_weights, "the model as loaded, F32, until it is pruned");
+    print_bytes(out, "base weights", m->base_weights, "the model as loaded, linears F32, until it is pruned");
     print_bytes(out, "importance", m->importance, "gradients of its linears, until it is pruned");
-    print_bytes(out, "weights", m->weights, "the pruned model, F32");
+    print_bytes(out, "weights", m->weights, "the pruned model, linears F32");
     print_bytes(out, "formats", m->variants, "its linears in every format, with adapter starts");
     print_bytes(out, "optimizer", m->optimizer, "adapters, gradients, moments, micro-batch");
     print_bytes(out, "activations", m->activations, m->keep_activations ? "kept for backward" : "recomputed in backward");

@@ -60,17 +60,19 @@ static void free_calibration(struct calibration *c)
     free(c->labels);
 }
 
+/* Linears F32, the embedding in embedding_type. */
 static enum status place_model(struct engine *engine, struct model *model, const struct model_config *shape, struct arena *arena,
                                const char *what)
 {
     struct plan plan;
+    enum format embed = trials_storage(engine->config).embed;
     TRY(plan_new(&plan, shape, FORMAT_F32, engine->err));
     enum status status = model_shape(model, shape, &plan, engine->err);
     plan_free(&plan);
     TRY(status);
-    model_place(model, FORMAT_F32, arena);
+    model_place(model, embed, arena);
     TRY(arena_commit(arena, what, engine->err));
-    model_place(model, FORMAT_F32, arena);
+    model_place(model, embed, arena);
     return OK;
 }
 
@@ -195,6 +197,7 @@ enum status engine_prune(struct engine *engine)
 {
     TRY(place_model(engine, &engine->base, &engine->base_shape, &engine->base_weights, "base weights"));
     TRY(model_load(&engine->base, engine->checkpoint, engine->err));
+    TRY(model_embed_to_panels(&engine->base, engine->err));
     TRY(engine_place_run(engine, &engine->base));
     engine->trials.log = engine->log;
     engine->trials.run = &engine->run;
@@ -203,7 +206,8 @@ enum status engine_prune(struct engine *engine)
     struct milestone_record *before = &engine->milestone[BEFORE_PRUNING];
     if (!before->done) {
         TRY(trials_score(&engine->trials, PART_REPORT, 1, &engine->base, NULL, &before->outcome, engine->err));
-        before->outcome.size = (double)plan_bytes(&engine->base.plan, &engine->base_shape, 32);
+        struct plan_storage storage = trials_storage(engine->config);
+        before->outcome.size = (double)plan_bytes(&engine->base.plan, &engine->base_shape, &storage);
         log_line(&engine->log, "before pruning: %.4f +- %.4f", before->outcome.score, sqrt(before->outcome.variance));
         TRY(engine_record_milestone(engine, BEFORE_PRUNING));
     }

@@ -175,11 +175,28 @@ static enum status write_gguf(struct engine *engine, const struct model *model, 
     return status;
 }
 
-/* Places and fills every linear as export_gguf stores it: adapters merged, nearest ggml format. */
-static enum status make_gguf_linears(struct engine *engine, struct model *view, real *W, struct arena *arena)
+/* A packed embedding as export_gguf stores it, in the nearest ggml format; one in floats loses nothing that shows. */
+static enum status make_gguf_embed(const struct qmat *from, struct qmat *q, bool fill, real *W, struct arena *arena, struct err *err)
+{
+    if (format_is_float(from->format))
+        return OK;
+    quant_place(q, export_gguf_format(from), 0, false, from->rows, from->cols, arena);
+    if (!fill)
+        return OK;
+    quant_decode_rows(from, 0, from->rows, W);
+    return quant_encode(q, W, false, err);
+}
+
+/* Places and fills every matrix as export_gguf stores it: adapters merged, nearest ggml format. */
+static enum status make_gguf_matrices(struct engine *engine, struct model *view, real *W, struct arena *arena)
 {
     const struct trials *t = &engine->trials;
     for (int pass = 0; pass < 2; pass++) {
+        TRY(make_gguf_embed(&t->model.embed, &view->embed, pass, W, arena, engine->err));
+        if (t->model.config.tie_word_embeddings)
+            view->head = view->embed;
+        else
+            TRY(make_gguf_embed(&t->model.head, &view->head, pass, W, arena, engine->err));
         for (int l = 0; l < view->plan.n_layers; l++)
             for (int j = 0; j < LINEAR_COUNT; j++) {
                 const struct qmat *from = &t->model.layer[l].linear[j];
@@ -201,7 +218,7 @@ static enum status measure_gguf(struct engine *engine, struct evaluate_divergenc
     struct trials *t = &engine->trials;
     struct model view = {0};
     struct arena arena = {0};
-    size_t most = 0, n = 0, window = (size_t)engine->dataset.longest, cap = 8 * window;
+    size_t most = t->model.embed.rows * t->model.embed.cols, n = 0, window = (size_t)engine->dataset.longest, cap = 8 * window;
     for (size_t i = 0; i < t->n_linears; i++) {
         const struct qmat *q = &t->model.layer[i / LINEAR_COUNT].linear[i % LINEAR_COUNT];
         most = q->rows * q->cols > most ? q->rows * q->cols : most;
@@ -215,7 +232,7 @@ static enum status measure_gguf(struct engine *engine, struct evaluate_divergenc
     if (status == OK)
         status = model_alias(&view, &t->model, &t->plan, engine->err);
     if (status == OK)
-        status = make_gguf_linears(engine, &view, W, &arena);
+        status = make_gguf_matrices(engine, &view, W, &arena);
     if (status == OK && n < window)
         window = n;
     if (status == OK)

@@ -280,7 +280,7 @@ static void fill_memory(const struct engine *e, struct filled *f)
         {"program", "code, libraries, data and tasks", (double)m->program, NAN, false},
         {"base weights", "the model as loaded, until it is pruned", (double)m->base_weights, NAN, false},
         {"importance", "gradients of its linears, until it is pruned", (double)m->importance, NAN, false},
-        {"weights", "the pruned model in F32", (double)m->weights, NAN, false},
+        {"weights", "the pruned model, linears in F32", (double)m->weights, NAN, false},
         {"formats", "its linears in every format, with adapter starts", (double)m->variants, NAN, false},
         {"optimizer", "adapters, gradients, moments", (double)m->optimizer, NAN, false},
         {"activations", m->keep_activations ? "kept for backward" : "recomputed in backward", (double)m->activations, NAN, false},

@@ -12,8 +12,8 @@
 
 /* dir/: model.safetensors, plan.txt, tokenizer.gguf (vocabulary), tokenizer.model (copied from tokenizer_file when not NULL),
  * generation_config.json and, last, config.json.  nf4 and fp4 as bitsandbytes stores them (weight, absmax, quant_map, quant_state or nested_*), int8
- * as weight, SCB, weight_format; formats that Hugging Face has no form for as F32, hqq2, hqq3 and hqq4 with their scales and zeros beside them (NAME.hqq4 F16 [groups, 2]); embeddings, norms and floats in `dtype`
- * ("f32", "bf16", "f16"). */
+ * as weight, SCB, weight_format; formats that Hugging Face has no form for as F32, hqq2, hqq3 and hqq4 with their scales and zeros beside them (NAME.hqq4 F16 [groups, 2]); the embedding likewise in its format; norms, biases and F32
+ * matrices in `dtype` ("f32", "bf16", "f16"). */
 enum status export_folder(const char *dir, const struct model *model, const struct tokenizer *tokenizer, const char *tokenizer_file,
                           const char *dtype, struct err *err);
 

@@ -241,10 +241,7 @@ static enum status put_from_panels(const struct part *part, struct st_sink *sink
     bool nibbles = q->format == FORMAT_NF4 || q->format == FORMAT_FP4;
     size_t n = q->rows * q->cols, scales = nibbles ? (n + (size_t)q->block - 1) / (size_t)q->block : q->rows;
     size_t codes = nibbles ? (n + 1) / 2 : n;
-    memcpy(file.codes, q->codes, codes);
-    if (!q->double_quant)
-        memcpy(file.scales, q->scales, scales * sizeof *q->scales);
-    file.panels = 1;
+    quant_copy(&file, q);
     enum status status = quant_from_panels(&file, err);
     if (status == OK)
         status = part->scales ? st_put(sink, file.scales, scales * sizeof *file.scales, err) : st_put(sink, file.codes, codes, err);
@@ -311,7 +308,8 @@ static enum status copy_tokenizer(const char *dir, const char *file, struct err 
 /* transformers' switch for the packed weights; 8-bit and 4-bit cannot be mixed there, so it is written only when it tells the truth. */
 static void quantization_config(const struct model *model, struct text *out)
 {
-    bool all_nf4 = true, all_int8 = true;
+    bool floats = format_is_float(model->embed.format); /* a packed embedding is unknown there */
+    bool all_nf4 = floats, all_int8 = floats;
     for (int l = 0; l < model->plan.n_layers; l++)
         for (int j = 0; j < LINEAR_COUNT; j++) {
             all_nf4 = all_nf4 && model->layer[l].linear[j].format == FORMAT_NF4;

@@ -190,7 +190,7 @@ static enum status rope_divisors(struct source *s, struct err *err)
 static enum status put_tensors(struct gguf_writer *w, const struct source *s, struct err *err)
 {
     const struct model *m = s->model;
-    enum format embed = m->embed.format == FORMAT_F32 || m->embed.format == FORMAT_BF16 ? FORMAT_F16 : export_gguf_format(&m->embed);
+    enum format embed = export_gguf_format(&m->embed);
     TRY(put_matrix(w, "token_embd.weight", &m->embed, embed, EMBED, err));
     TRY(put_vector(w, "output_norm.weight", (size_t)m->config.hidden_size, NORM, err));
     if (!m->config.tie_word_embeddings)

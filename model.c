@@ -133,13 +133,18 @@ real *model_parameter_block(const struct model *model, size_t *n)
     return model->embed.codes;
 }
 
-enum status model_to_panels(struct model *model, struct err *err)
+enum status model_embed_to_panels(struct model *model, struct err *err)
 {
     TRY(quant_to_panels(&model->embed, err));
-    if (model->config.tie_word_embeddings)
-        model->head = model->embed;
-    else
-        TRY(quant_to_panels(&model->head, err));
+    if (!model->config.tie_word_embeddings)
+        return quant_to_panels(&model->head, err);
+    model->head = model->embed;
+    return OK;
+}
+
+enum status model_to_panels(struct model *model, struct err *err)
+{
+    TRY(model_embed_to_panels(model, err));
     for (int l = 0; l < model->plan.n_layers; l++)
         for (int j = 0; j < LINEAR_COUNT; j++)
             TRY(quant_to_panels(&model->layer[l].linear[j], err));

@@ -41,8 +41,11 @@ enum status model_alias(struct model *view, const struct model *base, const stru
 /* Fills a placed model from a checkpoint whose widths are the model's: decoded, then encoded in the plan's formats (codes are taken over as they
  * are when the stored format is the plan's). scratch is taken and freed inside (the largest matrix). */
 enum status model_load(struct model *model, const struct checkpoint *checkpoint, struct err *err);
-/* Every matrix into the layout that kernels read fastest (quant_panel.h): for weights that stay as they are.  ERR_MEMORY. */
+/* Bytes that model_load takes beside the placed model while it runs. */
+size_t model_load_bytes(const struct model *model);
+/* Every matrix into the layout that kernels read fastest (quant_panel.h): for weights that stay as they are; embedding and head alone.  ERR_MEMORY. */
 enum status model_to_panels(struct model *model, struct err *err);
+enum status model_embed_to_panels(struct model *model, struct err *err);
 /* Random weights for training from scratch (all F32), of standard deviation s: N(0, s), o_proj and down_proj N(0, s/sqrt(2L)), norms 1. */
 void model_random(struct model *model, double s, uint64_t seed);
 void model_free(struct model *model); /* config, plan, tables; not the arena */

@@ -84,6 +84,11 @@ static enum status load_all(const struct loading *load, struct model *model)
     return load_vector(load, "model.norm.weight", model->norm, (size_t)model->config.hidden_size);
 }
 
+size_t model_load_bytes(const struct model *model)
+{
+    return largest_matrix(model) * sizeof(real);
+}
+
 enum status model_load(struct model *model, const struct checkpoint *checkpoint, struct err *err)
 {
     size_t n = largest_matrix(model);

@@ -70,11 +70,16 @@ void plan_name(int layer, enum linear linear, char name[64])
 
 /* ---- counting ---- */
 
-/* Everything that is not one of the seven linears. */
-static uint64_t other_parameters(const struct plan *plan, const struct model_config *config)
+/* Matrices of [V, C]. */
+static uint64_t embeddings(const struct model_config *config)
 {
-    uint64_t C = (uint64_t)config->hidden_size, D = (uint64_t)config->head_dim;
-    uint64_t n = (uint64_t)config->vocab_size * C * (config->tie_word_embeddings ? 1 : 2) + C;
+    return config->tie_word_embeddings ? 1 : 2;
+}
+
+/* Norms and biases. */
+static uint64_t vector_parameters(const struct plan *plan, const struct model_config *config)
+{
+    uint64_t C = (uint64_t)config->hidden_size, D = (uint64_t)config->head_dim, n = C;
     for (int l = 0; l < plan->n_layers; l++) {
         const struct plan_layer *p = &plan->layer[l];
         n += 2 * C;
@@ -84,6 +89,12 @@ static uint64_t other_parameters(const struct plan *plan, const struct model_con
             n += C;
     }
     return n;
+}
+
+/* Everything that is not one of the seven linears. */
+static uint64_t other_parameters(const struct plan *plan, const struct model_config *config)
+{
+    return (uint64_t)config->vocab_size * (uint64_t)config->hidden_size * embeddings(config) + vector_parameters(plan, config);
 }
 
 uint64_t plan_parameters(const struct plan *plan, const struct model_config *config)
@@ -110,7 +121,17 @@ uint64_t plan_adapter_parameters(const struct plan *plan, const struct model_con
     return n;
 }
 
-static uint64_t linear_bytes(const struct plan *plan, const struct model_config *config)
+static uint64_t matrix_bytes(enum format format, int block, bool double_quant, size_t out, size_t in, int float_bits)
+{
+    return format == FORMAT_F32 ? (uint64_t)out * in * (uint64_t)float_bits / 8 : quant_bytes(format, block, double_quant, out, in);
+}
+
+uint64_t plan_linear_bytes(const struct plan_linear *p, size_t out, size_t in, int float_bits)
+{
+    return matrix_bytes(p->format, p->block, p->double_quant, out, in, float_bits);
+}
+
+static uint64_t linear_bytes(const struct plan *plan, const struct model_config *config, int float_bits)
 {
     uint64_t n = 0;
     for (int l = 0; l < plan->n_layers; l++)
@@ -118,21 +139,23 @@ static uint64_t linear_bytes(const struct plan *plan, const struct model_config 
             const struct plan_linear *p = &plan->layer[l].linear[j];
             size_t out, in;
             plan_shape(plan, config, l, (enum linear)j, &out, &in);
-            n += quant_bytes(p->format, p->block, p->double_quant, out, in);
+            n += plan_linear_bytes(p, out, in, float_bits);
         }
     return n;
 }
 
-uint64_t plan_bytes(const struct plan *plan, const struct model_config *config, int other_bits)
+uint64_t plan_bytes(const struct plan *plan, const struct model_config *config, const struct plan_storage *storage)
 {
-    return linear_bytes(plan, config) + other_parameters(plan, config) * (uint64_t)other_bits / 8 +
+    size_t V = (size_t)config->vocab_size, C = (size_t)config->hidden_size;
+    uint64_t embed = matrix_bytes(storage->embed, 0, false, V, C, storage->float_bits) * embeddings(config);
+    return linear_bytes(plan, config, storage->float_bits) + embed + vector_parameters(plan, config) * (uint64_t)storage->float_bits / 8 +
            plan_adapter_parameters(plan, config) * 4;
 }
 
 double plan_bits(const struct plan *plan, const struct model_config *config)
 {
     double weights = (double)(plan_parameters(plan, config) - other_parameters(plan, config));
-    return 8 * (double)linear_bytes(plan, config) / weights;
+    return 8 * (double)linear_bytes(plan, config, 32) / weights;
 }
 
 /* ---- patterns ---- */

@@ -50,8 +50,16 @@ void plan_name(int layer, enum linear linear, char name[64]);
 
 uint64_t plan_parameters(const struct plan *plan, const struct model_config *config); /* all, tied head once, no adapters */
 uint64_t plan_adapter_parameters(const struct plan *plan, const struct model_config *config);
-/* Bytes of the stored model: linears in their formats, embeddings/head/norms/biases at `other_bits` (16 or 32), adapters at 32 bits. */
-uint64_t plan_bytes(const struct plan *plan, const struct model_config *config, int other_bits);
+/* How what the plan does not say is stored: the embedding and a head of its own in `embed`; norms, biases and every matrix in F32, linears too, in
+ * numbers of float_bits (32, or 16 where they are written as bf16 or f16). */
+struct plan_storage {
+    enum format embed;
+    int float_bits;
+};
+/* Bytes of the stored model: codes and scales of each matrix in its format, the rest by `storage`, adapters at 32 bits. */
+uint64_t plan_bytes(const struct plan *plan, const struct model_config *config, const struct plan_storage *storage);
+/* Of one linear [out, in], without its adapter. */
+uint64_t plan_linear_bytes(const struct plan_linear *p, size_t out, size_t in, int float_bits);
 double plan_bits(const struct plan *plan, const struct model_config *config); /* mean stored bits a weight of the linears */
 
 /* Applies "regex=value,regex=value": each regular expression (POSIX extended) is searched in the full module name

@@ -383,10 +383,12 @@ static void take_linear_columns(struct model_layer *to, const struct model_layer
 
 void prune_apply(struct model *dst, const struct model *src, const struct prune_selection *s)
 {
-    size_t C = (size_t)src->config.hidden_size, V = (size_t)src->config.vocab_size, D = (size_t)src->config.head_dim;
-    memcpy(dst->embed.codes, src->embed.codes, V * C * sizeof(real));
-    if (!src->config.tie_word_embeddings)
-        memcpy(dst->head.codes, src->head.codes, V * C * sizeof(real));
+    size_t C = (size_t)src->config.hidden_size, D = (size_t)src->config.head_dim;
+    quant_copy(&dst->embed, &src->embed);
+    if (src->config.tie_word_embeddings)
+        dst->head = dst->embed; /* in panels, if the embedding is */
+    else
+        quant_copy(&dst->head, &src->head);
     memcpy(dst->norm, src->norm, C * sizeof(real));
     for (int32_t l = 0; l < s->n_layers; l++) {
         struct model_layer *to = &dst->layer[l];

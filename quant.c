@@ -37,6 +37,11 @@ static int likeness(const char *a, const char *b)
     return same - (int)(na > nb ? na - nb : nb - na);
 }
 
+bool format_is_float(enum format format)
+{
+    return format == FORMAT_F32 || format == FORMAT_F16 || format == FORMAT_BF16;
+}
+
 enum status format_parse(const char *name, enum format *format, struct err *err)
 {
     int best = 0;
@@ -128,6 +133,23 @@ void quant_place(struct qmat *q, enum format format, int block, bool double_quan
         q->scale_codes = arena_take(arena, blocks, 1);
         q->nested_absmax = arena_take(arena, (blocks + NESTED - 1) / NESTED, sizeof *q->nested_absmax);
     }
+}
+
+void quant_copy(struct qmat *to, const struct qmat *from)
+{
+    size_t bytes = code_bytes(from->format, from->rows, from->cols), room = quant_panel_room(from->format, from->block, from->rows, from->cols);
+    size_t blocks = is_ggml(from->format) ? 0 : blocks_of(from->format, from->block, from->rows, from->cols);
+    memcpy(to->codes, from->codes, from->panels ? room : bytes);
+    if (from->affine)
+        memcpy(to->affine, from->affine, blocks * scale_bytes(from->format));
+    if (from->scales)
+        memcpy(to->scales, from->scales, blocks * sizeof *from->scales);
+    if (from->double_quant) {
+        memcpy(to->scale_codes, from->scale_codes, blocks);
+        memcpy(to->nested_absmax, from->nested_absmax, (blocks + NESTED - 1) / NESTED * sizeof *from->nested_absmax);
+    }
+    to->nested_offset = from->nested_offset;
+    to->panels = from->panels;
 }
 
 const void *quant_row(const struct qmat *q, size_t row)

@@ -41,6 +41,7 @@ struct format_info {
 };
 
 const struct format_info *format_info(enum format format);
+bool format_is_float(enum format format); /* f32, f16, bf16: numbers instead of codes */
 /* ERR_INPUT with the nearest known name. */
 enum status format_parse(const char *name, enum format *format, struct err *err);
 
@@ -67,6 +68,8 @@ void quant_place(struct qmat *q, enum format format, int block, bool double_quan
                  struct arena *arena);
 /* Bytes of codes, scales (and zeros) and nested scales. */
 size_t quant_bytes(enum format format, int block, bool double_quant, size_t rows, size_t cols);
+/* The same bits into `to`, placed with from's format, block and shape; panels stay panels. */
+void quant_copy(struct qmat *to, const struct qmat *from);
 /* Where the codes of row `row` begin; of a matrix in panels (quant_panel.h), those of the panel that begins with it: a multiple of 16. */
 const void *quant_row(const struct qmat *q, size_t row);
 

@@ -36,7 +36,7 @@ struct trial_tasks {
 struct trials {
     const struct config *config;
     struct log log;
-    const struct model *source; /* pruned, all F32 */
+    const struct model *source; /* pruned, linears F32 */
     const struct dataset *dataset, *held_out; /* held_out: what no trial trains on, NULL when the objective is accuracy */
     const struct trial_tasks *tasks;
     struct model_run *run;
@@ -82,7 +82,7 @@ struct trial_outcome {
     uint8_t *right;                    /* optional, the caller's, one a document of all search parts: 1 where a document of the search part was answered right */
 };
 
-/* The static part: levels, pins, bytes, features (no arena).  ERR_INPUT when a pinned format does not fit a shape. */
+/* The static part: levels, pins, bytes, features (no arena).  ERR_INPUT when embedding_type or a pinned format does not fit a shape. */
 enum status trials_init(struct trials *trials, const struct config *config, const struct model_config *shape, struct err *err);
 void trials_free(struct trials *trials);
 /* Counts or carves: `weights` takes the variants, `optimizer` adapters with moments, `activations` the micro-batch. */
@@ -91,6 +91,8 @@ void trials_place_training(struct trials *trials, const struct model_config *sha
 
 /* search.h's view of the space (borrows trials). */
 void trials_space(struct trials *trials, double max_size, struct search_space *space);
+/* Bytes of codes, scales and numbers that model/ and adapter/ hold.  A linear in a format that Hugging Face has no form for (docs/interop.md) stands there
+ * decoded and counts as what it is. */
 double trials_size(const struct trials *trials, const uint8_t *level);
 /* The format variable of a linear; its rank variable is n_format_variables behind. */
 size_t trials_variable(const struct trials *trials, size_t linear);
@@ -104,6 +106,8 @@ size_t trials_max_rank(const struct trials *trials);
 /* The plan of a configuration, and the part of it that a linear has; plan_free releases. */
 enum status trials_plan(const struct trials *trials, const uint8_t *level, struct plan *plan, struct err *err);
 void trials_plan_linear(const struct trials *trials, size_t linear, const uint8_t *level, struct plan_linear *p);
+/* The keys embedding_type and export_dtype. */
+struct plan_storage trials_storage(const struct config *config);
 /* Format, block and double quantization of a linear; the rest of p is left alone. */
 void trials_set_format(const struct config *config, struct plan_linear *p, enum format format);
 

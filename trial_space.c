@@ -8,7 +8,7 @@
 #include "base/file.h"
 #include "trial.h"
 
-enum { OTHER_BITS = 32, MOST_RANK = 4096 };
+enum { MOST_RANK = 4096 };
 
 static size_t linear_index(int layer, int linear)
 {
@@ -220,8 +220,18 @@ void trials_set_format(const struct config *config, struct plan_linear *p, enum 
     p->double_quant = nibbles && config->double_quant;
 }
 
+struct plan_storage trials_storage(const struct config *config)
+{
+    struct plan_storage storage = {.float_bits = strcmp(config->export_dtype, "f32") == 0 ? 32 : 16};
+    format_parse(config->embedding_type, &storage.embed, NULL); /* one of its names: config.c has checked */
+    return storage;
+}
+
 static enum status check_shapes(struct trials *trials, const struct model_config *shape, struct err *err)
 {
+    struct plan_storage storage = trials_storage(trials->config);
+    if (quant_check(storage.embed, 0, (size_t)shape->vocab_size, (size_t)shape->hidden_size, err) != OK)
+        return err_prefix(err, ERR_INPUT, "embedding_type");
     for (int l = 0; l < trials->plan.n_layers; l++)
         for (int j = 0; j < LINEAR_COUNT; j++) {
             size_t out, in, at = linear_index(l, j);
@@ -237,7 +247,7 @@ static enum status check_shapes(struct trials *trials, const struct model_config
             for (size_t f = 0; f < trials->n_formats; f++) {
                 struct plan_linear p;
                 trials_set_format(trials->config, &p, trials->format[f]);
-                trials->bytes[at * MAX_LEVELS + f] = (double)quant_bytes(p.format, p.block, p.double_quant, out, in);
+                trials->bytes[at * MAX_LEVELS + f] = (double)plan_linear_bytes(&p, out, in, storage.float_bits);
                 bool used = trials->pinned[at] == TRIALS_NOT_PINNED ? f < trials->n_levels : f == trials->pinned[at];
                 char name[64];
                 plan_name(l, (enum linear)j, name);
@@ -308,19 +318,20 @@ static enum status make_variables(struct trials *trials, struct err *err)
 
 static double fixed_bytes(const struct trials *trials, const struct model_config *shape)
 {
+    struct plan_storage storage = trials_storage(trials->config);
     double linears = 0;
     for (int l = 0; l < trials->plan.n_layers; l++)
         for (int j = 0; j < LINEAR_COUNT; j++) {
             const struct plan_linear *p = &trials->plan.layer[l].linear[j];
             size_t out, in;
             plan_shape(&trials->plan, shape, l, (enum linear)j, &out, &in);
-            linears += (double)quant_bytes(p->format, p->block, p->double_quant, out, in);
+            linears += (double)plan_linear_bytes(p, out, in, storage.float_bits);
         }
     double chosen = 0;
     for (size_t i = 0; i < trials->n_linears; i++)
         if (trials->ranked[i])
             chosen += trials->rank_bytes[i] * trials->rank[trials->n_ranks - 1];
-    return (double)plan_bytes(&trials->plan, shape, OTHER_BITS) - linears - chosen;
+    return (double)plan_bytes(&trials->plan, shape, &storage) - linears - chosen;
 }
 
 enum status trials_init(struct trials *trials, const struct config *config, const struct model_config *shape, struct err *err)

@@ -285,7 +285,7 @@ static enum status read_reals(const struct checkpoint *c, const char *name, real
     struct qmat q;
     struct arena arena = {0};
     TRY(format_of(c, name, &q, err));
-    if (q.format == FORMAT_F32 || q.format == FORMAT_F16 || q.format == FORMAT_BF16 || quant_affine_bits(q.format) > 0) /* stored as values */
+    if (format_is_float(q.format) || quant_affine_bits(q.format) > 0) /* stored as values */
         return safetensors_read_real(&c->st, safetensors_find(&c->st, name), 0, rows * cols, dst, err);
     struct qmat placed;
     quant_place(&placed, q.format, q.block, q.double_quant, rows, cols, &arena);

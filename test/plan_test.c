@@ -162,7 +162,7 @@ static void test_counts_and_bytes(void **state)
     make_mixed(&plan, &config);
     /* embedding once, three norms a model and two a layer; biases on q, k, v, o */
     uint64_t other = 100 * 64 + 64 + 2 * 2 * 64 + (4 + 2 * 2) * 16 + 64 + (2 + 2 * 1) * 16 + 64;
-    uint64_t weights = 0, bytes = 0, adapters = 0;
+    uint64_t weights = 0, bytes = 0, floats = 0, adapters = 0;
     for (int l = 0; l < 2; l++)
         for (int j = 0; j < LINEAR_COUNT; j++) {
             const struct plan_linear *p = &plan.layer[l].linear[j];
@@ -170,12 +170,15 @@ static void test_counts_and_bytes(void **state)
             plan_shape(&plan, &config, l, (enum linear)j, &out, &in);
             weights += out * in;
             bytes += quant_bytes(p->format, p->block, p->double_quant, out, in);
+            floats += p->format == FORMAT_F32 ? quant_bytes(p->format, 0, false, out, in) : 0;
             adapters += (uint64_t)p->rank * (out + in);
         }
     assert_true(plan_parameters(&plan, &config) == other + weights);
     assert_true(plan_adapter_parameters(&plan, &config) == adapters && adapters > 0);
-    assert_true(plan_bytes(&plan, &config, 16) == bytes + 2 * other + 4 * adapters);
-    assert_true(plan_bytes(&plan, &config, 32) == bytes + 4 * other + 4 * adapters);
+    struct plan_storage whole = {FORMAT_F32, 32}, half = {FORMAT_F32, 16}, packed = {FORMAT_INT8, 16};
+    assert_true(plan_bytes(&plan, &config, &whole) == bytes + 4 * other + 4 * adapters);
+    assert_true(plan_bytes(&plan, &config, &half) == bytes - floats / 2 + 2 * other + 4 * adapters);
+    assert_true(plan_bytes(&plan, &config, &packed) == bytes - floats / 2 + 2 * (other - 100 * 64) + 100 * (64 + 4) + 4 * adapters);
     assert_true(fabs(plan_bits(&plan, &config) - 8 * (double)bytes / (double)weights) <= 1e-12);
     config.tie_word_embeddings = false;
     assert_true(plan_parameters(&plan, &config) == other + 100 * 64 + weights);

@@ -79,11 +79,22 @@ static enum status stored_plan(const struct inference *in, struct plan *plan, st
             snprintf(weight, sizeof weight, "%s.weight", name);
             TRY(checkpoint_format(in->checkpoint, weight, &stored, err));
             struct plan_linear *p = &plan->layer[l].linear[j];
-            bool floats = stored.format == FORMAT_F32 || stored.format == FORMAT_F16 || stored.format == FORMAT_BF16;
-            if (!floats && p->format == FORMAT_F32)
+            if (!format_is_float(stored.format) && p->format == FORMAT_F32)
                 *p = (struct plan_linear){.format = stored.format, .block = format_info(stored.format)->double_quant ? stored.block : 0,
                                           .double_quant = stored.double_quant};
         }
+    return OK;
+}
+
+/* Embedding and head stay as they are stored unless --dtype asks for floats. */
+static enum status stored_embed(const struct options *o, const struct inference *in, enum format *embed, struct err *err)
+{
+    struct qmat stored;
+    enum format asked;
+    struct err none;
+    TRY(checkpoint_format(in->checkpoint, "model.embed_tokens.weight", &stored, err));
+    bool floats = o->dtype && format_parse(o->dtype, &asked, &none) == OK && format_is_float(asked);
+    *embed = floats || format_is_float(stored.format) ? FORMAT_F32 : stored.format;
     return OK;
 }
 
@@ -109,9 +120,12 @@ static enum status convert(const struct options *o, struct inference *in, struct
     struct model model = {0};
     struct arena arena = {0};
     const char *floats = o->dtype && (strcmp(o->dtype, "bf16") == 0 || strcmp(o->dtype, "f16") == 0) ? o->dtype : "f32";
+    enum format embed = FORMAT_F32;
     enum status status = read_plan(o, in, &plan, err);
     if (status == OK)
-        status = convert_model(&model, &in->model, inference_lora(in), &plan, o->pad, &arena, err);
+        status = stored_embed(o, in, &embed, err);
+    if (status == OK)
+        status = convert_model(&model, &in->model, inference_lora(in), &plan, embed, o->pad, &arena, err);
     if (status == OK && strcmp(o->format, "gguf") == 0)
         status = export_gguf(o->out, &model, NULL, in->tokenizer, "veneer", err);
     else if (status == OK)
