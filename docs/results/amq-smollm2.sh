@@ -1,15 +1,16 @@
 #!/bin/sh
 # AMQ's table on SmolLM2-135M-Instruct: who finds the best 2, 3, 4 bits for each linear at 2.5, 3.0, 3.5, 4.0 stored bits a weight: amq, dp, evopress, random, against one
-# format everywhere (HQQ, GPTQ, AWQ).  Perplexity of WikiText-2 test (windows of 2048), KL and JSD from the unquantized model there, seven tasks.
+# format everywhere (HQQ, GPTQ, AWQ), llama.cpp's rule by hand (one bit more for v_proj and down_proj of the first and last eighth of the layers and of every third one between) and
+# BitStack.  Perplexity of WikiText-2 test (windows of 2048), KL and JSD from the unquantized model there, seven tasks.
 #   sh docs/results/amq-smollm2.sh [--quick]      writes build/amq/table.md; --quick: few probes of a small text: that it runs
-# OUT, LEVELS, BUDGETS, STRATEGIES, UNIFORM, QUANTIZERS, LIMIT, TEST_BYTES choose a part of it.  Goes on after any stop.  Needs `make` and `make models`; DATA is where lm/, commonsense/ and instruct/ are.  Searching text, calibration text and test text are disjoint.
+# OUT, LEVELS, BUDGETS, STRATEGIES, UNIFORM, QUANTIZERS, HAND, LIMIT, TEST_BYTES choose a part of it.  Goes on after any stop.  Needs `make` and `make models`; DATA is where lm/, commonsense/ and instruct/ are.  Searching text, calibration text and test text are disjoint.
 set -e
 cd "$(dirname "$0")/../.."
 DATA=${DATA:-../shared/data} MODEL=data/models/SmolLM2-135M-Instruct.Q4_1.gguf
-out=${OUT:-build/amq} budgets=${BUDGETS:-"2.5 3.0 3.5 4.0"} strategies=${STRATEGIES:-"amq dp evopress random"} uniform=${UNIFORM:-"2 3 4"} quantizers=${QUANTIZERS:-"hqq gptq awq"}
-levels=${LEVELS:-gptq} more="" limit=${LIMIT:-50} test_bytes=${TEST_BYTES:-330000} window=2048
+out=${OUT:-build/amq} budgets=${BUDGETS:-"2.5 3.0 3.5 4.0"} strategies=${STRATEGIES:-"amq dp evopress random"} uniform=${UNIFORM:-"2 3 4"} quantizers=${QUANTIZERS:-"hqq gptq awq"} hand=${HAND:-"2 3"}
+levels=${LEVELS:-gptq} more="" limit=${LIMIT:-30} test_bytes=${TEST_BYTES:-160000} window=2048
 if [ "$1" = --quick ]; then
-    out=build/amq-quick budgets=3.0 strategies="amq random" uniform=3 quantizers=hqq limit=2 test_bytes=4000 window=256
+    out=build/amq-quick budgets=3.0 strategies="amq random" uniform=3 quantizers=hqq hand=3 limit=2 test_bytes=4000 window=256
     more="search_space=layer num_initial=2 num_trials=2 search_tokens=128 max_seq_len=128 calibration_seq_len=64 quantizer_samples=4"
 fi
 [ -d "$DATA/lm" ] || { echo "no $DATA/lm: set DATA to a folder that has lm/, commonsense/ and instruct/"; exit 2; }
@@ -63,6 +64,13 @@ for n in $uniform; do
         measure $dir
         rows="$rows $dir"
     done
+done
+more_bits='layers\.(0|1|2|5|8|11|14|17|20|23|26|27|28|29)\.(self_attn\.v_proj|mlp\.down_proj)'
+for n in $hand; do
+    dir=$out/hand-$n
+    [ -s $dir/report.html ] || train search=none quant_types=hqq$n quantizer=gptq "bits_pattern=$more_bits=hqq$((n + 1)),.*=hqq$n" output_dir=$dir
+    measure $dir
+    rows="$rows $dir"
 done
 
 {
