@@ -624,12 +624,65 @@ static void padding_refused(void **state)
     model_config_free(&c);
 }
 
+/* ---- a packed embedding ---- */
+
+static bool text_holds(const char *path, const char *word)
+{
+    char *text;
+    size_t n;
+    CHECK(file_read(path, 1 << 20, &text, &n, &err));
+    bool holds = strstr(text, word) != NULL;
+    free(text);
+    return holds;
+}
+
+/* An int8 embedding comes back with its codes, and no other program is told that it could read it: transformers would take the codes for weights. */
+static void packed_embedding(void **state)
+{
+    (void)state;
+    static const enum format embeds[] = {FORMAT_F32, FORMAT_INT8};
+    char path[128], name[160];
+    for (int i = 0; i < 2; i++) {
+        struct fixture f;
+        struct model to;
+        struct plan plan;
+        struct arena arena = {0};
+        struct checkpoint *c;
+        struct gguf *g;
+        make_model(&f, FORMAT_F32, false, false);
+        CHECK(plan_new(&plan, &f.model.config, FORMAT_NF4, &err));
+        CHECK(convert_model(&to, &f.model, NULL, &plan, embeds[i], false, &arena, &err));
+        assert_true(to.embed.format == embeds[i] && to.head.format == embeds[i]);
+        snprintf(path, sizeof path, "%s/embed-%d", dir, i);
+        CHECK(export_folder(path, &to, tokenizer, NULL, "f32", &err));
+        CHECK(checkpoint_open(&c, path, &err));
+        for (int head = 0; head < 2; head++) {
+            real *w = weights_of(head ? &to.head : &to.embed);
+            compare(c, head ? "lm_head.weight" : "model.embed_tokens.weight", w, VOCAB, 64, 0, 0);
+            free(w);
+        }
+        checkpoint_close(c);
+        snprintf(name, sizeof name, "%s/config.json", path);
+        assert_int_equal(text_holds(name, "quantization_config"), embeds[i] == FORMAT_F32);
+        snprintf(name, sizeof name, "%s/embed.gguf", dir);
+        CHECK(export_gguf(name, &to, NULL, tokenizer, "test", &err));
+        CHECK(gguf_open(&g, name, &err));
+        assert_string_equal(gguf_type_name(gguf_tensor(g, "token_embd.weight")->type), i ? "Q8_0" : "F16");
+        assert_string_equal(gguf_type_name(gguf_tensor(g, "output.weight")->type), i ? "Q8_0" : "F16");
+        gguf_close(g);
+        model_free(&to);
+        arena_free(&arena);
+        plan_free(&plan);
+        fixture_close(&f);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(folders),     cmocka_unit_test(mixed_folder_loads_equal), cmocka_unit_test(panels_stay_inside), cmocka_unit_test(ggufs),
         cmocka_unit_test(what_readers_need), cmocka_unit_test(merged_gguf),        cmocka_unit_test(adapters),
-        cmocka_unit_test(patterns_are_whole_names), cmocka_unit_test(padded),      cmocka_unit_test(padding_refused),
+        cmocka_unit_test(patterns_are_whole_names), cmocka_unit_test(padded),      cmocka_unit_test(padding_refused), cmocka_unit_test(packed_embedding),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

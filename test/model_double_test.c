@@ -14,8 +14,9 @@
 #include "model_fixture.h"
 
 struct variant {
-    bool tied, bias, out_bias, reference, keep, quantized;
+    bool tied, bias, out_bias, reference, keep, quantized, panels; /* panels: an embedding and a head of a shape that has them, in them */
     float dropout;
+    enum format embed;
 };
 
 /* Three layers, none like another. */
@@ -23,8 +24,8 @@ static void make_config(struct model_config *config, const struct variant *v)
 {
     static const int32_t heads[] = {4, 6, 2}, kv[] = {2, 2, 2}, ffn[] = {24, 40, 17};
     CHECK(model_config_alloc(config, 3, &err));
-    config->vocab_size = 29;
-    config->hidden_size = 20;
+    config->vocab_size = v->panels ? 32 : 29;
+    config->hidden_size = v->panels ? 24 : 20;
     config->head_dim = 6;
     config->max_position_embeddings = 64;
     config->tie_word_embeddings = v->tied;
@@ -56,7 +57,7 @@ static void open_variant(struct fixture *f, const struct variant *v, int first_a
     CHECK(plan_new(&plan, &config, v->quantized ? FORMAT_NF4 : FORMAT_F32, &err));
     if (first_adapter >= 0)
         add_ranks(&plan, first_adapter);
-    fixture_open(f, &config, &plan, (struct fixture_options){.max_n = 40, .threads = 1, .reference = v->reference, .keep = v->keep});
+    fixture_open(f, &config, &plan, (struct fixture_options){.max_n = 40, .threads = 1, .reference = v->reference, .keep = v->keep, .embed = v->embed});
     plan_free(&plan);
     model_config_free(&config);
     f->lora.dropout = v->dropout;
@@ -164,25 +165,34 @@ static void test_parameters_tied(void **state)
 }
 
 /* Weights of a quantized model cannot be differentiated, but what is above them can: dx goes through the decoded W. */
-static void fill_quantized(struct fixture *f)
+static void fill_matrix(struct qmat *W, double size, struct rng *rng)
+{
+    real temp[64 * 64];
+    assert_true(W->rows * W->cols <= sizeof temp / sizeof *temp);
+    for (size_t i = 0; i < W->rows * W->cols; i++)
+        temp[i] = size * rng_normal(rng);
+    CHECK(quant_encode(W, temp, false, &err));
+}
+
+static void fill_quantized(struct fixture *f, bool panels)
 {
     struct rng rng = {.seed = 8, .stream = RNG_INIT, .step = 77};
-    real temp[64 * 64];
     for (int l = 0; l < f->model.plan.n_layers; l++) {
         for (int c = 0; c < f->model.config.hidden_size; c++)
             f->model.layer[l].input_norm[c] = f->model.layer[l].post_norm[c] = 1 + 0.1 * rng_normal(&rng);
         for (int j = 0; j < LINEAR_COUNT; j++) {
             struct qmat *W = &f->model.layer[l].linear[j];
-            assert_true(W->rows * W->cols <= sizeof temp / sizeof *temp);
-            for (size_t i = 0; i < W->rows * W->cols; i++)
-                temp[i] = rng_normal(&rng) / sqrt((double)W->cols);
-            CHECK(quant_encode(W, temp, false, &err));
+            fill_matrix(W, 1 / sqrt((double)W->cols), &rng);
         }
     }
     for (int c = 0; c < f->model.config.hidden_size; c++)
         f->model.norm[c] = 1;
-    for (size_t i = 0; i < f->model.embed.rows * f->model.embed.cols; i++)
-        ((real *)f->model.embed.codes)[i] = rng_normal(&rng) / 4;
+    fill_matrix(&f->model.embed, 0.25, &rng);
+    if (!f->model.config.tie_word_embeddings)
+        fill_matrix(&f->model.head, 0.25, &rng);
+    if (panels)
+        CHECK(model_embed_to_panels(&f->model, &err));
+    assert_true(f->model.embed.panels == panels && f->model.head.panels == panels);
     for (size_t i = 0; i < f->lora.n; i++)
         f->lora.p[i] = 0.3 * rng_normal(&rng);
 }
@@ -193,7 +203,7 @@ static void check_adapters(const struct variant *v, int first, size_t at_least)
     static struct fixture_batch b;
     open_variant(&f, v, first);
     if (v->quantized)
-        fill_quantized(&f);
+        fill_quantized(&f, v->panels);
     else
         fixture_fill(&f, 4);
     make_batch(&b);
@@ -232,6 +242,17 @@ static void test_adapters_on_quantized(void **state)
     (void)state;
     check_adapters(&(struct variant){.tied = true, .quantized = true, .keep = true, .dropout = 0.1f}, 0, 1000);
     check_adapters(&(struct variant){.tied = true, .quantized = true}, 2, 200);
+}
+
+/* A head in codes: dx goes through what they decode to. */
+static void test_adapters_below_a_quantized_head(void **state)
+{
+    (void)state;
+    check_adapters(&(struct variant){.tied = true, .quantized = true, .keep = true, .embed = FORMAT_INT8}, 0, 1000);
+    check_adapters(&(struct variant){.quantized = true, .keep = true, .embed = FORMAT_INT8, .panels = true}, 0, 1000);
+    check_adapters(&(struct variant){.tied = true, .quantized = true, .keep = true, .embed = FORMAT_NF4, .panels = true}, 0, 1000);
+    check_adapters(&(struct variant){.quantized = true, .keep = true, .embed = FORMAT_BF16}, 0, 1000);
+    check_adapters(&(struct variant){.tied = true, .quantized = true, .keep = true, .embed = FORMAT_INT8, .reference = true}, 0, 1000);
 }
 
 /* Both at once, and linears only (importance): the same numbers as when asked for alone. */
@@ -277,6 +298,7 @@ int main(void)
         cmocka_unit_test(test_parameters_tied),
         cmocka_unit_test(test_adapters),
         cmocka_unit_test(test_adapters_on_quantized),
+        cmocka_unit_test(test_adapters_below_a_quantized_head),
         cmocka_unit_test(test_gradients_do_not_depend_on_company),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -32,6 +32,7 @@ struct fixture_options {
     bool reference, scoring, keep;
     bool small_adapters; /* that barely change the weights: roundings are not amplified from layer to layer */
     enum compute compute;
+    enum format embed; /* F32 unless said */
 };
 
 static inline int32_t fixture_rank(const struct plan *plan)
@@ -64,15 +65,15 @@ static inline void fixture_place(struct fixture *f, const struct fixture_options
     CHECK(model_run_place(&f->run, &f->model, &f->lora, &f->acts, &err));
 }
 
-/* The model of config and plan, F32 embedding, no weights yet. */
+/* The model of config and plan, no weights yet. */
 static inline void fixture_open(struct fixture *f, const struct model_config *config, const struct plan *plan, struct fixture_options o)
 {
     memset(f, 0, sizeof *f);
     CHECK(model_shape(&f->model, config, plan, &err));
-    model_place(&f->model, FORMAT_F32, &f->weights);
+    model_place(&f->model, o.embed, &f->weights);
     size_t counted = f->weights.used;
     CHECK(arena_commit(&f->weights, "weights", &err));
-    model_place(&f->model, FORMAT_F32, &f->weights);
+    model_place(&f->model, o.embed, &f->weights);
     assert_int_equal(f->weights.used, counted);
     f->ops = (struct ops_context){.ops = cpu_ops(o.reference), .threads = o.threads, .compute = o.compute};
     f->run = (struct model_run){.ops = &f->ops, .max_n = o.max_n, .max_rank = (size_t)fixture_rank(plan), .dropout = true, .training = !o.scoring,

@@ -436,11 +436,14 @@ static void head_check(struct head_args a, const real *dense)
     }
 }
 
-static void head_case(enum format format, size_t n, size_t V, size_t C)
+static void head_case(enum format format, bool panels, size_t n, size_t V, size_t C)
 {
     real *dense = normals(V * C, 1, 0.3);
     struct qmat W;
+    struct err err;
     assert_true(encoded(&W, format, false, V, C, dense));
+    assert_int_equal(panels ? quant_to_panels(&W, &err) : OK, OK);
+    assert_int_equal(W.panels, panels);
     int32_t *labels = walled(n * sizeof *labels);
     for (size_t j = 0; j < n; j++)
         labels[j] = j % 4 == 1 ? -1 : (int32_t)(j * 7 % V);
@@ -453,9 +456,12 @@ static void test_head(void **state)
     (void)state;
     static const enum format formats[] = {FORMAT_F32, FORMAT_BF16, FORMAT_INT8};
     for (size_t i = 0; i < SHAPES * 3; i++)
-        head_case(formats[i / SHAPES], shapes[(i + 3) % SHAPES], shapes[i % SHAPES], shapes[(i * 5 + 2) % SHAPES]);
-    head_case(FORMAT_BF16, 10, 9000, 60); /* W decoded in three blocks */
-    head_case(FORMAT_F32, 700, 65, 20);   /* three chunks of labelled rows */
+        head_case(formats[i / SHAPES], false, shapes[(i + 3) % SHAPES], shapes[i % SHAPES], shapes[(i * 5 + 2) % SHAPES]);
+    head_case(FORMAT_BF16, false, 10, 9000, 60); /* W decoded in three blocks */
+    head_case(FORMAT_F32, false, 700, 65, 20);   /* three chunks of labelled rows */
+    static const enum format packed[] = {FORMAT_INT8, FORMAT_Q8_0, FORMAT_NF4};
+    for (size_t i = 0; i < sizeof packed / sizeof *packed; i++)
+        head_case(packed[i], true, 10, 9008, 64);
 }
 
 /* ---- rows and runs ---- */
