@@ -22,7 +22,8 @@ floor() {
     awq.*) echo 45 ;;
     calibrate*|prune*|finetune*|evaluate*|generate*|export*|search*|inference*|generate.*) echo 50 ;;
     strategy/predictor.*) echo 50 ;;
-    strategy/*|convert.*) echo 51 ;;
+    strategy/knapsack.*) echo 51 ;;
+    strategy/*|convert.*) echo 52 ;;
     config.*) echo 55 ;;
     trial.h) echo 57 ;;
     trial*) echo 58 ;;
