@@ -137,9 +137,9 @@ static int32_t split(const struct tokenizer *t, const struct text *text, struct 
 {
     int32_t count = 0;
     for (size_t i = 0; i < text->n;) {
-        int32_t user = tokenizer_special(t, text->s + i, text->n - i, false);
-        size_t k = user >= 0 ? t->length[user] : character(text->s + i, text->n - i);
-        symbol[count] = (struct symbol){.start = (uint32_t)i, .n = (uint32_t)k, .before = count - 1, .after = count + 1, .frozen = user >= 0};
+        const struct named *user = names_longest(t, &t->special, text->s + i, text->n - i, false);
+        size_t k = user ? user->n : character(text->s + i, text->n - i);
+        symbol[count] = (struct symbol){.start = (uint32_t)i, .n = (uint32_t)k, .before = count - 1, .after = count + 1, .frozen = user != NULL};
         count++;
         i += k;
     }
@@ -178,8 +178,6 @@ static enum status add_symbol(const struct tokenizer *t, const char *s, size_t n
 enum status spm_encode(const struct tokenizer *t, const char *text, size_t n, struct tokens *out, struct err *err)
 {
     struct text normal = {0};
-    if (n > UINT32_MAX / 8)
-        return err_set(err, ERR_INPUT, "a text of %zu bytes is too long to tokenize at once", n);
     normalise(t, text, n, &normal);
     struct merge m = {.t = t, .text = normal.s};
     m.symbol = malloc((normal.n + 1) * sizeof *m.symbol);
