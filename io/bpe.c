@@ -293,10 +293,10 @@ void bpe_scores(struct tokenizer *t)
 
 /* ---- one cut ---- */
 
-enum { UNKNOWN = -1, JOINED = -2 };
+enum { JOINED = -1 };
 
 struct part {
-    int32_t id; /* UNKNOWN: no piece; JOINED: into the one before */
+    int32_t id; /* JOINED: into the one before */
     int32_t before, after;
 };
 
@@ -357,7 +357,7 @@ static struct join pop(struct word *w)
 static void try_join(struct word *w, int32_t at)
 {
     int32_t after = at < 0 ? -1 : w->part[at].after;
-    if (after < 0 || w->part[at].id < 0 || w->part[after].id < 0)
+    if (after < 0)
         return;
     const struct pair *pair = find_pair(w->t->bpe, w->part[at].id, w->part[after].id);
     if (pair)
@@ -405,6 +405,15 @@ static void add_part(struct word *w, int32_t *n, int32_t id)
     ++*n;
 }
 
+/* <unk> for what has no piece; left out where there is none, as transformers and llama.cpp do. */
+static void add_unknown(struct word *w, int32_t *n)
+{
+    const struct tokenizer *t = w->t;
+    bool again = t->bpe->options.fuse_unk && *n > 0 && w->part[*n - 1].id == t->unk;
+    if (t->unk >= 0 && !again)
+        add_part(w, n, t->unk);
+}
+
 /* Characters; what has no piece as byte pieces, where all of its bytes have one. */
 static int32_t split_characters(struct word *w, const char *s, size_t n)
 {
@@ -419,8 +428,10 @@ static int32_t split_characters(struct word *w, const char *s, size_t n)
             bytes = t->byte[(unsigned char)s[i + b]] >= 0;
         for (size_t b = 0; bytes && b < k; b++)
             add_part(w, &count, t->byte[(unsigned char)s[i + b]]);
-        if (!bytes)
+        if (id >= 0)
             add_part(w, &count, id);
+        else if (!bytes)
+            add_unknown(w, &count);
     }
     return count;
 }
@@ -428,8 +439,13 @@ static int32_t split_characters(struct word *w, const char *s, size_t n)
 static int32_t split_bytes(struct word *w, const char *s, size_t n)
 {
     int32_t count = 0;
-    for (size_t i = 0; i < n; i++)
-        add_part(w, &count, w->t->bpe->byte[(unsigned char)s[i]]);
+    for (size_t i = 0; i < n; i++) {
+        int32_t id = w->t->bpe->byte[(unsigned char)s[i]];
+        if (id >= 0)
+            add_part(w, &count, id);
+        else
+            add_unknown(w, &count);
+    }
     return count;
 }
 
@@ -452,17 +468,12 @@ static enum status encode_cut(struct word *w, const char *s, size_t n)
     if (id >= 0)
         return tokens_push(w->out, id, w->err);
     int32_t count = t->spaces_escaped ? split_characters(w, s, n) : split_bytes(w, s, n);
+    if (count == 0)
+        return OK;
     w->part[count - 1].after = -1;
     join_all(w, count);
-    for (int32_t i = 0, last = 0; i >= 0; i = w->part[i].after) {
-        id = w->part[i].id;
-        if (id == UNKNOWN && t->unk < 0)
-            return err_set(w->err, ERR_INPUT, "%s of the text has no piece in the vocabulary, and there is no <unk>",
-                           t->spaces_escaped ? "a character" : "a byte");
-        if (id != UNKNOWN || last != UNKNOWN || !t->bpe->options.fuse_unk)
-            TRY(tokens_push(w->out, id == UNKNOWN ? t->unk : id, w->err));
-        last = id;
-    }
+    for (int32_t i = 0; i >= 0; i = w->part[i].after)
+        TRY(tokens_push(w->out, w->part[i].id, w->err));
     return OK;
 }
 

@@ -263,11 +263,11 @@ static const struct known {
     {"llama-bpe", {llama3, NULL}, true}, {"llama3", {llama3, NULL}, true}, {"qwen2", {qwen2, NULL}, false},
 };
 
-const char *pretokenizer_name(const struct pretokenizer *p)
+const char *pretokenizer_name(const struct pretokenizer *p, bool ignore_merges)
 {
     for (size_t i = 0; i < sizeof known_cuts / sizeof *known_cuts; i++) {
         const struct known *k = &known_cuts[i];
-        bool same = p->n_cuts == (k->cut[1] ? 2 : 1);
+        bool same = p->n_cuts == (k->cut[1] ? 2 : 1) && k->ignore_merges == ignore_merges;
         for (int j = 0; same && j < p->n_cuts; j++)
             same = !p->cut[j].drop && strcmp(p->cut[j].source, k->cut[j]) == 0;
         if (same && p->n_rules[RULES_PRETOKENIZER] == 0)

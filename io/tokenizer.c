@@ -250,8 +250,8 @@ void tokenizer_view(const struct tokenizer *t, struct tokenizer_view *view)
 {
     char *const *merge = NULL;
     size_t n = t->bpe ? bpe_merges(t, &merge) : 0;
-    *view = (struct tokenizer_view){.model = t->kind == TOKENIZER_SPM ? "llama" : "gpt2", .pre = t->pre, .n = t->n,
-                                    .piece = (const char *const *)t->piece, .score = t->kind == TOKENIZER_SPM ? t->score : NULL,
+    *view = (struct tokenizer_view){.model = t->spaces_escaped ? "llama" : "gpt2", .pre = t->pre, .n = t->n,
+                                    .piece = (const char *const *)t->piece, .score = t->spaces_escaped ? t->score : NULL,
                                     .type = t->type, .merge = (const char *const *)merge, .n_merges = (int32_t)n,
                                     .add_space_prefix = t->add_space_prefix};
 }

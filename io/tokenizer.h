@@ -1,5 +1,5 @@
 /* tokenizer.h: text <-> token ids.  SentencePiece BPE (tokenizer.model, GGUF "llama"), byte-level BPE (GGUF "gpt2" with pre
- * smollm, llama-bpe, default), llama2.c's tok.bin. */
+ * smollm, starcoder, llama-bpe, qwen2, gpt-2, default), both as Hugging Face's tokenizer.json, llama2.c's tok.bin. */
 #ifndef VENEER_TOKENIZER_H
 #define VENEER_TOKENIZER_H
 #include <stdbool.h>
@@ -18,6 +18,12 @@ enum status tokenizer_load_gguf(struct tokenizer **tokenizer, const struct gguf 
 /* tiktoken rank file (Llama 3's tokenizer.model): lines of base64 and rank; pre-tokenizer llama-bpe. */
 enum status tokenizer_load_tiktoken(struct tokenizer **tokenizer, const char *path, struct err *err);
 enum status tokenizer_load_llama2c(struct tokenizer **tokenizer, const char *path, int32_t vocab_size, struct err *err);
+/* Hugging Face's tokenizer.json and, where they stand beside it, chat_template.jinja, special_tokens_map.json and tokenizer_config.json, the
+ * later ones over the earlier (a template file before a template in the JSON).  ERR_INPUT names the component that is not known. */
+enum status tokenizer_load_json(struct tokenizer **tokenizer, const char *path, struct err *err);
+enum status tokenizer_parse_json(struct tokenizer **tokenizer, const char *text, size_t n, const char *where, struct err *err);
+/* bos_token, eos_token, add_bos_token and chat_template of a tokenizer_config.json. */
+enum status tokenizer_apply_config(struct tokenizer *tokenizer, const char *text, size_t n, const char *where, struct err *err);
 void tokenizer_free(struct tokenizer *tokenizer);
 
 int32_t tokenizer_vocab_size(const struct tokenizer *tokenizer);
@@ -34,7 +40,8 @@ struct tokens {
 void tokens_free(struct tokens *tokens);
 enum status tokens_push(struct tokens *tokens, int32_t id, struct err *err);
 
-/* Appends the ids of text[n]; no BOS, no EOS.  parse_special: names of control tokens in the text become those tokens. */
+/* Appends the ids of text[n]; no BOS, no EOS.  parse_special: names of control tokens in the text become those tokens.  User-defined tokens are
+ * always found.  A byte that byte-level BPE has no piece for is <unk>, or left out where there is none, as transformers and llama.cpp do. */
 enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t n, bool parse_special,
                              struct tokens *out, struct err *err);
 /* Bytes of the ids as the reference library decodes them (SentencePiece drops the dummy prefix's space); malformed UTF-8 as U+FFFD. Owned by the caller. */
@@ -46,7 +53,7 @@ int32_t tokenizer_find(const struct tokenizer *tokenizer, const char *piece);
 /* The vocabulary as stored, for writing it into a GGUF: kind "llama" or "gpt2". */
 /* All pointers belong to the tokenizer. */
 struct tokenizer_view {
-    const char *model, *pre; /* pre NULL for "llama" */
+    const char *model, *pre; /* pre NULL for "llama", and where llama.cpp has no name for the pre-tokenizer */
     int32_t n;
     const char *const *piece;   /* [n] NUL-terminated as GGUF stores them */
     const float *score;         /* [n] or NULL */

@@ -238,11 +238,10 @@ static enum status gguf_merges(struct tokenizer *t, const struct gguf *g, struct
     const struct gguf_value *merges;
     struct bpe_options options = {0};
     bool known;
-    const char *pre = t->pre ? t->pre : "default";
     TRY(pretokenizer_new(&t->pretokenizer, err));
-    TRY(pretokenizer_add_named(t->pretokenizer, pre, &known, &options.ignore_merges, err));
+    TRY(pretokenizer_add_named(t->pretokenizer, t->pre, &known, &options.ignore_merges, err));
     if (!known)
-        return err_set(err, ERR_INPUT, "%s: tokenizer.ggml.pre = '%s', want smollm, starcoder, llama-bpe, qwen2, gpt-2 or default", gguf_path(g), pre);
+        return err_set(err, ERR_INPUT, "%s: tokenizer.ggml.pre = '%s', want smollm, starcoder, llama-bpe, qwen2, gpt-2 or default", gguf_path(g), t->pre);
     TRY(gguf_array(g, "tokenizer.ggml.merges", GGUF_STRING, &merges, err));
     TRY(bpe_new(t, &options, err));
     for (uint64_t i = 0; i < merges->n; i++) {
@@ -275,6 +274,8 @@ static enum status fill_gguf(struct tokenizer *t, const struct gguf *g, const st
     bool spm = t->kind == TOKENIZER_SPM;
     TRY(gguf_pieces(t, g, tokens, err));
     TRY(copy_string(&t->pre, g, "tokenizer.ggml.pre", err));
+    if (!spm && !t->pre && !(t->pre = strdup("default")))
+        return err_set(err, ERR_MEMORY, "out of memory for a vocabulary");
     TRY(copy_string(&t->chat_template, g, "tokenizer.chat_template", err));
     TRY(gguf_id(g, "tokenizer.ggml.bos_token_id", spm ? 1 : 11, t->n, &t->bos, err));
     TRY(gguf_id(g, "tokenizer.ggml.eos_token_id", spm ? 2 : 11, t->n, &t->eos, err));

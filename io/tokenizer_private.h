@@ -125,8 +125,8 @@ enum status pretokenizer_add_replace(struct pretokenizer *p, enum rules list, co
 /* Each match of the expression is a cut, and so is what stands between two; drop: that is left out. */
 enum status pretokenizer_add_cut(struct pretokenizer *p, const char *pattern, bool literal, bool drop, const char *where, struct err *err);
 
-/* llama.cpp's name for the cuts, NULL: it has none. */
-const char *pretokenizer_name(const struct pretokenizer *p);
+/* llama.cpp's name for the cuts, which says ignore_merges too; NULL: it has none. */
+const char *pretokenizer_name(const struct pretokenizer *p, bool ignore_merges);
 /* The cuts that llama.cpp calls so; *ignore_merges as it does.  false: an unknown name. */
 enum status pretokenizer_add_named(struct pretokenizer *p, const char *name, bool *known, bool *ignore_merges, struct err *err);
 /* Expressions of a named pre-tokenizer for a writer, NULL after the last. */
