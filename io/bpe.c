@@ -207,7 +207,7 @@ static int by_halves(const void *a, const void *b)
 
 static bool from_text(const struct tokenizer *t, int32_t id)
 {
-    return id >= 0 && (t->type[id] == PIECE_NORMAL || t->type[id] == PIECE_USER);
+    return id >= 0 && t->type[id] == PIECE_NORMAL;
 }
 
 enum status bpe_halves(const struct tokenizer *t, int32_t id, enum status (*each)(void *user, const char *piece, size_t n, size_t left), void *user,

@@ -123,7 +123,7 @@ static enum status read_expression(struct reading *r)
     return OK;
 }
 
-static void escape(const char *s, struct text *out)
+void pretokenizer_escape(const char *s, struct text *out)
 {
     for (; *s; s++) {
         if ((unsigned char)*s < 128 && !(*s >= 'a' && *s <= 'z') && !(*s >= 'A' && *s <= 'Z') && !(*s >= '0' && *s <= '9'))
@@ -160,7 +160,7 @@ static enum status expression(const char *pattern, bool literal, const char *whe
     struct reading r = {.at = pattern, .pattern = pattern, .where = where, .err = err};
     enum status status = OK;
     if (literal)
-        escape(pattern, &r.out);
+        pretokenizer_escape(pattern, &r.out);
     else
         status = read_expression(&r);
     text_add(&r.out, "", 0);

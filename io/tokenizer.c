@@ -162,7 +162,7 @@ static enum status add_name(struct tokenizer *t, int32_t id, struct err *err)
 static enum status index_special(struct tokenizer *t, struct err *err)
 {
     for (int32_t id = 0; id < t->n; id++)
-        if (t->added ? t->added[id] & ADDED : t->type[id] == PIECE_CONTROL || t->type[id] == PIECE_USER)
+        if (t->added ? t->added[id] & ADDED : t->type[id] == PIECE_CONTROL || t->type[id] == PIECE_USER || t->type[id] == PIECE_UNKNOWN)
             TRY(add_name(t, id, err));
     names_sort(&t->special);
     names_sort(&t->normalized);

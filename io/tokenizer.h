@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/text.h"
 
 struct tokenizer; /* opaque, immutable after loading, safe to share between threads */
 struct gguf;
@@ -18,12 +19,14 @@ enum status tokenizer_load_gguf(struct tokenizer **tokenizer, const struct gguf 
 /* tiktoken rank file (Llama 3's tokenizer.model): lines of base64 and rank; pre-tokenizer llama-bpe. */
 enum status tokenizer_load_tiktoken(struct tokenizer **tokenizer, const char *path, struct err *err);
 enum status tokenizer_load_llama2c(struct tokenizer **tokenizer, const char *path, int32_t vocab_size, struct err *err);
-/* Hugging Face's tokenizer.json and, where they stand beside it, chat_template.jinja, special_tokens_map.json and tokenizer_config.json, the
- * later ones over the earlier (a template file before a template in the JSON).  ERR_INPUT names the component that is not known. */
+/* Hugging Face's tokenizer.json and, where they stand beside it, special_tokens_map.json, tokenizer_config.json (over the former) and the chat
+ * template.  ERR_INPUT names the component that is not known. */
 enum status tokenizer_load_json(struct tokenizer **tokenizer, const char *path, struct err *err);
 enum status tokenizer_parse_json(struct tokenizer **tokenizer, const char *text, size_t n, const char *where, struct err *err);
-/* bos_token, eos_token, add_bos_token and chat_template of a tokenizer_config.json. */
+/* bos_token, eos_token and add_bos_token of a tokenizer_config.json; what it does not say stays as it is. */
 enum status tokenizer_apply_config(struct tokenizer *tokenizer, const char *text, size_t n, const char *where, struct err *err);
+/* chat_template.jinja in the folder of the file `path`, else chat_template of its tokenizer_config.json; nothing when neither is there. */
+enum status tokenizer_load_chat_template(struct tokenizer *tokenizer, const char *path, struct err *err);
 void tokenizer_free(struct tokenizer *tokenizer);
 
 int32_t tokenizer_vocab_size(const struct tokenizer *tokenizer);
@@ -63,5 +66,13 @@ struct tokenizer_view {
     bool add_space_prefix;
 };
 void tokenizer_view(const struct tokenizer *tokenizer, struct tokenizer_view *view);
+
+/* ---- the vocabulary as Hugging Face's files (tokenizer_json_write.c) ---- */
+/* false: a piece is no UTF-8, or it was read from a tokenizer.json: that file is to be copied. */
+bool tokenizer_has_json(const struct tokenizer *tokenizer);
+/* tokenizer.json of one that tokenizer_has_json.  ERR_MEMORY, ERR_STOPPED. */
+enum status tokenizer_print_json(const struct tokenizer *tokenizer, struct text *out, struct err *err);
+/* tokenizer_config.json beside it: special tokens, chat template, and a class that takes tokenizer.json as it is. */
+void tokenizer_print_config(const struct tokenizer *tokenizer, int32_t max_length, struct text *out);
 
 #endif

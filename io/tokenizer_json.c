@@ -246,57 +246,71 @@ static enum status config_template(struct tokenizer *t, const struct json *confi
     return OK;
 }
 
+static enum status apply_ids(struct tokenizer *t, const struct json *config, const char *where, struct err *err)
+{
+    bool named;
+    int32_t bos = -1, eos = -1;
+    TRY(config_token(t, config, "bos_token", where, &bos, &named, err));
+    if (named && !(t->add_bos && t->bos >= 0)) /* the post-processor's own BOS is the one that is put in front */
+        t->bos = bos;
+    TRY(config_token(t, config, "eos_token", where, &eos, &named, err));
+    if (named)
+        t->eos = eos;
+    TRY(json_bool_or(config, "add_bos_token", where, t->add_bos, &t->add_bos, err));
+    return t->add_bos && t->bos < 0 ? err_set(err, ERR_INPUT, "%s: add_bos_token is true, and no bos_token is named", where) : OK;
+}
+
 enum status tokenizer_apply_config(struct tokenizer *t, const char *text, size_t n, const char *where, struct err *err)
 {
     struct json *config;
-    bool there;
     TRY(json_parse(text, n, where, &config, err));
-    int32_t bos = -1, eos = -1;
-    enum status status = config_token(t, config, "bos_token", where, &bos, &there, err);
-    if (there && !(t->add_bos && t->bos >= 0)) /* the template's own BOS is the one that is put in front */
-        t->bos = bos;
-    if (status == OK)
-        status = config_token(t, config, "eos_token", where, &eos, &there, err);
-    if (there)
-        t->eos = eos;
-    if (status == OK)
-        status = json_bool_or(config, "add_bos_token", where, t->add_bos, &t->add_bos, err);
-    if (status == OK && t->add_bos && t->bos < 0)
-        status = err_set(err, ERR_INPUT, "%s: add_bos_token is true, and no bos_token is named", where);
-    if (status == OK && !t->chat_template)
-        status = config_template(t, config, where, err);
+    enum status status = apply_ids(t, config, where, err);
     json_free(config);
     return status;
 }
 
-/* *text NULL when there is no such file. */
-static enum status read_beside(const char *path, const char *name, char **where, char **text, size_t *n, struct err *err)
+static enum status apply_template(struct tokenizer *t, const char *text, size_t n, const char *where, struct err *err)
+{
+    struct json *config;
+    TRY(json_parse(text, n, where, &config, err));
+    enum status status = config_template(t, config, where, err);
+    json_free(config);
+    return status;
+}
+
+static enum status keep_template(struct tokenizer *t, const char *text, size_t n, const char *where, struct err *err)
+{
+    if (!utf8_is_name(text, n))
+        return err_set(err, ERR_INPUT, "%s: is no UTF-8 text", where);
+    t->chat_template = strdup(text);
+    return t->chat_template ? OK : err_set(err, ERR_MEMORY, "out of memory for a chat template");
+}
+
+/* A file in the folder of `path`, when it is there. */
+static enum status beside(struct tokenizer *t, const char *path, const char *name,
+                          enum status (*apply)(struct tokenizer *t, const char *text, size_t n, const char *where, struct err *err), struct err *err)
 {
     const char *slash = strrchr(path, '/');
     struct text full = {0};
-    *text = NULL;
+    char *text = NULL;
+    size_t n;
     text_add(&full, path, slash ? (size_t)(slash + 1 - path) : 0);
     text_puts(&full, name);
-    *where = full.s;
-    if (full.failed)
-        return err_set(err, ERR_MEMORY, "out of memory for a path");
-    return access(full.s, R_OK) == 0 ? file_read(full.s, 1 << 27, text, n, err) : OK;
+    enum status status = full.failed ? err_set(err, ERR_MEMORY, "out of memory for a path") : OK;
+    bool there = status == OK && access(full.s, R_OK) == 0;
+    if (there)
+        status = file_read(full.s, 1 << 27, &text, &n, err);
+    if (status == OK && there)
+        status = apply(t, text, n, full.s, err);
+    free(text);
+    text_free(&full);
+    return status;
 }
 
-static enum status apply_beside(struct tokenizer *t, const char *path, const char *name, bool is_template, struct err *err)
+enum status tokenizer_load_chat_template(struct tokenizer *t, const char *path, struct err *err)
 {
-    char *where, *text;
-    size_t n = 0;
-    enum status status = read_beside(path, name, &where, &text, &n, err);
-    if (status == OK && text && is_template) {
-        t->chat_template = text;
-        text = NULL;
-    }
-    if (status == OK && text)
-        status = tokenizer_apply_config(t, text, n, where, err);
-    free(where);
-    free(text);
-    return status;
+    TRY(beside(t, path, "chat_template.jinja", keep_template, err));
+    return t->chat_template ? OK : beside(t, path, "tokenizer_config.json", apply_template, err);
 }
 
 enum status tokenizer_load_json(struct tokenizer **out, const char *path, struct err *err)
@@ -308,10 +322,10 @@ enum status tokenizer_load_json(struct tokenizer **out, const char *path, struct
     enum status status = tokenizer_parse_json(out, text, n, path, err);
     free(text);
     if (status == OK)
-        status = apply_beside(*out, path, "chat_template.jinja", true, err);
+        status = beside(*out, path, "special_tokens_map.json", tokenizer_apply_config, err);
     if (status == OK)
-        status = apply_beside(*out, path, "special_tokens_map.json", false, err);
+        status = beside(*out, path, "tokenizer_config.json", tokenizer_apply_config, err);
     if (status == OK)
-        status = apply_beside(*out, path, "tokenizer_config.json", false, err);
+        status = tokenizer_load_chat_template(*out, path, err);
     return status == OK ? OK : tokenizer_fail(out, status);
 }

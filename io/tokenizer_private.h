@@ -131,6 +131,8 @@ const char *pretokenizer_name(const struct pretokenizer *p, bool ignore_merges);
 enum status pretokenizer_add_named(struct pretokenizer *p, const char *name, bool *known, bool *ignore_merges, struct err *err);
 /* Expressions of a named pre-tokenizer for a writer, NULL after the last. */
 const char *pretokenizer_expression(const struct pretokenizer *p, int i);
+/* s as an expression that matches nothing else. */
+void pretokenizer_escape(const char *s, struct text *out);
 extern const char pretokenizer_gpt2[], pretokenizer_digit[], pretokenizer_digits[];
 
 bool pretokenizer_rewrites(const struct pretokenizer *p, enum rules list);
