@@ -154,12 +154,16 @@ static enum status read_pretokenizer(const struct reader *r, const char *type, c
     return pretokenizer_add_cut(r->t->pretokenizer, single ? pretokenizer_digit : pretokenizer_digits, false, false, r->where, r->err);
 }
 
-/* ---- decoder: bytes and spaces come back as the encoder made them, so only the kind is looked at ---- */
+/* ---- decoder: bytes and spaces come back as the encoder made them, so only the kind is looked at, and how many spaces a Strip drops ---- */
 
 static enum status read_decoder(const struct reader *r, const char *type, const struct json *object)
 {
     static const char *const fine[] = {"ByteLevel", "Metaspace", "Replace", "ByteFallback", "Fuse", "Strip"};
-    (void)object;
+    if (strcmp(type, "Strip") == 0) {
+        int64_t start;
+        TRY(json_int_or(object, "start", r->where, 0, 1 << 30, 0, &start, r->err));
+        r->t->remove_extra_spaces = start > 1;
+    }
     for (size_t i = 0; i < sizeof fine / sizeof *fine; i++)
         if (strcmp(type, fine[i]) == 0)
             return OK;

@@ -107,8 +107,8 @@ static void put_spm_decoder(const struct tokenizer *t, struct text *out)
     text_puts(out, "  \"decoder\": {\"type\": \"Sequence\", \"decoders\": [");
     put_replace(out, "String", "\xe2\x96\x81", " ");
     text_puts(out, ", {\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}");
-    if (t->add_space_prefix)
-        text_puts(out, ", {\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 0}");
+    if (t->add_space_prefix) /* the one that Prepend has put there; all, where the encoder leaves none of the text's own */
+        text_printf(out, ", {\"type\": \"Strip\", \"content\": \" \", \"start\": %d, \"stop\": 0}", t->remove_extra_spaces ? 65536 : 1);
     text_puts(out, "]},\n");
 }
 

@@ -35,7 +35,8 @@ struct tokenizer {
     int32_t n;
     int32_t bos, eos, unk;
     bool add_bos;
-    bool add_space_prefix, remove_extra_spaces, byte_fallback;
+    bool add_space_prefix, byte_fallback;
+    bool remove_extra_spaces; /* SPM: when encoding; both: all spaces in front when decoding, not one */
     bool spaces_escaped; /* pieces have U+2581 for a space: always with SPM, with BPE when it came from SentencePiece */
     int32_t byte[256]; /* id of <0xXX>, or -1 */
     char *chat_template, *pre;
