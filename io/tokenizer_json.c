@@ -15,6 +15,7 @@ struct model {
     const struct json *vocab, *merges, *added; /* added NULL: none */
     const char *unk;                           /* NULL: none */
     struct bpe_options options;
+    char in_vocab[512], in_merges[512], in_added[512]; /* where, for messages */
 };
 
 static enum status refuse_text(const struct json *model, const char *key, const char *where, struct err *err)
@@ -30,7 +31,10 @@ static enum status read_model(const struct json *root, const char *path, struct 
     const struct json *model;
     const char *type;
     double dropout;
-    snprintf(where, sizeof where, "%s: model", path);
+    snprintf(where, sizeof where, "%.400s: model", path);
+    snprintf(m->in_vocab, sizeof m->in_vocab, "%.400s: model.vocab", path);
+    snprintf(m->in_merges, sizeof m->in_merges, "%.400s: model.merges", path);
+    snprintf(m->in_added, sizeof m->in_added, "%.400s: added_tokens", path);
     TRY(json_object(root, "model", path, &model, err));
     TRY(json_string_or(model, "type", where, "BPE", &type, err)); /* older files of GPT-2 do not say it */
     if (strcmp(type, "BPE") != 0)
@@ -54,11 +58,11 @@ static enum status largest_id(const struct model *m, const char *where, int64_t 
     int64_t id;
     *largest = -1;
     for (const struct json *item = json_first(m->vocab); item; item = json_next(item)) {
-        TRY(json_as_int(item, where, 0, MAX_PIECES - 1, &id, err));
+        TRY(json_as_int(item, m->in_vocab, 0, MAX_PIECES - 1, &id, err));
         *largest = id > *largest ? id : *largest;
     }
     for (const struct json *item = m->added ? json_first(m->added) : NULL; item; item = json_next(item)) {
-        TRY(json_int(item, "id", where, 0, MAX_PIECES - 1, &id, err));
+        TRY(json_int(item, "id", m->in_added, 0, MAX_PIECES - 1, &id, err));
         *largest = id > *largest ? id : *largest;
     }
     return *largest < 0 ? err_set(err, ERR_INPUT, "%s: the vocabulary is empty", where) : OK;
@@ -76,7 +80,7 @@ static enum status read_vocab(struct tokenizer *t, const struct model *m, const 
     for (const struct json *item = json_first(m->vocab); item; item = json_next(item)) {
         const char *piece = json_key(item);
         int64_t id;
-        TRY(json_as_int(item, where, 0, t->n - 1, &id, err));
+        TRY(json_as_int(item, m->in_vocab, 0, t->n - 1, &id, err));
         if (t->piece[id])
             return err_set(err, ERR_INPUT, "%s: '%.64s' and '%.64s' both have the id %d", where, t->piece[id], piece, (int)id);
         int32_t type = m->options.byte_fallback && names_byte(piece) ? PIECE_BYTE : PIECE_NORMAL;
@@ -100,14 +104,14 @@ static enum status read_flags(const struct json *item, const char *where, bool s
     return OK;
 }
 
-static enum status read_added(struct tokenizer *t, const struct json *item, const char *where, struct err *err)
+static enum status read_added(struct tokenizer *t, const struct json *item, const char *in_added, const char *where, struct err *err)
 {
     int64_t id;
     const char *content;
     bool special;
-    TRY(json_int(item, "id", where, 0, t->n - 1, &id, err));
-    TRY(json_string(item, "content", where, &content, err));
-    TRY(json_bool_or(item, "special", where, false, &special, err));
+    TRY(json_int(item, "id", in_added, 0, t->n - 1, &id, err));
+    TRY(json_string(item, "content", in_added, &content, err));
+    TRY(json_bool_or(item, "special", in_added, false, &special, err));
     int32_t type = special ? PIECE_CONTROL : PIECE_USER;
     if (t->added[id])
         return err_set(err, ERR_INPUT, "%s: added_tokens has the id %d twice", where, (int)id);
@@ -119,7 +123,7 @@ static enum status read_added(struct tokenizer *t, const struct json *item, cons
         t->added[id] = ADDED_OUTSIDE;
         TRY(tokenizer_set(t, (int32_t)id, content, strlen(content), 0, type, where, err));
     }
-    return read_flags(item, where, special, &t->added[id], err);
+    return read_flags(item, in_added, special, &t->added[id], err);
 }
 
 static enum status read_pieces(struct tokenizer *t, const struct model *m, const char *where, struct err *err)
@@ -129,25 +133,25 @@ static enum status read_pieces(struct tokenizer *t, const struct model *m, const
         return err_set(err, ERR_MEMORY, "out of memory for a vocabulary");
     TRY(read_vocab(t, m, where, err));
     for (const struct json *item = m->added ? json_first(m->added) : NULL; item; item = json_next(item))
-        TRY(read_added(t, item, where, err));
+        TRY(read_added(t, item, m->in_added, where, err));
     for (int32_t id = 0; id < t->n; id++)
         if (!t->piece[id])
             return err_set(err, ERR_INPUT, "%s: no piece has the id %d, want one for each from 0 to %d", where, id, t->n - 1);
     return OK;
 }
 
-static enum status read_merges(struct tokenizer *t, const struct json *merges, const char *where, struct err *err)
+static enum status read_merges(struct tokenizer *t, const struct model *m, const char *where, struct err *err)
 {
-    for (const struct json *item = json_first(merges); item; item = json_next(item)) {
+    for (const struct json *item = json_first(m->merges); item; item = json_next(item)) {
         const char *left, *right;
         if (json_type(item) == JSON_ARRAY) {
             if (json_size(item) != 2)
                 return err_set(err, ERR_INPUT, "%s: a merge has %zu pieces, want 2", where, json_size(item));
-            TRY(json_as_string(json_first(item), where, &left, err));
-            TRY(json_as_string(json_next(json_first(item)), where, &right, err));
+            TRY(json_as_string(json_first(item), m->in_merges, &left, err));
+            TRY(json_as_string(json_next(json_first(item)), m->in_merges, &right, err));
             TRY(bpe_add_merge(t, left, strlen(left), right, strlen(right), true, where, err));
         } else {
-            TRY(json_as_string(item, where, &left, err));
+            TRY(json_as_string(item, m->in_merges, &left, err));
             TRY(bpe_add_merge_text(t, left, strlen(left), true, where, err));
         }
     }
@@ -175,7 +179,7 @@ static enum status fill(struct tokenizer *t, const struct json *root, const stru
     TRY(tokenizer_finish(t, where, err));
     TRY(set_unknown(t, m->unk, where, err));
     TRY(bpe_new(t, &m->options, err));
-    TRY(read_merges(t, m->merges, where, err));
+    TRY(read_merges(t, m, where, err));
     if (t->spaces_escaped)
         bpe_scores(t);
     TRY(json_read_template(t, root, where, &steps, err));
