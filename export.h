@@ -35,7 +35,9 @@ enum status export_gguf_linear(const struct model *model, const struct lora *lor
 /* W + s B A of a linear as reals [out, in], in Hugging Face's row order. */
 void export_merged(const struct model *model, const struct lora *lora, int layer, enum linear linear, real *W);
 
-/* A GGUF that holds the vocabulary alone.  ERR_FAILED here and in export_gguf: llama.cpp has no name for its pre-tokenizer. */
+/* OK, or ERR_FAILED with the sentence that export_gguf would say: llama.cpp has no name for the pre-tokenizer. */
+enum status export_gguf_tokenizer(const struct tokenizer *tokenizer, struct err *err);
+/* A GGUF that holds the vocabulary alone.  ERR_FAILED as export_gguf_tokenizer. */
 enum status export_vocabulary(const char *path, const struct tokenizer *tokenizer, struct err *err);
 
 /* dir/: adapter_model.safetensors (base_model.model.NAME.lora_A.weight [r, in], lora_B.weight [out, r]) and adapter_config.json with

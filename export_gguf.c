@@ -205,7 +205,7 @@ static enum status put_tensors(struct gguf_writer *w, const struct source *s, st
 /* ---- metadata ---- */
 
 /* A GGUF says how text is cut by a name alone. */
-static enum status check_name(const struct tokenizer *tokenizer, struct err *err)
+enum status export_gguf_tokenizer(const struct tokenizer *tokenizer, struct err *err)
 {
     struct tokenizer_view v;
     tokenizer_view(tokenizer, &v);
@@ -346,7 +346,7 @@ enum status export_gguf(const char *path, const struct model *model, const struc
 {
     struct gguf_writer w = {0};
     size_t n = largest(model);
-    TRY(check_name(tokenizer, err));
+    TRY(export_gguf_tokenizer(tokenizer, err));
     struct source s = {.model = model, .lora = lora, .temp = malloc(n * sizeof(real))};
     enum status status = s.temp ? OK : err_set(err, ERR_MEMORY, "out of memory for a matrix of %zu elements", n);
     put_keys(&w, model, name);
@@ -366,7 +366,7 @@ enum status export_gguf(const char *path, const struct model *model, const struc
 enum status export_vocabulary(const char *path, const struct tokenizer *tokenizer, struct err *err)
 {
     struct gguf_writer w = {0};
-    TRY(check_name(tokenizer, err));
+    TRY(export_gguf_tokenizer(tokenizer, err));
     gguf_put_string(&w, "general.architecture", "llama");
     gguf_put_string(&w, "general.type", "vocab");
     put_tokenizer(&w, tokenizer, 0);
