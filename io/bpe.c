@@ -19,6 +19,10 @@ struct bpe {
     char **merge; /* [n] "left right", for GGUF; none where spaces are escaped */
     size_t n, cap;
     int32_t byte[256]; /* byte level: the piece of each byte, -1: none */
+    struct {
+        char s[2];
+        uint8_t n;
+    } printed[256];
 };
 
 /* ---- bytes as printable characters (GPT-2's table) ---- */
@@ -151,8 +155,8 @@ enum status bpe_new(struct tokenizer *t, const struct bpe_options *options, stru
         return err_set(err, ERR_MEMORY, "out of memory for merges");
     bpe->options = *options;
     for (int b = 0; b < 256; b++) {
-        char printed[2];
-        bpe->byte[b] = tokenizer_lookup_model(t, printed, bpe_put_byte(b, printed));
+        bpe->printed[b].n = (uint8_t)bpe_put_byte(b, bpe->printed[b].s);
+        bpe->byte[b] = tokenizer_lookup_model(t, bpe->printed[b].s, bpe->printed[b].n);
     }
     return make_slots(bpe, 1024, err);
 }
@@ -306,7 +310,7 @@ struct join {
     int32_t left, right; /* pieces when it was found */
 };
 
-/* A cut that was seen before in this text, and where its ids are. */
+/* A cut, or a word of one, that was seen before in this text, and where its ids are. */
 struct seen {
     const char *s;
     uint32_t n, count;
@@ -319,7 +323,7 @@ struct word {
     const struct tokenizer *t;
     struct tokens *out;
     struct err *err;
-    char *text; /* the cut in printable form */
+    char *text; /* a cut in printable form */
     struct part *part;
     struct join *heap;
     size_t n_heap, room; /* room: bytes of a cut */
@@ -392,7 +396,7 @@ static enum status make_room(struct word *w, size_t n)
     free(w->text);
     free(w->part);
     free(w->heap);
-    w->text = malloc(2 * room);
+    w->text = malloc(2 * room + 2);
     w->part = malloc(room * sizeof *w->part);
     w->heap = malloc((3 * room + 4) * sizeof *w->heap); /* n - 1 pairs at the start, two more for each of n - 1 joins */
     w->room = w->text && w->part && w->heap ? room : 0;
@@ -452,21 +456,21 @@ static int32_t split_bytes(struct word *w, const char *s, size_t n)
 /* The piece that the whole cut is, -1: none. */
 static int32_t whole(struct word *w, const char *s, size_t n)
 {
-    size_t bytes = 0;
+    const struct bpe *bpe = w->t->bpe;
+    char *to = w->text;
     if (w->t->spaces_escaped)
         return tokenizer_lookup_model(w->t, s, n);
-    for (size_t i = 0; i < n; i++)
-        bytes += bpe_put_byte((unsigned char)s[i], w->text + bytes);
-    return tokenizer_lookup_model(w->t, w->text, bytes);
+    for (size_t i = 0; i < n; i++) {
+        int b = (unsigned char)s[i];
+        memcpy(to, bpe->printed[b].s, 2);
+        to += bpe->printed[b].n;
+    }
+    return tokenizer_lookup_model(w->t, w->text, (size_t)(to - w->text));
 }
 
-static enum status encode_cut(struct word *w, const char *s, size_t n)
+static enum status join_word(struct word *w, const char *s, size_t n)
 {
     const struct tokenizer *t = w->t;
-    TRY(make_room(w, n));
-    int32_t id = t->bpe->options.ignore_merges ? whole(w, s, n) : -1;
-    if (id >= 0)
-        return tokens_push(w->out, id, w->err);
     int32_t count = t->spaces_escaped ? split_characters(w, s, n) : split_bytes(w, s, n);
     if (count == 0)
         return OK;
@@ -477,11 +481,10 @@ static enum status encode_cut(struct word *w, const char *s, size_t n)
     return OK;
 }
 
-static enum status encode_word(void *user, const char *s, size_t n)
+static enum status encode_word(struct word *w, const char *s, size_t n)
 {
-    struct word *w = user;
-    if (!w->seen || n > UINT32_MAX)
-        return encode_cut(w, s, n);
+    if (!w->seen)
+        return join_word(w, s, n);
     uint64_t h = 1469598103934665603u; /* FNV-1a */
     for (size_t i = 0; i < n; i++)
         h = (h ^ (unsigned char)s[i]) * 1099511628211u;
@@ -491,8 +494,22 @@ static enum status encode_word(void *user, const char *s, size_t n)
         for (size_t i = 0; i < seen->count; i++)
             TRY(tokens_push(w->out, w->out->id[seen->first + i], w->err));
     } else {
-        TRY(encode_cut(w, s, n));
+        TRY(join_word(w, s, n));
         *seen = (struct seen){s, (uint32_t)n, (uint32_t)(w->out->n - first), first};
+    }
+    return OK;
+}
+
+static enum status encode_cut(void *user, const char *s, size_t n)
+{
+    struct word *w = user;
+    TRY(make_room(w, n));
+    int32_t id = w->t->bpe->options.ignore_merges ? whole(w, s, n) : -1;
+    if (id >= 0)
+        return tokens_push(w->out, id, w->err);
+    for (size_t at = 0, k; at < n; at += k) {
+        k = w->t->words ? tokenizer_word(s + at, n - at) : n;
+        TRY(encode_word(w, s + at, k));
     }
     return OK;
 }
@@ -502,7 +519,7 @@ enum status bpe_encode(const struct tokenizer *t, const char *text, size_t n, st
     struct word w = {.t = t, .out = out, .err = err};
     if (n >= SEEN_FROM && !(w.seen = calloc(SEEN, sizeof *w.seen)))
         return err_set(err, ERR_MEMORY, "out of memory for tokenizing");
-    enum status status = pretokenizer_cut(t->pretokenizer, text, n, encode_word, &w, err);
+    enum status status = pretokenizer_cut(t->pretokenizer, text, n, encode_cut, &w, err);
     free(w.seen);
     free(w.text);
     free(w.part);

@@ -169,6 +169,33 @@ static enum status index_special(struct tokenizer *t, struct err *err)
     return OK;
 }
 
+static const char space[] = "\xe2\x96\x81"; /* U+2581 stands for a space in SentencePiece */
+
+size_t tokenizer_word(const char *s, size_t n)
+{
+    size_t at = 0;
+    while (n - at >= 3 && memcmp(s + at, space, 3) == 0)
+        at += 3;
+    for (const char *next; at < n; at = (size_t)(next - s) + 1) {
+        next = memchr(s + at, space[0], n - at);
+        if (!next)
+            return n;
+        if (n - (size_t)(next - s) >= 3 && memcmp(next, space, 3) == 0)
+            return (size_t)(next - s);
+    }
+    return n;
+}
+
+/* A word ends where no piece goes on: asked once, so that long texts need no long heaps.  Without a piece for U+2581 itself what is unknown on both
+ * sides would be one. */
+static bool has_words(const struct tokenizer *t)
+{
+    bool words = t->spaces_escaped && tokenizer_lookup(t, space, 3) >= 0;
+    for (int32_t id = 0; words && id < t->n; id++)
+        words = tokenizer_word(t->piece[id], t->length[id]) == t->length[id];
+    return words;
+}
+
 enum status tokenizer_finish(struct tokenizer *t, const char *where, struct err *err)
 {
     const int32_t ids[] = {t->bos, t->eos, t->unk};
@@ -178,6 +205,7 @@ enum status tokenizer_finish(struct tokenizer *t, const char *where, struct err 
             return err_set(err, ERR_INPUT, "%s: %s id %d, want one below %d", where, names[i], ids[i], t->n);
     TRY(index_pieces(t, where, err));
     TRY(index_bytes(t, where, err));
+    t->words = has_words(t);
     return index_special(t, err);
 }
 
@@ -347,8 +375,6 @@ enum status tokenizer_encode(const struct tokenizer *t, const char *text, size_t
 }
 
 /* ---- decoding ---- */
-
-static const char space[] = "\xe2\x96\x81"; /* U+2581 stands for a space in SentencePiece */
 
 static void add_spm_piece(const struct tokenizer *t, int32_t id, struct text *out)
 {

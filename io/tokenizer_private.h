@@ -37,6 +37,7 @@ struct tokenizer {
     bool add_bos;
     bool add_space_prefix, byte_fallback;
     bool remove_extra_spaces; /* SPM: when encoding; both: all spaces in front when decoding, not one */
+    bool words; /* no piece has U+2581 behind another character: text may be cut in front of such a one, and the ids stay */
     bool spaces_escaped; /* pieces have U+2581 for a space: always with SPM, with BPE when it came from SentencePiece */
     int32_t byte[256]; /* id of <0xXX>, or -1 */
     char *chat_template, *pre;
@@ -57,6 +58,8 @@ enum status tokenizer_finish(struct tokenizer *t, const char *where, struct err 
 enum status tokenizer_fail(struct tokenizer **out, enum status status);
 
 /* ---- looking up ---- */
+/* Bytes of the word that s[n], spaces escaped, begins with: up to the next U+2581 behind another character. */
+size_t tokenizer_word(const char *s, size_t n);
 int32_t tokenizer_lookup(const struct tokenizer *t, const char *piece, size_t n); /* -1: none */
 /* A piece that an algorithm may make from ordinary text: not one that was only added. */
 int32_t tokenizer_lookup_model(const struct tokenizer *t, const char *piece, size_t n);
