@@ -387,11 +387,11 @@ enum status tokenizer_load_tiktoken(struct tokenizer **out, const char *path, st
         status = add_special(*out, count, err);
     if (status == OK && !((*out)->pre = strdup("llama-bpe")))
         status = err_set(err, ERR_MEMORY, "out of memory for a vocabulary");
-    bool known;
+    bool known, ignore_merges;
     if (status == OK)
         status = pretokenizer_new(&(*out)->pretokenizer, err);
     if (status == OK)
-        status = pretokenizer_add_named((*out)->pretokenizer, "llama-bpe", &known, &known, err);
+        status = pretokenizer_add_named((*out)->pretokenizer, "llama-bpe", &known, &ignore_merges, err);
     if (status == OK)
         status = tokenizer_finish(*out, path, err);
     if (status == OK)

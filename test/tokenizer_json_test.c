@@ -165,8 +165,11 @@ static void templates_that_lie(void **state)
     all_refused(lies, sizeof lies / sizeof *lies);
 }
 
-#define SPLIT(regex) "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": \"" regex "\"}, \"behavior\": \"Isolated\"}, {\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": false}]}"
-#define UNKNOWN(regex, what) "t.json: the regular expression '" regex "' has " what ", which this reader does not know; use the model's GGUF instead"
+#define SPLIT(regex)                                                                                                                  \
+    "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": \"" regex "\"}, \"behavior\": \"Isolated\"}, "     \
+    "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": false}]}"
+#define UNKNOWN(regex, what) \
+    "t.json: the regular expression '" regex "' has " what ", which this reader does not know; use the model's GGUF instead"
 
 /* What Oniguruma and PCRE2 read differently, and what PCRE2 does not read. */
 static void expressions_that_are_not_read(void **state)
