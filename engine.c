@@ -275,6 +275,7 @@ static enum status compress(struct engine *engine)
     TRY(engine_place_training(engine));
     engine->max_size = size_budget(engine);
     trials_space(&engine->trials, engine->max_size, &engine->space);
+    engine->space.prior = engine->prior.gp.n ? &engine->prior : NULL;
     if (!engine->milestone[AFTER_PRUNING].done) {
         struct milestone_record *after = &engine->milestone[AFTER_PRUNING];
         TRY(trials_score(&engine->trials, PART_REPORT, 1, &engine->pruned, NULL, &after->outcome, engine->err));
@@ -384,6 +385,7 @@ static enum status run(struct engine *engine)
     TRY(engine_load_tasks(engine));
     TRY(engine_plan_memory(engine));
     TRY(check_budget(engine));
+    TRY(engine_learn_prior(engine));
     TRY(prepare_output_dir(engine));
     return compress(engine);
 }
