@@ -167,6 +167,7 @@ void engine_free(struct engine *engine)
     dataset_free(&engine->dataset);
     dataset_free(&engine->calibration);
     search_archive_free(&engine->archive);
+    search_prior_free(&engine->prior);
     free(engine->known_importance);
     engine_pairs_free(&engine->pairs);
     if (engine->journal.path)
