@@ -180,7 +180,7 @@ static void another_runs_trials_are_a_prior(void **state)
     for (int k = 0; k < 3; k++) {
         snprintf(out, sizeof out, "output_dir=%s", dirs[k]);
         if (k == 2)
-            cut_journal("prior", "prior-again", 8);
+            job_cut_journal("prior", "prior-again", 8);
         const char *from = k == 1 ? "search_prior=amq/search/journal.jsonl" : "search_prior=amq";
         if (job_run(sentence, "job.txt", out, from, "num_initial=3", "num_trials=4", NULL))
             fail_msg("%s: %s", dirs[k], sentence);
