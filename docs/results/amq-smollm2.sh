@@ -38,7 +38,7 @@ best_plan() {
 }
 
 measure() { # DIR: divergence and perplexity of what was written
-    [ -s $1/divergence.txt ] || ./evaluate $1/model --kl $MODEL --text $out/test.txt --window $window --quiet > $1/divergence.txt
+    [ -s $1/divergence.txt ] || ./evaluate $1/model --compute-dtype auto --kl $MODEL --text $out/test.txt --window $window --quiet > $1/divergence.txt
     rm -f $1/model/model.safetensors # 500 MB each
 }
 
