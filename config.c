@@ -49,10 +49,13 @@ static const struct key keys[] = {
     {"rms_norm_eps", NULL, NUMBER, AT(rms_norm_eps), "1e-5", 1e-12, 1e-1, NULL, false, "from scratch"},
 
     {"pruning_ratio", "pruning", NUMBER, AT(pruning_ratio), "0", 0, 0.95, NULL, false, "share of all parameters to remove"},
+    {"pruning_mode", NULL, CHOICE, AT(pruning_mode), "block", 0, 0, "block channel layer", false, "what goes: heads and FFN channels of each layer, channels of hidden_size, or whole layers"},
+    {"keep_layers", NULL, INTEGER, AT(keep_layers), "0", 0, 1024, NULL, false, "pruning_mode = layer: the first so many layers stay, instead of pruning_ratio; 0: the most important ones, by pruning_ratio"},
+    {"hidden_multiple", NULL, INTEGER, AT(hidden_multiple), "32", 1, 4096, NULL, false, "pruning_mode = channel: hidden_size stays a multiple of this"},
     {"pruner_type", NULL, CHOICE, AT(pruner_type), "taylor", 0, 0, "taylor l1 l2 random", false, "how importance is measured"},
     {"taylor", NULL, CHOICE, AT(taylor), "param_first", 0, 0, "vectorize param_first param_second param_mix", false, "which Taylor terms"},
     {"grouping_strategy", NULL, CHOICE, AT(grouping_strategy), "sum", 0, 0, "sum mean max prod first", false, "how coupled rows and columns are joined"},
-    {"block_attention_layer_start", NULL, INTEGER, AT(block_attention_layer_start), "-1", -1, 1024, NULL, false, "first layer whose heads may go (-1: by depth)"},
+    {"block_attention_layer_start", NULL, INTEGER, AT(block_attention_layer_start), "-1", -1, 1024, NULL, false, "pruning_mode = block: first layer whose heads may go (-1: by depth)"},
     {"block_attention_layer_end", NULL, INTEGER, AT(block_attention_layer_end), "-1", -1, 1024, NULL, false, "first layer after that range"},
     {"block_mlp_layer_start", NULL, INTEGER, AT(block_mlp_layer_start), "-1", -1, 1024, NULL, false, "the same for FFN channels"},
     {"block_mlp_layer_end", NULL, INTEGER, AT(block_mlp_layer_end), "-1", -1, 1024, NULL, false, "first layer after that range"},
@@ -499,6 +502,25 @@ enum objective config_objective(const struct config *config)
     return OBJECTIVE_ACCURACY;
 }
 
+/* Keys of one mode of pruning in another. */
+static enum status check_pruning(const struct config *config, struct err *err)
+{
+    const char *mode = config->pruning_mode;
+    if (config->keep_layers > 0 && strcmp(mode, "layer") != 0)
+        return err_set(err, ERR_INPUT, "%s: keep_layers = %lld is for pruning_mode = layer, not %s", origin(config, "keep_layers"),
+                       (long long)config->keep_layers, mode);
+    if (config->keep_layers > 0 && config->iterative_steps > 1)
+        return err_set(err, ERR_INPUT, "%s: iterative_steps = %lld, want 1 with keep_layers = %lld: no importance is measured",
+                       origin(config, "iterative_steps"), (long long)config->iterative_steps, (long long)config->keep_layers);
+    if (strcmp(mode, "channel") == 0 && strcmp(config->embedding_type, "f32") != 0)
+        return err_set(err, ERR_INPUT, "%s: embedding_type = %s, want f32 with pruning_mode = channel, which cuts the embedding's columns",
+                       origin(config, "embedding_type"), config->embedding_type);
+    if (config->global_pruning && strcmp(mode, "block") != 0)
+        return err_set(err, ERR_INPUT, "%s: global_pruning is for pruning_mode = block: with %s all units stand in one list already",
+                       origin(config, "global_pruning"), mode);
+    return OK;
+}
+
 enum status config_check(const struct config *config, struct err *err)
 {
     bool full = strcmp(config->train_mode, "full") == 0;
@@ -515,6 +537,7 @@ enum status config_check(const struct config *config, struct err *err)
     if (full && strcmp(config->embedding_type, "f32") != 0)
         return err_set(err, ERR_INPUT, "%s: embedding_type = %s, want f32 with train_mode = full, which trains the embedding too",
                        origin(config, "embedding_type"), config->embedding_type);
+    TRY(check_pruning(config, err));
     if (config->max_steps == 0 && config->num_epochs <= 0)
         return err_set(err, ERR_INPUT, "%s: max_steps = 0 and num_epochs = %g, want one of them above 0", origin(config, "num_epochs"),
                        config->num_epochs);

@@ -23,6 +23,8 @@ struct config {
     double initializer_range, rope_theta, rms_norm_eps;
     /* pruning */
     double pruning_ratio;
+    char *pruning_mode; /* block, channel, layer */
+    int64_t keep_layers, hidden_multiple;
     char *pruner_type, *taylor, *grouping_strategy;
     int64_t block_attention_layer_start, block_attention_layer_end, block_mlp_layer_start, block_mlp_layer_end;
     int64_t iterative_steps, calibration_samples, calibration_seq_len, ffn_multiple;

@@ -41,7 +41,7 @@ struct milestone_record {
 struct memory_plan {
     size_t base_weights;    /* the model as loaded, until it is pruned */
     size_t loading;         /* a matrix that is encoded on the way in */
-    size_t importance;      /* gradients of its linears */
+    size_t importance;      /* gradients of its weights */
     size_t weights;         /* pruned, linears F32: what every format is made from */
     size_t variants;        /* every linear in every format with its adapter's start */
     size_t optimizer;       /* adapters, gradients, moments, micro-batch */
@@ -120,6 +120,7 @@ void engine_print_plan(struct engine *engine, struct text *out);
 int engine_threads(const struct config *config);
 size_t engine_scratch_reals(struct engine *engine);     /* of the kernels, for the largest batch */
 struct model_run engine_run_of(const struct engine *engine, bool keep); /* what a pass over the largest batch needs room for */
+bool engine_prunes(const struct config *config);
 bool engine_needs_gradients(const struct engine *engine);  /* importance is Taylor's */
 bool engine_needs_fisher(const struct engine *engine);
 

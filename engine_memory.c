@@ -10,9 +10,13 @@ static void read_prune_options(struct engine *engine)
 {
     const struct config *config = engine->config;
     struct prune_options *o = &engine->prune_options;
+    static const char *const modes[] = {"block", "channel", "layer"};
     static const char *const types[] = {"taylor", "l1", "l2", "random"};
     static const char *const taylors[] = {"vectorize", "param_first", "param_second", "param_mix"};
     static const char *const groupings[] = {"sum", "mean", "max", "prod", "first"};
+    for (int i = 0; i < 3; i++)
+        if (strcmp(config->pruning_mode, modes[i]) == 0)
+            o->mode = (enum prune_mode)i;
     for (int i = 0; i < 4; i++) {
         if (strcmp(config->pruner_type, types[i]) == 0)
             o->type = (enum prune_type)i;
@@ -28,14 +32,21 @@ static void read_prune_options(struct engine *engine)
     o->mlp_end = (int32_t)config->block_mlp_layer_end;
     o->ratio = config->pruning_ratio;
     o->ffn_multiple = (int32_t)config->ffn_multiple;
+    o->hidden_multiple = (int32_t)config->hidden_multiple;
+    o->keep_layers = (int32_t)config->keep_layers;
     o->global = config->global_pruning;
     o->seed = (uint64_t)config->seed;
     prune_ranges(o, engine->base_shape.num_hidden_layers);
 }
 
+bool engine_prunes(const struct config *config)
+{
+    return config->pruning_ratio > 0 || config->keep_layers > 0;
+}
+
 bool engine_needs_gradients(const struct engine *engine)
 {
-    return engine->config->pruning_ratio > 0 && engine->prune_options.type == PRUNE_TAYLOR;
+    return engine_prunes(engine->config) && engine->config->keep_layers == 0 && engine->prune_options.type == PRUNE_TAYLOR;
 }
 
 bool engine_needs_fisher(const struct engine *engine)
@@ -133,11 +144,13 @@ int engine_threads(const struct config *config)
     return config->threads > 0 ? (int)config->threads : machine_cores();
 }
 
-static size_t peak_of(const struct memory_plan *m)
+/* The first of several steps leaves a model that is hardly smaller beside the base. */
+static size_t peak_of(const struct engine *engine)
 {
+    const struct memory_plan *m = &engine->memory;
     size_t loading = m->base_weights + m->loading;
     size_t pruning = m->base_weights + m->importance + m->activations;
-    size_t slicing = m->base_weights + m->weights + m->activations;
+    size_t slicing = m->base_weights + (engine->config->iterative_steps > 1 ? m->base_weights : m->weights) + m->activations;
     size_t starting = m->weights + m->variants + m->optimizer + m->activations + most(most(m->start, m->reference), m->requantize);
     return most(most(most(loading, pruning), slicing), starting) + m->scratch + m->program;
 }
@@ -149,11 +162,11 @@ static enum status choose_activations(struct engine *engine, const struct model 
     double limit = engine->config->max_memory;
     m->keep_activations = strcmp(asked, "yes") != 0;
     TRY(count_activations(engine, base, m->keep_activations, &m->activations));
-    m->peak = peak_of(m);
+    m->peak = peak_of(engine);
     if (strcmp(asked, "auto") == 0 && limit > 0 && (double)m->peak > limit) {
         m->keep_activations = false;
         TRY(count_activations(engine, base, false, &m->activations));
-        m->peak = peak_of(m);
+        m->peak = peak_of(engine);
     }
     return OK;
 }
@@ -173,7 +186,7 @@ static enum status shape_after_pruning(struct engine *engine)
 {
     read_prune_options(engine);
     TRY(model_config_copy(&engine->shape, &engine->base_shape, engine->err));
-    if (engine->config->pruning_ratio > 0)
+    if (engine_prunes(engine->config))
         TRY(prune_widths(&engine->shape, &engine->prune_options, &engine->group_ratio, &engine->achieved_ratio, engine->err));
     return OK;
 }
@@ -206,7 +219,7 @@ enum status engine_plan_memory(struct engine *engine)
             steps = engine->config->final_steps;
         trials_place_training(&engine->trials, &engine->shape, steps, &optimizer);
         if (engine_needs_gradients(engine))
-            model_grads_place(&grads, &base, true, &importance);
+            model_grads_place(&grads, &base, !prune_scores_all(&engine->prune_options), &importance);
         m->variants = variants.used;
         m->optimizer = optimizer.used;
         m->importance = importance.used * (engine_needs_gradients(engine) && engine_needs_fisher(engine) ? 2 : 1);
@@ -246,6 +259,11 @@ void engine_print_plan(struct engine *engine, struct text *out)
         text_printf(out, "%-8d %6d %8d %6d  %-20s %5d\n", l, p->heads, p->kv_heads, p->ffn, engine->config->quant_types,
                     p->linear[0].rank);
     }
+    if (engine->shape.num_hidden_layers != engine->base_shape.num_hidden_layers)
+        text_printf(out, "\nlayers           %14d  of %d: the %s", engine->shape.num_hidden_layers, engine->base_shape.num_hidden_layers,
+                    engine->config->keep_layers ? "first ones" : "most important ones, as will be measured");
+    if (engine->shape.hidden_size != engine->base_shape.hidden_size)
+        text_printf(out, "\nhidden_size      %14d  of %d", engine->shape.hidden_size, engine->base_shape.hidden_size);
     text_printf(out, "\nparameters       %14llu  of %llu (%.2f %% removed; group ratio %.4f), adapters %llu\n",
                 (unsigned long long)after, (unsigned long long)before, 100 * engine->achieved_ratio, engine->group_ratio,
                 (unsigned long long)plan_adapter_parameters(&t->plan, &engine->shape));
@@ -258,7 +276,7 @@ void engine_print_plan(struct engine *engine, struct text *out)
     text_puts(out, "memory in bytes\n");
     print_bytes(out, "program", m->program, "code, libraries, data and tasks");
     print_bytes(out, "base weights", m->base_weights, "the model as loaded, linears F32, until it is pruned");
-    print_bytes(out, "importance", m->importance, "gradients of its linears, until it is pruned");
+    print_bytes(out, "importance", m->importance, "gradients of its weights, until it is pruned");
     print_bytes(out, "weights", m->weights, "the pruned model, linears F32");
     print_bytes(out, "formats", m->variants, "its linears in every format, with adapter starts");
     print_bytes(out, "optimizer", m->optimizer, "adapters, gradients, moments, micro-batch");

@@ -97,7 +97,7 @@ static enum status score_units(struct engine *engine, const struct model *model,
     enum status status = make_calibration(engine, (size_t)engine->config->calibration_samples, &calibration);
     if (status == OK && engine_needs_gradients(engine)) {
         for (int pass = 0; status == OK && pass < 2; pass++) {
-            model_grads_place(&grads, model, true, &engine->importance);
+            model_grads_place(&grads, model, !prune_scores_all(&engine->prune_options), &engine->importance);
             if (engine_needs_fisher(engine))
                 fisher = arena_take(&engine->importance, grads.n, sizeof(real));
             if (pass == 0)
@@ -144,9 +144,28 @@ enum status engine_requantize(struct engine *engine, const uint8_t *level, const
     return OK;
 }
 
+/* Layers by the numbers that they have in the base, on through all steps. */
+static void follow_layers(int32_t *layer, const struct prune_selection *selection)
+{
+    for (int32_t i = 0; selection->mode == PRUNE_LAYER && i < selection->n_units; i++)
+        layer[i] = layer[selection->unit[i]];
+}
+
+static void log_layers(const struct engine *engine, const int32_t *layer, int32_t n)
+{
+    struct text gone = {0};
+    for (int32_t l = 0, at = 0; l < engine->base_shape.num_hidden_layers; l++) {
+        if (at < n && layer[at] == l)
+            at++;
+        else
+            text_printf(&gone, " %d", l);
+    }
+    log_line(&engine->log, "layers removed:%s", gone.n ? gone.s : " none");
+    text_free(&gone);
+}
+
 /* One step: scores of `from`, the units that stay, the smaller model in `to` (its own arena). */
-static enum status prune_once(struct engine *engine, const struct model *from, double ratio, uint64_t original, struct model *to,
-                              struct arena *arena)
+static enum status prune_once(struct engine *engine, const struct model *from, double ratio, struct model *to, struct arena *arena, int32_t *layer)
 {
     struct prune_scores scores = {0};
     struct prune_selection selection = {0};
@@ -154,13 +173,14 @@ static enum status prune_once(struct engine *engine, const struct model *from, d
     engine->prune_options.ratio = ratio;
     enum status status = score_units(engine, from, &scores);
     if (status == OK)
-        status = prune_select(&selection, &scores, &from->config, &engine->prune_options, original, engine->err);
+        status = prune_select(&selection, &scores, &from->config, &engine->prune_options, &engine->base_shape, engine->err);
     if (status == OK)
         status = prune_config(&shape, &from->config, &selection, engine->err);
     if (status == OK)
         status = place_model(engine, to, &shape, arena, "pruned weights");
     if (status == OK) {
         prune_apply(to, from, &selection);
+        follow_layers(layer, &selection);
         engine->group_ratio = selection.group_ratio;
         engine->achieved_ratio = selection.achieved;
     }
@@ -170,16 +190,15 @@ static enum status prune_once(struct engine *engine, const struct model *from, d
     return status;
 }
 
-static enum status prune_steps(struct engine *engine)
+static enum status prune_steps(struct engine *engine, int32_t *layer)
 {
     int64_t steps = engine->config->iterative_steps;
-    uint64_t original = plan_parameters(&engine->base.plan, &engine->base_shape);
     for (int64_t k = 1; k <= steps; k++) {
         struct model smaller = {0};
         struct arena arena = {0};
         TRY(stop_check(engine->err));
         double ratio = engine->config->pruning_ratio * (double)k / (double)steps;
-        enum status status = prune_once(engine, &engine->base, ratio, original, &smaller, &arena);
+        enum status status = prune_once(engine, &engine->base, ratio, &smaller, &arena, layer);
         if (status != OK) {
             model_free(&smaller);
             arena_free(&arena);
@@ -191,6 +210,20 @@ static enum status prune_steps(struct engine *engine)
         engine->base_weights = arena;
     }
     return OK;
+}
+
+static enum status prune(struct engine *engine)
+{
+    int32_t *layer = calloc((size_t)engine->base_shape.num_hidden_layers, sizeof *layer);
+    if (!layer)
+        return err_set(engine->err, ERR_MEMORY, "out of memory for the numbers of layers");
+    for (int32_t l = 0; l < engine->base_shape.num_hidden_layers; l++)
+        layer[l] = l;
+    enum status status = prune_steps(engine, layer);
+    if (status == OK && engine->prune_options.mode == PRUNE_LAYER)
+        log_layers(engine, layer, engine->base.config.num_hidden_layers);
+    free(layer);
+    return status;
 }
 
 enum status engine_prune(struct engine *engine)
@@ -211,8 +244,8 @@ enum status engine_prune(struct engine *engine)
         log_line(&engine->log, "before pruning: %.4f +- %.4f", before->outcome.score, sqrt(before->outcome.variance));
         TRY(engine_record_milestone(engine, BEFORE_PRUNING));
     }
-    if (engine->config->pruning_ratio > 0)
-        TRY(prune_steps(engine));
+    if (engine_prunes(engine->config))
+        TRY(prune(engine));
     engine->pruned = engine->base;
     engine->weights = engine->base_weights;
     memset(&engine->base, 0, sizeof engine->base);

@@ -84,12 +84,14 @@ static void fill_facts(const struct engine *e, struct filled *f)
 
 static void fill_header(const struct engine *e, struct filled *f)
 {
+    static const char *const unit[] = {[PRUNE_BLOCK] = "whole heads and FFN channels", [PRUNE_CHANNEL] = "whole channels of the hidden state",
+                                       [PRUNE_LAYER] = "whole layers"};
     struct report *r = &f->report;
     struct tm tm;
     time_t now = time(NULL);
     strftime(f->when, sizeof f->when, "%Y-%m-%d %H:%M UTC", gmtime_r(&now, &tm));
-    int n = snprintf(f->summary, sizeof f->summary, "%.1f %% of the parameters were removed, whole heads and FFN channels at a time; what is left is stored in %.60s",
-                     100 * e->achieved_ratio, e->config->quant_types);
+    int n = snprintf(f->summary, sizeof f->summary, "%.1f %% of the parameters were removed, %s at a time; what is left is stored in %.60s",
+                     100 * e->achieved_ratio, unit[e->prune_options.mode], e->config->quant_types);
     if (e->archive.n && n > 0 && (size_t)n < sizeof f->summary)
         snprintf(f->summary + n, sizeof f->summary - (size_t)n, ", chosen %s by %s over %zu trials, each %s.",
                  e->trials.n_format_variables == e->trials.n_linears ? "linear by linear" : "layer by layer", e->config->search, e->archive.n,
@@ -231,6 +233,7 @@ static double rank_of(const struct engine *e, int l)
 static void fill_layers(const struct engine *e, struct filled *f, bool *failed)
 {
     static const char *const label[SERIES] = {"bits a weight", "query heads", "FFN width", "mean LoRA rank"};
+    const struct model_config *whole = e->prune_options.mode == PRUNE_BLOCK ? &e->base_shape : &e->shape; /* else a layer that stays keeps its widths */
     struct report *r = &f->report;
     int L = e->trials.plan.n_layers;
     size_t n = L > 0 ? (size_t)L : 0;
@@ -240,7 +243,7 @@ static void fill_layers(const struct engine *e, struct filled *f, bool *failed)
     for (int l = 0; l < L; l++) {
         const double value[SERIES] = {bits_of(e, l), e->trials.plan.layer[l].heads, e->trials.plan.layer[l].ffn, rank_of(e, l)};
         const double full[SERIES] = {e->trials.n_levels ? format_info(e->trials.format[e->trials.n_levels - 1])->bits : value[0],
-                                     e->base_shape.num_attention_heads[l], e->base_shape.intermediate_size[l], fmax((double)e->config->lora_r, value[3])};
+                                     whole->num_attention_heads[l], whole->intermediate_size[l], fmax((double)e->config->lora_r, value[3])};
         for (int k = 0; k < SERIES; k++) {
             f->layer[(size_t)k * n + (size_t)l] = value[k];
             f->layer[(size_t)(SERIES + k) * n + (size_t)l] = full[k];
@@ -279,7 +282,7 @@ static void fill_memory(const struct engine *e, struct filled *f)
     const struct report_memory row[MEMORY_ROWS] = {
         {"program", "code, libraries, data and tasks", (double)m->program, NAN, false},
         {"base weights", "the model as loaded, until it is pruned", (double)m->base_weights, NAN, false},
-        {"importance", "gradients of its linears, until it is pruned", (double)m->importance, NAN, false},
+        {"importance", "gradients of its weights, until it is pruned", (double)m->importance, NAN, false},
         {"weights", "the pruned model, linears in F32", (double)m->weights, NAN, false},
         {"formats", "its linears in every format, with adapter starts", (double)m->variants, NAN, false},
         {"optimizer", "adapters, gradients, moments", (double)m->optimizer, NAN, false},

@@ -1,8 +1,9 @@
-/* prune.c: how much to remove (widths from a ratio), which units (from their scores), the smaller model.
+/* prune.c: block-wise: how much to remove (widths from a ratio), which units (from their scores).
  *
- * prune_scores.c measures importance.  LLM-Pruner, arXiv:2305.11627, sec. 3; its group ratio counts channels of the pruned layers,
+ * prune_scores.c measures importance, prune_units.c does the same for layers and channels of the residual stream, prune_slice.c makes the
+ * smaller model.  LLM-Pruner, arXiv:2305.11627, sec. 3; its group ratio counts channels of the pruned layers,
  * ours (`pruning_ratio`) parameters of the whole model: the first is solved for. */
-#include "prune.h"
+#include "prune_private.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -53,6 +54,16 @@ static uint64_t all_parameters(const struct model_config *c, const int32_t *kv, 
         n += layer_parameters(c, kv[l] * n_rep, kv[l], ffn[l]);
     }
     return n;
+}
+
+uint64_t prune_layer_parameters(const struct model_config *c, int32_t l)
+{
+    return layer_parameters(c, c->num_attention_heads[l], c->num_key_value_heads[l], c->intermediate_size[l]);
+}
+
+uint64_t prune_parameters(const struct model_config *c)
+{
+    return all_parameters(c, c->num_key_value_heads, c->intermediate_size);
 }
 
 /* ---- widths from a group ratio ---- */
@@ -178,7 +189,9 @@ enum status prune_widths(struct model_config *config, const struct prune_options
                          struct err *err)
 {
     struct widths w = {0};
-    uint64_t original = all_parameters(config, config->num_key_value_heads, config->intermediate_size);
+    uint64_t original = prune_parameters(config);
+    if (options->mode != PRUNE_BLOCK)
+        return prune_unit_widths(config, options, group_ratio, achieved, err);
     TRY(check_ranges(options, config->num_hidden_layers, err));
     enum status status = widths_alloc(&w, config->num_hidden_layers, err);
     if (status == OK)
@@ -274,7 +287,7 @@ static int by_unit(const void *a, const void *b)
 }
 
 /* The `keep` best of n units, ascending by number. */
-static enum status best_units(int32_t **out, const double *score, int32_t n, int32_t keep, struct err *err)
+enum status prune_best_units(int32_t **out, const double *score, int32_t n, int32_t keep, struct err *err)
 {
     struct ranked *r = malloc((size_t)n * sizeof *r);
     *out = malloc((size_t)keep * sizeof **out);
@@ -293,13 +306,17 @@ static enum status best_units(int32_t **out, const double *score, int32_t n, int
 }
 
 enum status prune_select(struct prune_selection *selection, const struct prune_scores *scores, const struct model_config *config,
-                         const struct prune_options *options, uint64_t original_parameters, struct err *err)
+                         const struct prune_options *options, const struct model_config *original, struct err *err)
 {
     size_t L = (size_t)config->num_hidden_layers;
+    uint64_t original_parameters = prune_parameters(original);
     struct widths w = {0};
     memset(selection, 0, sizeof *selection);
-    TRY(check_ranges(options, config->num_hidden_layers, err));
+    selection->mode = options->mode;
     selection->n_layers = config->num_hidden_layers;
+    if (options->mode != PRUNE_BLOCK)
+        return prune_select_units(selection, scores, config, options, original, err);
+    TRY(check_ranges(options, config->num_hidden_layers, err));
     selection->n_heads = calloc(L, sizeof *selection->n_heads);
     selection->n_ffn = calloc(L, sizeof *selection->n_ffn);
     selection->head = calloc(L, sizeof *selection->head);
@@ -313,9 +330,9 @@ enum status prune_select(struct prune_selection *selection, const struct prune_s
     for (size_t l = 0; status == OK && l < L; l++) {
         selection->n_heads[l] = w.kv[l];
         selection->n_ffn[l] = w.ffn[l];
-        status = best_units(&selection->head[l], scores->head[l], config->num_key_value_heads[l], w.kv[l], err);
+        status = prune_best_units(&selection->head[l], scores->head[l], config->num_key_value_heads[l], w.kv[l], err);
         if (status == OK)
-            status = best_units(&selection->ffn[l], scores->ffn[l], config->intermediate_size[l], w.ffn[l], err);
+            status = prune_best_units(&selection->ffn[l], scores->ffn[l], config->intermediate_size[l], w.ffn[l], err);
     }
     if (status == OK)
         selection->achieved = 1 - (double)all_parameters(config, w.kv, w.ffn) / (double)original_parameters;
@@ -335,73 +352,18 @@ void prune_selection_free(struct prune_selection *s)
     free(s->ffn);
     free(s->n_heads);
     free(s->n_ffn);
+    free(s->unit);
     memset(s, 0, sizeof *s);
 }
-
-/* ---- the smaller model ---- */
 
 enum status prune_config(struct model_config *config, const struct model_config *src, const struct prune_selection *selection,
                          struct err *err)
 {
     struct widths w = {.kv = selection->n_heads, .ffn = selection->n_ffn};
     TRY(model_config_copy(config, src, err));
-    set_widths(config, &w);
-    return OK;
-}
-
-/* Kept units of `width` consecutive rows each: dst[keep * width, cols] from src[.., cols]; cols 1 for biases. */
-static void take_rows(real *dst, const real *src, const int32_t *unit, int32_t keep, size_t width, size_t cols)
-{
-    for (int32_t i = 0; i < keep; i++)
-        memcpy(dst + (size_t)i * width * cols, src + (size_t)unit[i] * width * cols, width * cols * sizeof *dst);
-}
-
-/* The same of columns: dst[rows, keep * width] from src[rows, cols]. */
-static void take_columns(real *dst, const real *src, const int32_t *unit, int32_t keep, size_t width, size_t rows, size_t cols)
-{
-    for (size_t r = 0; r < rows; r++)
-        for (int32_t i = 0; i < keep; i++)
-            memcpy(dst + (r * (size_t)keep + (size_t)i) * width, src + r * cols + (size_t)unit[i] * width, width * sizeof *dst);
-}
-
-static void take_linear_rows(struct model_layer *to, const struct model_layer *from, enum linear j, const int32_t *unit, int32_t keep,
-                             size_t width)
-{
-    take_rows(to->linear[j].codes, from->linear[j].codes, unit, keep, width, from->linear[j].cols);
-    if (from->bias[j])
-        take_rows(to->bias[j], from->bias[j], unit, keep, width, 1);
-}
-
-static void take_linear_columns(struct model_layer *to, const struct model_layer *from, enum linear j, const int32_t *unit,
-                                int32_t keep, size_t width)
-{
-    const struct qmat *W = &from->linear[j];
-    take_columns(to->linear[j].codes, W->codes, unit, keep, width, W->rows, W->cols);
-    if (from->bias[j])
-        memcpy(to->bias[j], from->bias[j], W->rows * sizeof(real));
-}
-
-void prune_apply(struct model *dst, const struct model *src, const struct prune_selection *s)
-{
-    size_t C = (size_t)src->config.hidden_size, D = (size_t)src->config.head_dim;
-    quant_copy(&dst->embed, &src->embed);
-    if (src->config.tie_word_embeddings)
-        dst->head = dst->embed; /* in panels, if the embedding is */
+    if (selection->mode == PRUNE_BLOCK)
+        set_widths(config, &w);
     else
-        quant_copy(&dst->head, &src->head);
-    memcpy(dst->norm, src->norm, C * sizeof(real));
-    for (int32_t l = 0; l < s->n_layers; l++) {
-        struct model_layer *to = &dst->layer[l];
-        const struct model_layer *from = &src->layer[l];
-        size_t n_rep = (size_t)(src->config.num_attention_heads[l] / src->config.num_key_value_heads[l]);
-        memcpy(to->input_norm, from->input_norm, C * sizeof(real));
-        memcpy(to->post_norm, from->post_norm, C * sizeof(real));
-        take_linear_rows(to, from, LINEAR_Q, s->head[l], s->n_heads[l], n_rep * D);
-        take_linear_rows(to, from, LINEAR_K, s->head[l], s->n_heads[l], D);
-        take_linear_rows(to, from, LINEAR_V, s->head[l], s->n_heads[l], D);
-        take_linear_columns(to, from, LINEAR_O, s->head[l], s->n_heads[l], n_rep * D);
-        take_linear_rows(to, from, LINEAR_GATE, s->ffn[l], s->n_ffn[l], 1);
-        take_linear_rows(to, from, LINEAR_UP, s->ffn[l], s->n_ffn[l], 1);
-        take_linear_columns(to, from, LINEAR_DOWN, s->ffn[l], s->n_ffn[l], 1);
-    }
+        prune_keep_units(config, selection->mode, selection->unit, selection->n_units);
+    return OK;
 }

@@ -1,7 +1,8 @@
-/* prune_scores.c: how important every head and FFN channel is.
+/* prune_scores.c: how important every unit is: head and FFN channel, channel of the residual stream, or layer.
  *
  * Zeroing w changes the loss by about -g w + h w^2 / 2 (Taylor): the salience of an element.  Coupled rows and columns (a KV head's
- * rows of q, k, v and columns of o; row i of gate and up, column i of down) are joined into one score a unit.
+ * rows of q, k, v and columns of o; row i of gate and up, column i of down; all that reads or writes one channel of the residual stream; all
+ * linears of a layer) are joined into one score a unit.
  * LLM-Pruner, arXiv:2305.11627, eq. 3-6. */
 #include <math.h>
 #include <stdlib.h>
@@ -169,10 +170,135 @@ static void random_scores(double *score, int32_t n, uint64_t seed, int32_t step)
         score[i] = rng_uniform(&rng);
 }
 
-static enum status scores_alloc(struct prune_scores *scores, const struct model_config *c, struct err *err)
+/* A layer's linears, each summed over its rows, joined; by the weight, so that layers of unlike widths compare by what each weight is worth. */
+static double layer_score(const struct sides *s, const struct model_layer *layer, const struct prune_options *o)
+{
+    double member[LINEAR_COUNT] = {0}, weights = 0;
+    for (int j = 0; j < LINEAR_COUNT; j++) {
+        for (size_t i = 0; i < layer->linear[j].rows; i++)
+            member[j] += s->rows[j][i];
+        weights += (double)layer->linear[j].rows * (double)layer->linear[j].cols;
+    }
+    return join(o->grouping, member, LINEAR_COUNT) / weights;
+}
+
+/* ---- channels of the residual stream: members come one after the other ---- */
+
+struct channels {
+    double *score;        /* [C], of the scores */
+    double *member, *row; /* [C], [V]; owned */
+    size_t C;
+    int n;                /* members so far */
+    enum prune_grouping grouping;
+};
+
+static enum status channels_alloc(struct channels *ch, const struct model *model, double *score, enum prune_grouping grouping, struct err *err)
+{
+    size_t C = (size_t)model->config.hidden_size, V = (size_t)model->config.vocab_size;
+    *ch = (struct channels){.score = score, .C = C, .grouping = grouping, .member = calloc(C + V, sizeof *ch->member)};
+    if (!ch->member)
+        return err_set(err, ERR_MEMORY, "out of memory for importance");
+    ch->row = ch->member + C;
+    return OK;
+}
+
+/* A product of some hundred members leaves the range of double: its logarithm orders alike. */
+static void add_member(struct channels *ch)
+{
+    for (size_t c = 0; c < ch->C; c++) {
+        double m = ch->member[c], *score = &ch->score[c];
+        if (ch->grouping == GROUP_PROD)
+            *score += log(m);
+        else if (ch->grouping == GROUP_MAX)
+            *score = m > *score ? m : *score;
+        else if (ch->grouping != GROUP_FIRST)
+            *score += m;
+        else if (ch->n == 0)
+            *score = m;
+        ch->member[c] = 0;
+    }
+    ch->n++;
+}
+
+static void add_side(struct channels *ch, const double *side)
+{
+    for (size_t c = 0; c < ch->C; c++)
+        ch->member[c] += side[c];
+}
+
+/* Embedding, head, or a norm as a matrix of one row: columns are channels. */
+static void add_outside(struct channels *ch, const struct ops_context *ops, const struct qmat *W, const struct model_grads *grads, const real *G,
+                        const real *fisher, const struct prune_options *o)
+{
+    const real *F = G && fisher ? fisher + (G - grads->block) : NULL;
+    ops->ops->salience(ops, kind_of(o), W, G, F, ch->row, ch->member);
+    for (size_t c = 0; c < ch->C; c++)
+        ch->member[c] = fabs(ch->member[c]);
+    add_member(ch);
+}
+
+static void add_norm(struct channels *ch, const struct ops_context *ops, real *norm, const struct model_grads *grads, const real *G, const real *fisher,
+                     const struct prune_options *o)
+{
+    struct qmat W = {.format = FORMAT_F32, .rows = 1, .cols = ch->C, .codes = norm};
+    add_outside(ch, ops, &W, grads, G, fisher, o);
+}
+
+/* LLM-Pruner's members of a layer: attention as one, gate, up, down, its two norms. */
+static enum status add_layer(struct channels *ch, const struct model *model, const struct model_run *run, int32_t l, const struct model_grads *grads,
+                             const real *fisher, const struct prune_options *o, struct err *err)
+{
+    struct sides s = {0};
+    const struct model_layer *layer = &model->layer[l];
+    bool taylor = o->type == PRUNE_TAYLOR;
+    TRY(sides_alloc(&s, layer, err));
+    fill_sides(&s, model, run, l, grads, fisher, o);
+    add_side(ch, s.cols[LINEAR_Q]);
+    add_side(ch, s.cols[LINEAR_K]);
+    add_side(ch, s.cols[LINEAR_V]);
+    add_side(ch, s.rows[LINEAR_O]);
+    add_member(ch);
+    const double *const mlp[] = {s.cols[LINEAR_GATE], s.cols[LINEAR_UP], s.rows[LINEAR_DOWN]};
+    for (int i = 0; i < 3; i++) {
+        add_side(ch, mlp[i]);
+        add_member(ch);
+    }
+    free(s.block);
+    add_norm(ch, run->ops, layer->input_norm, grads, taylor ? grads->layer[l].input_norm : NULL, fisher, o);
+    add_norm(ch, run->ops, layer->post_norm, grads, taylor ? grads->layer[l].post_norm : NULL, fisher, o);
+    return OK;
+}
+
+static enum status channel_scores(struct prune_scores *scores, const struct model *model, const struct model_run *run, const struct model_grads *grads,
+                                  const real *fisher, const struct prune_options *o, struct err *err)
+{
+    struct channels ch;
+    bool taylor = o->type == PRUNE_TAYLOR;
+    enum status status = channels_alloc(&ch, model, scores->unit, o->grouping, err);
+    for (int32_t l = 0; status == OK && l < model->config.num_hidden_layers; l++)
+        status = add_layer(&ch, model, run, l, grads, fisher, o, err);
+    if (status == OK) {
+        add_norm(&ch, run->ops, model->norm, grads, taylor ? grads->norm : NULL, fisher, o);
+        add_outside(&ch, run->ops, &model->embed, grads, taylor ? grads->embed : NULL, fisher, o);
+        if (!model->config.tie_word_embeddings)
+            add_outside(&ch, run->ops, &model->head, grads, taylor ? grads->head : NULL, fisher, o);
+    }
+    for (size_t c = 0; status == OK && o->grouping == GROUP_MEAN && c < ch.C; c++)
+        scores->unit[c] /= ch.n;
+    free(ch.member);
+    return status;
+}
+
+/* ---- all of a model ---- */
+
+static enum status scores_alloc(struct prune_scores *scores, const struct model_config *c, enum prune_mode mode, struct err *err)
 {
     size_t L = (size_t)c->num_hidden_layers;
     scores->n_layers = c->num_hidden_layers;
+    if (mode != PRUNE_BLOCK) {
+        scores->unit = calloc(mode == PRUNE_LAYER ? L : (size_t)c->hidden_size, sizeof *scores->unit);
+        return scores->unit ? OK : err_set(err, ERR_MEMORY, "out of memory for importance");
+    }
     scores->head = calloc(L, sizeof *scores->head);
     scores->ffn = calloc(L, sizeof *scores->ffn);
     bool good = scores->head && scores->ffn;
@@ -188,6 +314,10 @@ static enum status layer_scores(struct prune_scores *scores, const struct model 
                                 const struct model_grads *grads, const real *fisher, const struct prune_options *o, struct err *err)
 {
     const struct model_config *c = &model->config;
+    if (o->type == PRUNE_RANDOM && o->mode == PRUNE_LAYER) {
+        random_scores(&scores->unit[l], 1, o->seed, l);
+        return OK;
+    }
     if (o->type == PRUNE_RANDOM) {
         random_scores(scores->head[l], c->num_key_value_heads[l], o->seed, 2 * l + 1);
         random_scores(scores->ffn[l], c->intermediate_size[l], o->seed, 2 * l + 2);
@@ -196,10 +326,19 @@ static enum status layer_scores(struct prune_scores *scores, const struct model 
     struct sides sides = {0};
     TRY(sides_alloc(&sides, &model->layer[l], err));
     fill_sides(&sides, model, run, l, grads, fisher, o);
-    head_scores(scores->head[l], &sides, c, l, o);
-    ffn_scores(scores->ffn[l], &sides, c->intermediate_size[l], o);
+    if (o->mode == PRUNE_LAYER) {
+        scores->unit[l] = layer_score(&sides, &model->layer[l], o);
+    } else {
+        head_scores(scores->head[l], &sides, c, l, o);
+        ffn_scores(scores->ffn[l], &sides, c->intermediate_size[l], o);
+    }
     free(sides.block);
     return OK;
+}
+
+bool prune_scores_all(const struct prune_options *options)
+{
+    return options->mode == PRUNE_CHANNEL;
 }
 
 enum status prune_scores_compute(struct prune_scores *scores, const struct model *model, struct model_run *run,
@@ -207,13 +346,19 @@ enum status prune_scores_compute(struct prune_scores *scores, const struct model
                                  const struct prune_options *options, struct err *err)
 {
     memset(scores, 0, sizeof *scores);
-    TRY(scores_alloc(scores, &model->config, err));
+    TRY(scores_alloc(scores, &model->config, options->mode, err));
     bool second = options->taylor == SALIENCE_PARAM_SECOND || options->taylor == SALIENCE_PARAM_MIX;
+    if (options->mode == PRUNE_LAYER && options->keep_layers > 0)
+        return OK;
     if (options->type == PRUNE_TAYLOR && second)
         TRY(fill_fisher(fisher, grads, model, run, batches, n_batches, err));
     if (options->type == PRUNE_TAYLOR)
         TRY(fill_gradient(grads, model, run, batches, n_batches, err));
-    for (int32_t l = 0; l < model->config.num_hidden_layers; l++)
+    if (options->mode == PRUNE_CHANNEL && options->type == PRUNE_RANDOM)
+        random_scores(scores->unit, model->config.hidden_size, options->seed, 0);
+    else if (options->mode == PRUNE_CHANNEL)
+        TRY(channel_scores(scores, model, run, grads, second ? fisher : NULL, options, err));
+    for (int32_t l = 0; options->mode != PRUNE_CHANNEL && l < model->config.num_hidden_layers; l++)
         TRY(layer_scores(scores, model, run, l, grads, second ? fisher : NULL, options, err));
     return OK;
 }
@@ -228,5 +373,6 @@ void prune_scores_free(struct prune_scores *scores)
     }
     free(scores->head);
     free(scores->ffn);
+    free(scores->unit);
     memset(scores, 0, sizeof *scores);
 }

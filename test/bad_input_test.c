@@ -98,6 +98,14 @@ static void test_keys_that_do_not_fit_the_model(void **state)
     assert_refused(VENEER_INPUT, "pruning_ratio = 0.9: the layers that may be pruned hold no more than 0.1977 of the parameters (one KV "
                    "head and the smallest FFN width stay); lower it or widen block_attention_layer_* and block_mlp_layer_*",
                    "pruning_ratio=0.9", NULL);
+    assert_refused(VENEER_INPUT, "pruning_ratio = 0.9: no more than 0.3982 of the parameters can go (one layer of 4 stays); lower it", "pruning_mode=layer",
+                   "pruning_ratio=0.9", NULL);
+    assert_refused(VENEER_INPUT, "keep_layers = 5: the model has 4 layers", "pruning_mode=layer", "keep_layers=5", NULL);
+    assert_refused(VENEER_INPUT, "pruning_ratio = 0.1: no channel of hidden_size = 32 would go, for hidden_multiple = 8; raise the one or lower the other",
+                   "pruning_mode=channel", "hidden_multiple=8", "pruning_ratio=0.1", NULL);
+    assert_refused(VENEER_INPUT, "pruning_ratio = 0.15: no more than 0.0000 of the parameters can go (32 channels of hidden_size = 32 stay); lower it or "
+                   "hidden_multiple", "pruning_mode=channel", NULL);
+    assert_refused(VENEER_INPUT, "pruning_ratio = 0.8: no more than 0.7500 of the parameters can go (8 channels of hidden_size = 32 stay); lower it or hidden_multiple", "pruning_mode=channel", "hidden_multiple=8", "pruning_ratio=0.8", NULL);
     assert_refused(VENEER_INPUT, "bits_pattern: model.layers.1.mlp.down_proj: a matrix of 32 x 24 cannot be q4_0, which wants columns in multiples of 32",
                    "bits_pattern=layers\\.[12]\\.mlp.down_proj=q4_0", NULL);
     assert_refused(VENEER_INPUT, "bits_pattern: 'layers\\.9' matches no linear (model.layers.0.self_attn.q_proj ...)",
@@ -105,6 +113,19 @@ static void test_keys_that_do_not_fit_the_model(void **state)
     assert_refused(VENEER_INPUT, "base: has no data of task boolq, want one of: boolq.test.jsonl, boolq.validation.jsonl, "
                    "boolq_xl.validation.jsonl, boolq_openai.jsonl, boolq.jsonl",
                    "eval_data=base", NULL);
+}
+
+static void test_keys_of_another_mode_of_pruning(void **state)
+{
+    (void)state;
+    assert_refused(VENEER_INPUT, "test: pruning_mode = 'width', want one of: block channel layer", "pruning_mode=width", NULL);
+    assert_refused(VENEER_INPUT, "test: keep_layers = 3 is for pruning_mode = layer, not block", "keep_layers=3", NULL);
+    assert_refused(VENEER_INPUT, "test: iterative_steps = 2, want 1 with keep_layers = 3: no importance is measured", "pruning_mode=layer", "keep_layers=3",
+                   "iterative_steps=2", NULL);
+    assert_refused(VENEER_INPUT, "test: embedding_type = int8, want f32 with pruning_mode = channel, which cuts the embedding's columns", "pruning_mode=channel",
+                   "embedding_type=int8", NULL);
+    assert_refused(VENEER_INPUT, "test: global_pruning is for pruning_mode = block: with channel all units stand in one list already", "pruning_mode=channel",
+                   "global_pruning=yes", NULL);
 }
 
 static void test_memory_that_is_not_there(void **state)
@@ -438,6 +459,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_unknown_key),
         cmocka_unit_test(test_keys_that_do_not_fit_the_model),
+        cmocka_unit_test(test_keys_of_another_mode_of_pruning),
         cmocka_unit_test(test_memory_that_is_not_there),
         cmocka_unit_test(test_no_model),
         cmocka_unit_test(test_truncated_model),

@@ -19,39 +19,6 @@ static int teardown(void **state)
     return 0;
 }
 
-struct file_text {
-    char *s;
-    size_t n;
-};
-
-static char *read_text(const char *path)
-{
-    struct err err;
-    struct file_text text = {0};
-    if (file_read(path, 1 << 26, &text.s, &text.n, &err) != OK)
-        fail_msg("%s", err.text);
-    return text.s;
-}
-
-/* The first `lines` lines of a journal, in a folder of its own: what a kill at that moment leaves. */
-static void cut_journal(const char *from, const char *to, size_t lines)
-{
-    struct err err;
-    char path[128], *text, *end;
-    snprintf(path, sizeof path, "%s/search/journal.jsonl", from);
-    end = text = read_text(path);
-    for (size_t i = 0; i < lines; i++) {
-        assert_non_null(end = strchr(end, '\n'));
-        end++;
-    }
-    snprintf(path, sizeof path, "%s/search", to);
-    ASSERT_OK(dir_make(to, &err));
-    ASSERT_OK(dir_make(path, &err));
-    snprintf(path, sizeof path, "%s/search/journal.jsonl", to);
-    ASSERT_OK(file_write(path, text, (size_t)(end - text), &err));
-    free(text);
-}
-
 /* 4 layers of 28 linears in all; trials of the loss take 2 steps. */
 static const struct {
     const char *name, *search, *space, *formats, *more;
@@ -81,7 +48,7 @@ static void strategies_run_and_go_on_after_a_stop(void **state)
         char path[128], again[64];
         run_case(c, cases[c].name);
         snprintf(path, sizeof path, "%s/search/journal.jsonl", cases[c].name);
-        char *journal = read_text(path);
+        char *journal = job_read_text(path);
         assert_int_equal(job_count(journal, "\"probe: "), cases[c].probes);
         size_t short_ones = job_count(journal, "\"low_fidelity\":true"), all = job_count(journal, "\"type\":\"trial\"");
         assert_true(all - short_ones >= cases[c].probes + 3); /* 5 trials' worth, of which short ones cost half */
@@ -89,7 +56,7 @@ static void strategies_run_and_go_on_after_a_stop(void **state)
         assert_int_equal(job_count(journal, "\"type\":\"importance\""), c == 3);
         free(journal);
         snprintf(again, sizeof again, "%s-again", cases[c].name);
-        cut_journal(cases[c].name, again, 3 + cases[c].probes / 2 + 2);
+        job_cut_journal(cases[c].name, again, 3 + cases[c].probes / 2 + 2);
         run_case(c, again);
         for (size_t i = 0; i < sizeof files / sizeof *files; i++)
             job_assert_same_file(cases[c].name, again, files[i]);
@@ -104,7 +71,7 @@ static void searched_ranks_are_written(void **state)
     struct err err;
     struct checkpoint *c;
     struct plan best, written;
-    char *text = read_text("autoqra/search/plan-best.txt");
+    char *text = job_read_text("autoqra/search/plan-best.txt");
     ASSERT_OK(checkpoint_open(&c, "autoqra/model", &err));
     ASSERT_OK(plan_parse(&best, checkpoint_config(c), text, "plan-best.txt", &err));
     ASSERT_OK(plan_new(&written, checkpoint_config(c), FORMAT_F32, &err));
@@ -149,7 +116,7 @@ static void calibrated_quantizers_write_what_they_measured(void **state)
         if (job_run(sentence, "job.txt", out, "search=none", "quant_types=hqq3", "bits_pattern=.*k_proj=nf4", "quantizer_samples=30", quantizer, NULL))
             fail_msg("%s: %s", quantizers[i], sentence);
         snprintf(path, sizeof path, "%s/train.log", quantizers[i]);
-        char *log = read_text(path);
+        char *log = job_read_text(path);
         const char *line = strstr(log, "KL ");
         assert_non_null(line);
         assert_int_equal(sscanf(line, "KL %lf nats a token from the unquantized model (by hqq %lf)", &calibrated, &hqq), 2);

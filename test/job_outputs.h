@@ -74,4 +74,36 @@ static inline void job_assert_written_as_measured(const char *dir)
     }
 }
 
+struct job_file {
+    char *s;
+    size_t n;
+};
+
+static inline char *job_read_text(const char *path)
+{
+    struct err err;
+    struct job_file text = {0};
+    ASSERT_OK(file_read(path, 1 << 26, &text.s, &text.n, &err));
+    return text.s;
+}
+
+/* The first `lines` lines of a journal, in a folder of its own: what a kill at that moment leaves. */
+static inline void job_cut_journal(const char *from, const char *to, size_t lines)
+{
+    struct err err;
+    char path[128], *text, *end;
+    snprintf(path, sizeof path, "%s/search/journal.jsonl", from);
+    end = text = job_read_text(path);
+    for (size_t i = 0; i < lines; i++) {
+        assert_non_null(end = strchr(end, '\n'));
+        end++;
+    }
+    snprintf(path, sizeof path, "%s/search", to);
+    ASSERT_OK(dir_make(to, &err));
+    ASSERT_OK(dir_make(path, &err));
+    snprintf(path, sizeof path, "%s/search/journal.jsonl", to);
+    ASSERT_OK(file_write(path, text, (size_t)(end - text), &err));
+    free(text);
+}
+
 #endif

@@ -290,7 +290,7 @@ static void one_set(struct bench *b, const struct safetensors *st, const struct 
                               .group_ratio = ratio, .ffn_multiple = 1, .attention_start = first, .attention_end = last, .mlp_start = first,
                               .mlp_end = last};
     must(prune_scores_compute(&scores, &b->model, &b->run, &b->grads, b->fisher, b->batch, b->n, &o, &err), &err);
-    must(prune_select(&s, &scores, &b->model.config, &o, plan_parameters(&b->model.plan, &b->model.config), &err), &err);
+    must(prune_select(&s, &scores, &b->model.config, &o, &b->model.config, &err), &err);
     for (const struct json *layer = json_first(item); layer; layer = json_next(layer)) {
         int32_t l = (int32_t)strtol(json_key(layer), NULL, 10);
         snprintf(what, sizeof what, "%s layer %d heads", key, l);

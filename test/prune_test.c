@@ -8,32 +8,9 @@
 #include <cmocka.h>
 
 #include "base/linalg.h"
-#include "model_fixture.h"
-#include "prune.h"
+#include "prune_fixture.h"
 
 /* ---- widths ---- */
-
-static void uniform(struct model_config *c, int32_t L, int32_t hidden, int32_t heads, int32_t kv, int32_t D, int32_t ffn, int32_t vocab)
-{
-    CHECK(model_config_alloc(c, L, &err));
-    c->hidden_size = hidden;
-    c->head_dim = D;
-    c->vocab_size = vocab;
-    for (int32_t l = 0; l < L; l++) {
-        c->num_attention_heads[l] = heads;
-        c->num_key_value_heads[l] = kv;
-        c->intermediate_size[l] = ffn;
-    }
-}
-
-static uint64_t parameters(const struct model_config *c)
-{
-    struct plan plan;
-    CHECK(plan_new(&plan, c, FORMAT_F32, &err));
-    uint64_t n = plan_parameters(&plan, c);
-    plan_free(&plan);
-    return n;
-}
 
 static struct prune_options by_depth(double ratio, int32_t multiple, int32_t L)
 {
@@ -122,7 +99,7 @@ static struct prune_scores scores_of(const struct model_config *c, uint32_t step
 {
     struct rng rng = {.seed = 3, .stream = RNG_WORLD, .step = step};
     size_t L = (size_t)c->num_hidden_layers;
-    struct prune_scores s = {c->num_hidden_layers, calloc(L, sizeof *s.head), calloc(L, sizeof *s.ffn)};
+    struct prune_scores s = {.n_layers = c->num_hidden_layers, .head = calloc(L, sizeof *s.head), .ffn = calloc(L, sizeof *s.ffn)};
     for (size_t l = 0; l < L; l++) {
         s.head[l] = calloc((size_t)c->num_key_value_heads[l], sizeof **s.head);
         s.ffn[l] = calloc((size_t)c->intermediate_size[l], sizeof **s.ffn);
@@ -166,7 +143,7 @@ static void the_best_stay(void **state)
         scores.head[4][i] = 1;
     struct prune_options o = by_depth(0.3, 32, 8);
     struct prune_selection s;
-    CHECK(prune_select(&s, &scores, &c, &o, parameters(&c), &err));
+    CHECK(prune_select(&s, &scores, &c, &o, &c, &err));
     for (int32_t l = 0; l < 8; l++) {
         check_kept(s.head[l], s.n_heads[l], scores.head[l], 4);
         check_kept(s.ffn[l], s.n_ffn[l], scores.ffn[l], 256);
@@ -203,8 +180,8 @@ static void one_threshold_for_all_layers(void **state)
         scaled.ffn[2][i] = scores.ffn[2][i] *= 1e-3; /* layer 2 matters little */
     for (int32_t i = 0; i < 4; i++)
         scaled.head[2][i] = 1000 * (scores.head[2][i] *= 1e-3);
-    CHECK(prune_select(&a, &scores, &c, &o, parameters(&c), &err));
-    CHECK(prune_select(&b, &scaled, &c, &o, parameters(&c), &err));
+    CHECK(prune_select(&a, &scores, &c, &o, &c, &err));
+    CHECK(prune_select(&b, &scaled, &c, &o, &c, &err));
     assert_memory_equal(a.n_heads, b.n_heads, 8 * sizeof *a.n_heads);
     assert_memory_equal(a.n_ffn, b.n_ffn, 8 * sizeof *a.n_ffn);
     assert_true(a.n_heads[2] == 1 && a.n_ffn[2] == 32);
@@ -220,7 +197,7 @@ static void one_threshold_for_all_layers(void **state)
     struct err err;
     struct prune_selection none;
     o.ratio = 0.95;
-    assert_int_equal(prune_select(&none, &scores, &c, &o, parameters(&c), &err), ERR_INPUT);
+    assert_int_equal(prune_select(&none, &scores, &c, &o, &c, &err), ERR_INPUT);
     assert_non_null(strstr(err.text, "pruning_ratio = 0.95: the layers that may be pruned hold no more than"));
     prune_selection_free(&none);
     model_config_free(&got);
@@ -235,8 +212,9 @@ static void one_threshold_for_all_layers(void **state)
 static void several_steps_end_at_the_same_share(void **state)
 {
     (void)state;
-    struct model_config c = {0};
+    struct model_config c = {0}, whole = {0};
     uniform(&c, 8, 128, 8, 4, 16, 256, 1024);
+    CHECK(model_config_copy(&whole, &c, &err));
     uint64_t original = parameters(&c);
     double achieved = 0;
     for (int step = 1; step <= 3; step++) {
@@ -244,7 +222,7 @@ static void several_steps_end_at_the_same_share(void **state)
         struct prune_scores scores = scores_of(&c, (uint32_t)step, 1);
         struct prune_selection s;
         struct model_config smaller = {0};
-        CHECK(prune_select(&s, &scores, &c, &o, original, &err));
+        CHECK(prune_select(&s, &scores, &c, &o, &whole, &err));
         CHECK(prune_config(&smaller, &c, &s, &err));
         assert_true(fabs(s.achieved - o.ratio) <= 3.0 * 128 * 32 / 2 / (double)original * (1 + 1e-9));
         achieved = s.achieved;
@@ -255,59 +233,10 @@ static void several_steps_end_at_the_same_share(void **state)
     }
     assert_true(fabs(1 - (double)parameters(&c) / (double)original - achieved) <= 1e-12);
     model_config_free(&c);
+    model_config_free(&whole);
 }
 
 /* ---- scores ---- */
-
-/* Grouped heads, uneven layers, biases on all of attention, heads * D != C. */
-static void open_model(struct fixture *f, bool tied)
-{
-    struct model_config c = {0};
-    struct plan plan;
-    uniform(&c, 3, 24, 6, 3, 8, 64, 40);
-    c.num_attention_heads[1] = 4;
-    c.num_key_value_heads[1] = 2;
-    c.intermediate_size[1] = 96;
-    c.attention_bias = c.attention_out_bias = true;
-    c.tie_word_embeddings = tied;
-    c.max_position_embeddings = 64;
-    CHECK(plan_new(&plan, &c, FORMAT_F32, &err));
-    fixture_open(f, &c, &plan, (struct fixture_options){.max_n = 24, .threads = 1, .keep = true});
-    fixture_fill(f, 11);
-    plan_free(&plan);
-    model_config_free(&c);
-}
-
-static struct prune_scores compute(struct fixture *f, const struct prune_options *o, const struct fixture_batch *b, size_t n)
-{
-    struct arena arena = {0};
-    struct model_grads grads;
-    struct batch batches[4];
-    struct prune_scores scores;
-    real *fisher = NULL;
-    for (int pass = 0; pass < 2; pass++) {
-        model_grads_place(&grads, &f->model, true, &arena);
-        fisher = arena_take(&arena, grads.n, sizeof *fisher);
-        if (pass == 0)
-            CHECK(arena_commit(&arena, "importance", &err));
-    }
-    for (size_t i = 0; i < n; i++)
-        batches[i] = b[i].batch;
-    CHECK(prune_scores_compute(&scores, &f->model, &f->run, &grads, fisher, batches, n, o, &err));
-    arena_free(&arena);
-    return scores;
-}
-
-static double magnitude(const struct qmat *W, size_t row0, size_t rows, size_t col0, size_t cols, int power)
-{
-    double sum = 0;
-    for (size_t r = row0; r < row0 + rows; r++)
-        for (size_t c = col0; c < col0 + cols; c++) {
-            double w = fabs((double)((const real *)W->codes)[r * W->cols + c]);
-            sum += power == 2 ? w * w : w;
-        }
-    return sum;
-}
 
 /* Magnitude needs no gradient: a unit's score is the sum over its rows and columns, query heads with their KV head. */
 static void magnitudes_are_sums(void **state)
@@ -431,7 +360,7 @@ static void cut_out_is_cut_off(void **state)
         struct prune_options o = by_depth(0, 8, 3);
         struct prune_selection s;
         o.group_ratio = 0.4;
-        CHECK(prune_select(&s, &scores, &whole.model.config, &o, parameters(&whole.model.config), &err));
+        CHECK(prune_select(&s, &scores, &whole.model.config, &o, &whole.model.config, &err));
         assert_true(s.n_heads[0] < 3 && s.n_ffn[1] < 96);
         CHECK(prune_config(&config, &whole.model.config, &s, &err));
         CHECK(plan_new(&plan, &config, FORMAT_F32, &err));
