@@ -141,7 +141,7 @@ static double tried(const char *out, const char *search_quantizer)
         fail_msg("%s", sentence);
     job_assert_written_as_measured(out);
     snprintf(path, sizeof path, "%s/search/pareto.csv", out);
-    char *table = read_text(path);
+    char *table = job_read_text(path);
     assert_int_equal(sscanf(table, "%*[^\n]\n%*d,%*f,%lf", &divergence), 1);
     free(table);
     return -divergence;
