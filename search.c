@@ -131,8 +131,7 @@ void search_size_deltas(const struct search_space *space, uint8_t *level, size_t
     }
 }
 
-/* The size is drawn first, then levels that have it: levels drawn independently would all lie near the middle of the size axis.  A ratio is drawn freely:
- * were it high where formats are, trials would not tell what either does. */
+/* The size is drawn first, then levels that have it: levels drawn independently would all lie near the middle of the size axis. */
 static void draw(const struct search_space *space, struct rng *rng, double fraction, uint8_t *level)
 {
     double low, high;
@@ -140,9 +139,7 @@ static void draw(const struct search_space *space, struct rng *rng, double fract
     if (space->n == 0)
         return;
     for (size_t i = 0; i < space->n; i++) {
-        double least = search_least(space, i), most = space->n_levels[i] - 1, u = rng_uniform(rng);
-        bool ratio = space->kind && space->kind[i] == SEARCH_RATIO;
-        double x = least + floor(ratio ? u * (most - least + 1) : fraction * (most - least) + u);
+        double least = search_least(space, i), most = space->n_levels[i] - 1, x = least + floor(fraction * (most - least) + rng_uniform(rng));
         level[i] = (uint8_t)(x < most ? x : most);
     }
     double target = low + fraction * (high - low);
