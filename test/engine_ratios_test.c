@@ -10,9 +10,10 @@ static const double ratio[] = {0, 0.08, 0.16};
 enum { RATIOS = 3, TRIALS = 9 };
 static const char ratios[] = "pruning_ratios=0,0.08,0.16";
 
+/* search_lambda: one pick for its score, little pruned, one for its size. */
 static const struct {
-    const char *name, *search, *more;
-} cases[] = {{"gp", "search=gp", "rank_types=1,2"}, {"random", "search=random", "pruning_mode=channel"}};
+    const char *name, *search, *more, *lambda;
+} cases[] = {{"gp", "search=gp", "rank_types=1,2", "search_lambda=100"}, {"random", "search=random", "pruning_mode=channel", "search_lambda=1"}};
 enum { CASES = sizeof cases / sizeof *cases };
 
 static int setup(void **state)
@@ -33,7 +34,7 @@ static void run_case(size_t c, const char *dir)
 {
     char sentence[1024], out[64];
     snprintf(out, sizeof out, "output_dir=%s", dir);
-    if (job_run(sentence, "job.txt", out, cases[c].search, cases[c].more, ratios, "hidden_multiple=2", "num_initial=5", "num_trials=4", NULL))
+    if (job_run(sentence, "job.txt", out, cases[c].search, cases[c].more, ratios, cases[c].lambda, "hidden_multiple=2", "num_initial=5", "num_trials=4", NULL))
         fail_msg("%s: %s", cases[c].name, sentence);
 }
 
