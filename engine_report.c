@@ -100,7 +100,7 @@ static void fill_header(const struct engine *e, struct filled *f)
         snprintf(f->summary + n, sizeof f->summary - (size_t)n, ".");
     n = (int)strlen(f->summary);
     if (e->n_ratios)
-        snprintf(f->summary + n, sizeof f->summary - (size_t)n, "  How much goes was chosen too, of %.100s: the rows below are of the pick's %g.",
+        snprintf(f->summary + n, sizeof f->summary - (size_t)n, " How much goes was chosen too, of %.100s: the rows below are of the pick's %g.",
                  e->config->pruning_ratios, engine_ratio(e));
     r->title = short_name(e->config->model);
     snprintf(f->version, sizeof f->version, "veneer %s", veneer_version());
