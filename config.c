@@ -555,12 +555,12 @@ static enum status check_pruning(const struct config *config, struct err *err)
     if (config->keep_layers > 0 && config->iterative_steps > 1)
         return err_set(err, ERR_INPUT, "%s: iterative_steps = %lld, want 1 with keep_layers = %lld: no importance is measured",
                        origin(config, "iterative_steps"), (long long)config->iterative_steps, (long long)config->keep_layers);
-    if (strcmp(mode, "channel") == 0 && strcmp(config->embedding_type, "f32") != 0)
-        return err_set(err, ERR_INPUT, "%s: embedding_type = %s, want f32 with pruning_mode = channel, which cuts the embedding's columns",
-                       origin(config, "embedding_type"), config->embedding_type);
     if (config->global_pruning && strcmp(mode, "block") != 0)
         return err_set(err, ERR_INPUT, "%s: global_pruning is for pruning_mode = block: with %s all units stand in one list already",
                        origin(config, "global_pruning"), mode);
+    if (strcmp(mode, "channel") == 0 && strcmp(config->embedding_type, "f32") != 0)
+        return err_set(err, ERR_INPUT, "%s: embedding_type = %s, want f32 with pruning_mode = channel, which cuts the embedding's columns",
+                       origin(config, "embedding_type"), config->embedding_type);
     return OK;
 }
 

@@ -44,13 +44,12 @@ static void copy_norms(struct model_layer *to, const struct model_layer *from, s
 
 static void copy_outside(struct model *dst, const struct model *src)
 {
-    size_t C = (size_t)src->config.hidden_size;
     quant_copy(&dst->embed, &src->embed);
     if (src->config.tie_word_embeddings)
         dst->head = dst->embed; /* in panels, if the embedding is */
     else
         quant_copy(&dst->head, &src->head);
-    memcpy(dst->norm, src->norm, C * sizeof(real));
+    memcpy(dst->norm, src->norm, (size_t)src->config.hidden_size * sizeof(real));
 }
 
 static void apply_block(struct model *dst, const struct model *src, const struct prune_selection *s)

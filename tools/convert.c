@@ -129,7 +129,7 @@ static enum status convert(const struct options *o, struct inference *in, struct
     if (status == OK && strcmp(o->format, "gguf") == 0)
         status = export_gguf(o->out, &model, NULL, in->tokenizer, "veneer", err);
     else if (status == OK)
-        status = export_folder(o->out, &model, in->tokenizer, NULL, floats, err);
+        status = export_folder(o->out, &model, in->tokenizer, checkpoint_folder(in->checkpoint), floats, err);
     if (status == OK && !o->quiet)
         fprintf(stderr, "written: %s (%llu parameters)\n", o->out, (unsigned long long)plan_parameters(&model.plan, &model.config));
     model_free(&model);
