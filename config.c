@@ -49,6 +49,7 @@ static const struct key keys[] = {
     {"rms_norm_eps", NULL, NUMBER, AT(rms_norm_eps), "1e-5", 1e-12, 1e-1, NULL, false, "from scratch"},
 
     {"pruning_ratio", "pruning", NUMBER, AT(pruning_ratio), "0", 0, 0.95, NULL, false, "share of all parameters to remove"},
+    {"pruning_ratios", NULL, LIST, AT(pruning_ratios), "", 0, 0, NULL, false, "ratios that the search may choose from, beside formats and ranks, such as 0.1,0.2,0.3: one front over all (search = gp, random); empty: pruning_ratio"},
     {"pruning_mode", NULL, CHOICE, AT(pruning_mode), "block", 0, 0, "block channel layer", false, "what goes: heads and FFN channels of each layer, channels of hidden_size, or whole layers"},
     {"keep_layers", NULL, INTEGER, AT(keep_layers), "0", 0, 1024, NULL, false, "pruning_mode = layer: the first so many layers stay, instead of pruning_ratio; 0: the most important ones, by pruning_ratio"},
     {"hidden_multiple", NULL, INTEGER, AT(hidden_multiple), "32", 1, 4096, NULL, false, "pruning_mode = channel: hidden_size stays a multiple of this"},
@@ -503,6 +504,48 @@ enum objective config_objective(const struct config *config)
     return OBJECTIVE_ACCURACY;
 }
 
+enum status config_ratios(const struct config *config, double ratio[CONFIG_RATIOS], size_t *n, struct err *err)
+{
+    bool good = true;
+    *n = 0;
+    for (const char *p = config->pruning_ratios; good && *p;) {
+        char *end;
+        double x = strtod(p, &end);
+        good = end != p && (!*end || *end == ',') && x >= 0 && x <= 0.95 && *n < CONFIG_RATIOS && (*n == 0 || x > ratio[*n - 1]);
+        if (good)
+            ratio[(*n)++] = x;
+        p = end + (*end == ',');
+    }
+    if (!good || *n == 1)
+        return err_set(err, ERR_INPUT, "%s: pruning_ratios = '%s', want 2 to %d ascending numbers from 0 to 0.95 such as 0.1,0.2,0.3",
+                       origin(config, "pruning_ratios"), config->pruning_ratios, CONFIG_RATIOS);
+    return OK;
+}
+
+/* What leaves no choice between ratios, or has no meaning over several. */
+static enum status check_ratios(const struct config *config, struct err *err)
+{
+    double ratio[CONFIG_RATIOS];
+    size_t n;
+    TRY(config_ratios(config, ratio, &n, err));
+    const struct {
+        bool wrong;
+        const char *why;
+    } bad[] = {
+        {strcmp(config->train_mode, "full") == 0, "pruning_ratios is for train_mode = lora: full training prunes nothing"},
+        {*config->plan, "pruning_ratios wants a search, and a plan has the widths of one ratio: set pruning_ratio to it"},
+        {strcmp(config->search, "none") == 0, "pruning_ratios wants a search: with search = none set pruning_ratio"},
+        {strcmp(config->pruning_mode, "layer") == 0,
+         "pruning_ratios is for pruning_mode = block or channel: with layer each ratio has layers of its own to choose formats for"},
+        {config->iterative_steps > 1, "pruning_ratios wants iterative_steps = 1: importance is measured once, on the unpruned model"},
+        {config->target_bpw > 0, "pruning_ratios wants target_size instead of target_bpw: bits a weight do not say how many weights are left"},
+    };
+    for (size_t i = 0; n > 0 && i < sizeof bad / sizeof *bad; i++)
+        if (bad[i].wrong)
+            return err_set(err, ERR_INPUT, "%s: %s", origin(config, "pruning_ratios"), bad[i].why);
+    return OK;
+}
+
 /* Keys of one mode of pruning in another. */
 static enum status check_pruning(const struct config *config, struct err *err)
 {
@@ -542,6 +585,10 @@ enum status config_check(const struct config *config, struct err *err)
     if (*config->search_prior && strcmp(config->search, "gp") != 0)
         return err_set(err, ERR_INPUT, "%s: search_prior is set with search = %s, want search = gp: no other strategy takes a prior", origin(config, "search_prior"),
                        config->search);
+    if (*config->search_prior && *config->pruning_ratios)
+        return err_set(err, ERR_INPUT, "%s: search_prior is set with pruning_ratios = %s: a prior says nothing of the ratio", origin(config, "search_prior"),
+                       config->pruning_ratios);
+    TRY(check_ratios(config, err));
     if (config->max_steps == 0 && config->num_epochs <= 0)
         return err_set(err, ERR_INPUT, "%s: max_steps = 0 and num_epochs = %g, want one of them above 0", origin(config, "num_epochs"),
                        config->num_epochs);

@@ -23,7 +23,7 @@ struct config {
     double initializer_range, rope_theta, rms_norm_eps;
     /* pruning */
     double pruning_ratio;
-    char *pruning_mode; /* block, channel, layer */
+    char *pruning_ratios, *pruning_mode; /* a list or ""; block, channel, layer */
     int64_t keep_layers, hidden_multiple;
     char *pruner_type, *taylor, *grouping_strategy;
     int64_t block_attention_layer_start, block_attention_layer_end, block_mlp_layer_start, block_mlp_layer_end;
@@ -94,7 +94,9 @@ void config_identity(const struct config *config, struct text *out);
 bool config_identity_differs(const char *before, const char *now, char *out, size_t n);
 /* Is `item` in a comma-separated list? */
 bool config_list_has(const char *list, const char *item);
-
+/* The key pruning_ratios, ascending; *n 0 where it is empty.  ERR_INPUT when it is no such list. */
+enum { CONFIG_RATIOS = 8 };
+enum status config_ratios(const struct config *config, double ratio[CONFIG_RATIOS], size_t *n, struct err *err);
 
 /* What a trial is scored by.  A divergence is that of the model from the unquantized one before fine-tuning: such a trial does not fine-tune. */
 enum objective { OBJECTIVE_ACCURACY, OBJECTIVE_LOSS, OBJECTIVE_KL, OBJECTIVE_JSD };

@@ -48,7 +48,7 @@ static double size_budget(const struct engine *engine)
 static void level_text(const struct engine *engine, const uint8_t *level, struct text *out)
 {
     text_clear(out);
-    for (size_t i = 0; i < engine->space.n; i++)
+    for (size_t i = 0; i < engine->trials.n_variables; i++)
         text_printf(out, "%x", level[i]);
 }
 
@@ -64,7 +64,7 @@ static enum status try_configuration(struct engine *engine, const struct search_
     struct err *err = engine->err;
     struct trials *trials = &engine->trials;
     const uint8_t *level = next->level;
-    struct trial_outcome outcome = {.size = trials_size(trials, level), .right = next->low_fidelity || !engine->pairs.n_documents ? NULL : engine->pairs.right};
+    struct trial_outcome outcome = {.size = engine->space.size(engine->space.user, level), .right = next->low_fidelity || !engine->pairs.n_documents ? NULL : engine->pairs.right};
     size_t index = engine->archive.n;
     double share = next->low_fidelity ? engine->config->low_fidelity : 1;
     char folder[64];
@@ -72,6 +72,7 @@ static enum status try_configuration(struct engine *engine, const struct search_
     char *checkpoint_dir = path_join(engine->config->output_dir, folder);
     if (!checkpoint_dir)
         return err_set(err, ERR_MEMORY, "out of memory for a path");
+    engine_use_ratio(engine, engine_ratio_of(engine, level));
     enum status status = trials_set(trials, level, err);
     if (status == OK)
         status = trials_finetune(trials, trial_steps(engine, share), label, checkpoint_dir, err);
@@ -96,6 +97,8 @@ static void log_trial(const struct engine *engine, const char *label)
     const struct search_point *p = &engine->archive.point[engine->archive.n - 1];
     struct text levels = {0};
     level_text(engine, p->level, &levels);
+    if (engine->n_ratios)
+        text_printf(&levels, "  pruning_ratio %g", engine_ratio(engine));
     if (!p->failed)
         log_line(&engine->log, "%s%s  size %.3f MB  score %.4f +- %.4f%s", label, levels.s, p->size / 1e6, p->score, sqrt(p->variance),
                  p->low_fidelity ? "  (short)" : "");
@@ -192,19 +195,25 @@ static bool searches(const struct engine *engine)
     return strcmp(engine->config->search, "none") != 0 && !*engine->config->plan;
 }
 
-/* The level of every variable: lowest, highest, or the pick's. */
-static enum status milestone_level(struct engine *engine, enum milestone which, uint8_t *level)
+/* The rows of the final table are of its ratio. */
+static enum status choose_pick(struct engine *engine)
+{
+    engine_pairs_apply(engine);
+    TRY(search_pick_posterior(&engine->space, &engine->archive, engine->config->search_lambda, engine->max_size, &engine->pick, engine->err));
+    engine_use_ratio(engine, engine_ratio_of(engine, engine->archive.point[engine->pick].level));
+    return OK;
+}
+
+/* The level of every variable: lowest or highest, of the ratio in use; or the pick's.  Without a search there is one configuration: the pinned formats, the
+ * rest at the first level. */
+static void milestone_level(const struct engine *engine, enum milestone which, uint8_t *level)
 {
     for (size_t i = 0; i < engine->space.n; i++)
         level[i] = which == ALL_HIGH ? (uint8_t)(engine->space.n_levels[i] - 1) : 0;
-    if (which != PICK)
-        return OK;
-    if (!searches(engine)) /* one configuration: the pinned formats, the rest at the first level */
-        return OK;
-    engine_pairs_apply(engine);
-    TRY(search_pick_posterior(&engine->space, &engine->archive, engine->config->search_lambda, engine->max_size, &engine->pick, engine->err));
-    memcpy(level, engine->archive.point[engine->pick].level, engine->space.n);
-    return OK;
+    if (engine->n_ratios)
+        level[engine->trials.n_variables] = (uint8_t)engine->ratio_in_use;
+    if (which == PICK && searches(engine))
+        memcpy(level, engine->archive.point[engine->pick].level, engine->space.n);
 }
 
 static enum status keep_curve(struct engine *engine, struct milestone_record *record)
@@ -234,7 +243,7 @@ static enum status reach_milestone(struct engine *engine, enum milestone which)
         record->level = calloc(engine->space.n, 1);
     if (!record->level)
         return err_set(engine->err, ERR_MEMORY, "out of memory for a configuration");
-    TRY(milestone_level(engine, which, record->level));
+    milestone_level(engine, which, record->level);
     TRY(engine_requantize(engine, record->level, label));
     TRY(trials_set(&engine->trials, record->level, engine->err));
     char *dir = path_join(engine->config->output_dir, folder);
@@ -267,29 +276,39 @@ static enum status reach_uniform(struct engine *engine, enum milestone which)
 
 /* ---- the whole job ---- */
 
-static enum status compress(struct engine *engine)
+/* The milestone AFTER_PRUNING. */
+static enum status score_pruned(struct engine *engine)
 {
     const struct plan_storage storage = trials_storage(engine->config);
-    trials_space(&engine->trials, INFINITY, &engine->space);
+    struct milestone_record *after = &engine->milestone[AFTER_PRUNING];
+    if (after->done)
+        return OK;
+    if (engine_prunes(engine->config))
+        TRY(trials_score(&engine->trials, PART_REPORT, 1, &engine->pruned, NULL, &after->outcome, engine->err));
+    else
+        after->outcome = engine->milestone[BEFORE_PRUNING].outcome; /* the same model */
+    after->outcome.size = (double)plan_bytes(&engine->pruned.plan, &engine->shape, &storage);
+    TRY(engine_record_milestone(engine, AFTER_PRUNING));
+    log_line(&engine->log, "after pruning, untuned: %.4f", after->outcome.score);
+    return OK;
+}
+
+static enum status compress(struct engine *engine)
+{
+    TRY(engine_make_space(engine, INFINITY));
     TRY(engine_pairs_new(engine));
     TRY(engine_open_journal(engine));
     TRY(engine_prune(engine));
     TRY(engine_place_training(engine));
-    engine->max_size = size_budget(engine);
-    trials_space(&engine->trials, engine->max_size, &engine->space);
+    TRY(engine_make_space(engine, size_budget(engine)));
     engine->space.prior = engine->prior.gp.n ? &engine->prior : NULL;
-    if (!engine->milestone[AFTER_PRUNING].done) {
-        struct milestone_record *after = &engine->milestone[AFTER_PRUNING];
-        if (engine->config->pruning_ratio > 0)
-            TRY(trials_score(&engine->trials, PART_REPORT, 1, &engine->pruned, NULL, &after->outcome, engine->err));
-        else
-            after->outcome = engine->milestone[BEFORE_PRUNING].outcome; /* the same model */
-        after->outcome.size = (double)plan_bytes(&engine->pruned.plan, &engine->shape, &storage);
-        TRY(engine_record_milestone(engine, AFTER_PRUNING));
-        log_line(&engine->log, "after pruning, untuned: %.4f", after->outcome.score);
-    }
+    if (engine->n_ratios == 0)
+        TRY(score_pruned(engine));
     if (searches(engine)) {
         TRY(search(engine));
+        TRY(choose_pick(engine));
+        if (engine->n_ratios) /* of which ratio is known now */
+            TRY(score_pruned(engine));
         TRY(reach_uniform(engine, ALL_LOW));
         TRY(reach_uniform(engine, ALL_HIGH));
     }
@@ -369,9 +388,8 @@ static enum status prepare_output_dir(struct engine *engine)
 /* By the widths that pruning is planned to lead to: before a folder is made. */
 static enum status check_budget(struct engine *engine)
 {
-    struct search_space space;
-    trials_space(&engine->trials, size_budget(engine), &space);
-    return searches(engine) ? search_check_budget(&space, engine->err) : OK;
+    TRY(engine_make_space(engine, size_budget(engine)));
+    return searches(engine) ? search_check_budget(&engine->space, engine->err) : OK;
 }
 
 static enum status run(struct engine *engine)

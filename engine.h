@@ -2,7 +2,7 @@
  *
  * engine.c       veneer.h's functions, the order of the stages
  * engine_load.c  inputs      engine_memory.c  widths after pruning, memory plan      engine_model.c  pruning, placing, calibration
- * engine_scratch.c  a model from random weights, all parameters trained
+ * engine_ratios.c  a model for each of pruning_ratios   engine_scratch.c  a model from random weights, all parameters trained
  * engine_journal.c  what is remembered between runs of the same command
  * engine_prior.c  what another run's search learnt
  * engine_pairs.c  trials compared on the same documents
@@ -58,6 +58,24 @@ struct memory_plan {
     bool keep_activations;
 };
 
+/* What a pruned model has of its own, of a ratio that is not in use; of the one in use all but the value are empty here and stand in the engine. */
+struct engine_ratio {
+    double value; /* as the key says */
+    struct model_config shape;
+    double group_ratio, achieved_ratio;
+    struct arena weights, variants, optimizer;
+    struct model pruned;
+    struct trials trials;
+};
+
+/* The arrays behind a search space with a ratio: [variables of the trials + 1], owned. */
+struct engine_joint {
+    uint8_t *n_levels, *kind;
+    uint16_t *group;
+    const double **feature;
+    double position[CONFIG_RATIOS]; /* of the ratios */
+};
+
 /* How many trials answered each document of the search part right. */
 struct engine_pairs {
     size_t n[MAX_TASKS], n_tasks;  /* documents of each task */
@@ -97,6 +115,11 @@ struct engine {
     struct model_run run;
     struct trials trials;
 
+    /* pruning_ratios, the most pruned first; n_ratios 0: the key is empty, and there is one model, by pruning_ratio */
+    struct engine_ratio *ratio; /* owned */
+    size_t n_ratios, ratio_in_use;
+    struct engine_joint joint;
+
     /* progress */
     struct journal journal;
     struct search_space space;
@@ -129,10 +152,21 @@ bool engine_needs_gradients(const struct engine *engine);  /* importance is Tayl
 bool engine_needs_fisher(const struct engine *engine);
 
 /* engine_model.c */
-enum status engine_prune(struct engine *engine);        /* loads, scores milestone BEFORE_PRUNING, prunes, frees the base */
-enum status engine_place_training(struct engine *engine);
+enum status engine_prune(struct engine *engine);        /* loads, scores milestone BEFORE_PRUNING, prunes (to every ratio), frees the base */
+enum status engine_place_training(struct engine *engine); /* trials of every ratio */
 enum status engine_place_run(struct engine *engine, const struct model *model); /* scratch and activations */
 enum status engine_requantize(struct engine *engine, const uint8_t *level, const char *label); /* by the key `quantizer`; hqq: nothing to do */
+
+/* engine_ratios.c */
+enum status engine_ratios_new(struct engine *engine);      /* reads the key; ERR_INPUT when strategy or objective cannot */
+enum status engine_ratios_check(const struct engine *engine); /* ERR_INPUT when two lead to the same widths */
+void engine_ratios_free(struct engine *engine);
+size_t engine_models(const struct engine *engine);         /* pruned ones: one for each ratio, or one */
+void engine_use_ratio(struct engine *engine, size_t k);    /* its model and trials become the engine's; without the key: nothing */
+double engine_ratio(const struct engine *engine);          /* the value of the one in use, or pruning_ratio */
+size_t engine_ratio_of(const struct engine *engine, const uint8_t *level); /* of a configuration of engine->space */
+const struct trials *engine_trials_of(const struct engine *engine, const uint8_t *level); /* the trials of that ratio, in use or not */
+enum status engine_make_space(struct engine *engine, double max_size); /* engine->space and max_size, from the trials as they are now */
 
 /* engine_scratch.c */
 enum status engine_train_full(struct engine *engine);

@@ -90,8 +90,10 @@ static enum status append(struct engine *engine, struct text *record)
     return status;
 }
 
-static void note_trial(struct engine *engine, const char *note)
+static void note_trial(struct engine *engine, const uint8_t *level, const char *note)
 {
+    if (engine->n_ratios)
+        text_printf(&engine->trial_notes, "pruning_ratio %g; ", engine->ratio[engine_ratio_of(engine, level)].value);
     text_printf(&engine->trial_notes, "%s\n", note);
 }
 
@@ -111,7 +113,7 @@ enum status engine_record_trial(struct engine *engine, const struct search_point
     TRY(append(engine, &record));
     if (answered)
         engine_pairs_add(&engine->pairs, outcome->right);
-    note_trial(engine, note);
+    note_trial(engine, point->level, note);
     return search_archive_add(&engine->archive, &engine->space, point, engine->err);
 }
 
@@ -262,7 +264,7 @@ static enum status read_trial(struct engine *engine, const struct record *r)
         struct search_point p = {.level = level, .size = outcome.size, .score = outcome.score, .variance = outcome.variance,
                                  .failed = failed, .low_fidelity = low_fidelity};
         status = search_archive_add(&engine->archive, &engine->space, &p, r->err);
-        note_trial(engine, note);
+        note_trial(engine, level, note);
     }
     free(level);
     return status;

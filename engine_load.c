@@ -142,6 +142,7 @@ enum status engine_load_inputs(struct engine *engine)
 
 void engine_free(struct engine *engine)
 {
+    engine_ratios_free(engine);
     trials_free(&engine->trials);
     model_free(&engine->base);
     model_free(&engine->pruned);

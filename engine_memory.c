@@ -30,7 +30,6 @@ static void read_prune_options(struct engine *engine)
     o->attention_end = (int32_t)config->block_attention_layer_end;
     o->mlp_start = (int32_t)config->block_mlp_layer_start;
     o->mlp_end = (int32_t)config->block_mlp_layer_end;
-    o->ratio = config->pruning_ratio;
     o->ffn_multiple = (int32_t)config->ffn_multiple;
     o->hidden_multiple = (int32_t)config->hidden_multiple;
     o->keep_layers = (int32_t)config->keep_layers;
@@ -41,7 +40,7 @@ static void read_prune_options(struct engine *engine)
 
 bool engine_prunes(const struct config *config)
 {
-    return config->pruning_ratio > 0 || config->keep_layers > 0;
+    return config->pruning_ratio > 0 || config->keep_layers > 0 || *config->pruning_ratios;
 }
 
 bool engine_needs_gradients(const struct engine *engine)
@@ -144,13 +143,14 @@ int engine_threads(const struct config *config)
     return config->threads > 0 ? (int)config->threads : machine_cores();
 }
 
-/* The first of several steps leaves a model that is hardly smaller beside the base. */
+/* The first of several steps leaves a model that is hardly smaller beside the base.  Of several ratios, 0 takes the base itself. */
 static size_t peak_of(const struct engine *engine)
 {
     const struct memory_plan *m = &engine->memory;
+    size_t pruned = m->weights - (engine->n_ratios && engine->ratio[engine->n_ratios - 1].value == 0 ? m->base_weights : 0);
     size_t loading = m->base_weights + m->loading;
     size_t pruning = m->base_weights + m->importance + m->activations;
-    size_t slicing = m->base_weights + (engine->config->iterative_steps > 1 ? m->base_weights : m->weights) + m->activations;
+    size_t slicing = m->base_weights + (engine->config->iterative_steps > 1 ? m->base_weights : pruned) + m->activations;
     size_t starting = m->weights + m->variants + m->optimizer + m->activations + most(most(m->start, m->reference), m->requantize);
     return most(most(most(loading, pruning), slicing), starting) + m->scratch + m->program;
 }
@@ -184,57 +184,84 @@ static enum status check_limits(const struct engine *engine)
 
 static enum status shape_after_pruning(struct engine *engine)
 {
-    read_prune_options(engine);
+    bool prunes = engine->n_ratios ? engine_ratio(engine) > 0 : engine_prunes(engine->config);
+    engine->prune_options.ratio = engine_ratio(engine);
     TRY(model_config_copy(&engine->shape, &engine->base_shape, engine->err));
-    if (engine_prunes(engine->config))
+    if (prunes)
         TRY(prune_widths(&engine->shape, &engine->prune_options, &engine->group_ratio, &engine->achieved_ratio, engine->err));
+    return OK;
+}
+
+/* What the ratio in use adds: its weights, formats and adapters stay, the work spaces come after each other. */
+static enum status count_pruned(struct engine *engine)
+{
+    struct memory_plan *m = &engine->memory;
+    struct trials *trials = &engine->trials;
+    struct arena variants = {0}, optimizer = {0};
+    struct model pruned = {0};
+    size_t weights;
+    TRY(shape_after_pruning(engine));
+    enum status status = trials_init(trials, engine->config, &engine->shape, engine->err);
+    if (status != OK)
+        return engine->n_ratios ? err_prefix(engine->err, status, "pruning_ratios: at %g", engine_ratio(engine)) : status;
+    trials->dataset = &engine->dataset;
+    trials->held_out = engine->held_out.n ? &engine->held_out : NULL;
+    status = count_model(&engine->shape, trials_storage(engine->config).embed, &weights, &pruned, engine->err);
+    if (status != OK) {
+        model_free(&pruned);
+        return status;
+    }
+    trials_place_weights(trials, &engine->shape, &variants);
+    trials->steps = finetune_steps(engine->config->max_steps, engine->config->num_epochs, engine->dataset.n, engine->config->batch_size);
+    int64_t steps = engine->config->final_steps > trials->steps ? engine->config->final_steps : trials->steps;
+    trials_place_training(trials, &engine->shape, steps, &optimizer);
+    m->weights += weights;
+    m->variants += variants.used;
+    m->optimizer += optimizer.used;
+    m->start = most(m->start, start_workspace(engine));
+    if (engine->held_out.n && (objective_is_divergence(trials->objective) || trials->objective == OBJECTIVE_ACCURACY))
+        m->reference = most(m->reference, evaluate_reference_bytes(&engine->held_out, (size_t)engine->config->search_tokens, most_rows(engine),
+                                                                   (size_t)engine->shape.hidden_size, (size_t)engine->shape.vocab_size));
+    if (engine_requantizes(engine->config) || trials_start_from_data(engine->config)) {
+        size_t tokens = (size_t)(engine->config->quantizer_samples * engine->config->calibration_seq_len);
+        m->requantize = most(m->requantize, trials_requantize_bytes(trials, &pruned, tokens, engine->ops.threads));
+    }
+    model_free(&pruned);
+    return OK;
+}
+
+static enum status count_base(struct engine *engine, struct model *base)
+{
+    struct memory_plan *m = &engine->memory;
+    struct arena importance = {0};
+    struct model_grads grads;
+    TRY(count_model(&engine->base_shape, trials_storage(engine->config).embed, &m->base_weights, base, engine->err));
+    m->loading = model_load_bytes(base);
+    if (engine_needs_gradients(engine))
+        model_grads_place(&grads, base, !prune_scores_all(&engine->prune_options), &importance);
+    m->importance = importance.used * (engine_needs_gradients(engine) && engine_needs_fisher(engine) ? 2 : 1);
+    m->scratch = engine_scratch_reals(engine) * sizeof(real);
     return OK;
 }
 
 enum status engine_plan_memory(struct engine *engine)
 {
-    struct memory_plan *m = &engine->memory;
-    struct model base = {0}, pruned = {0};
+    struct model base = {0};
     engine->ops.ops = cpu_ops(false);
     engine->ops.threads = engine_threads(engine->config);
     TRY(compute_parse(engine->config->compute_dtype, &engine->ops.compute, engine->err));
-    m->program = (size_t)process_now_bytes();
-    TRY(shape_after_pruning(engine));
-    TRY(trials_init(&engine->trials, engine->config, &engine->shape, engine->err));
-    engine->trials.dataset = &engine->dataset;
-    engine->trials.held_out = engine->held_out.n ? &engine->held_out : NULL;
-    enum format embed = trials_storage(engine->config).embed;
-    enum status status = count_model(&engine->base_shape, embed, &m->base_weights, &base, engine->err);
-    if (status == OK)
-        status = count_model(&engine->shape, embed, &m->weights, &pruned, engine->err);
-    if (status == OK) {
-        m->loading = model_load_bytes(&base);
-        struct arena variants = {0}, optimizer = {0}, importance = {0};
-        struct model_grads grads;
-        trials_place_weights(&engine->trials, &engine->shape, &variants);
-        int64_t steps = finetune_steps(engine->config->max_steps, engine->config->num_epochs, engine->dataset.n,
-                                       engine->config->batch_size);
-        engine->trials.steps = steps;
-        if (engine->config->final_steps > steps)
-            steps = engine->config->final_steps;
-        trials_place_training(&engine->trials, &engine->shape, steps, &optimizer);
-        if (engine_needs_gradients(engine))
-            model_grads_place(&grads, &base, !prune_scores_all(&engine->prune_options), &importance);
-        m->variants = variants.used;
-        m->optimizer = optimizer.used;
-        m->importance = importance.used * (engine_needs_gradients(engine) && engine_needs_fisher(engine) ? 2 : 1);
-        m->scratch = engine_scratch_reals(engine) * sizeof(real);
-        m->start = start_workspace(engine);
-        if (engine->held_out.n && (objective_is_divergence(engine->trials.objective) || engine->trials.objective == OBJECTIVE_ACCURACY))
-            m->reference = evaluate_reference_bytes(&engine->held_out, (size_t)engine->config->search_tokens, most_rows(engine),
-                                                    (size_t)engine->shape.hidden_size, (size_t)engine->shape.vocab_size);
-        if (engine_requantizes(engine->config) || trials_start_from_data(engine->config))
-            m->requantize = trials_requantize_bytes(&engine->trials, &pruned, (size_t)(engine->config->quantizer_samples * engine->config->calibration_seq_len),
-                                                    engine->ops.threads);
-        status = choose_activations(engine, &base);
+    engine->memory.program = (size_t)process_now_bytes();
+    read_prune_options(engine);
+    TRY(engine_ratios_new(engine));
+    for (size_t k = 0; k < engine_models(engine); k++) {
+        engine_use_ratio(engine, k);
+        TRY(count_pruned(engine));
     }
+    TRY(engine_ratios_check(engine));
+    enum status status = count_base(engine, &base);
+    if (status == OK)
+        status = choose_activations(engine, &base);
     model_free(&base);
-    model_free(&pruned);
     TRY(status);
     return check_limits(engine);
 }
@@ -244,10 +271,10 @@ static void print_bytes(struct text *out, const char *name, size_t bytes, const 
     text_printf(out, "%-16s %14zu  %s\n", name, bytes, what);
 }
 
-void engine_print_plan(struct engine *engine, struct text *out)
+/* The model of the ratio in use. */
+static void print_model(struct engine *engine, struct text *out)
 {
-    const struct memory_plan *m = &engine->memory;
-    struct trials *t = &engine->trials;
+    const struct trials *t = &engine->trials;
     uint64_t before, after;
     struct plan plan = {0};
     before = plan_new(&plan, &engine->base_shape, FORMAT_F32, engine->err) == OK ? plan_parameters(&plan, &engine->base_shape) : 0;
@@ -273,11 +300,22 @@ void engine_print_plan(struct engine *engine, struct text *out)
         high += t->bytes[i * MAX_LEVELS + t->n_levels - 1] + (t->ranked[i] ? t->rank_bytes[i] * t->rank[t->n_ranks - 1] : 0);
     }
     text_printf(out, "stored model     %14.0f  to %.0f bytes, by the formats%s chosen\n\n", low, high, t->n_ranks ? " and ranks" : "");
+}
+
+void engine_print_plan(struct engine *engine, struct text *out)
+{
+    const struct memory_plan *m = &engine->memory;
+    for (size_t k = 0; k < engine_models(engine); k++) {
+        engine_use_ratio(engine, k);
+        if (engine->n_ratios)
+            text_printf(out, "pruning_ratio %g, one of those that the search chooses from\n", engine_ratio(engine));
+        print_model(engine, out);
+    }
     text_puts(out, "memory in bytes\n");
     print_bytes(out, "program", m->program, "code, libraries, data and tasks");
     print_bytes(out, "base weights", m->base_weights, "the model as loaded, linears F32, until it is pruned");
     print_bytes(out, "importance", m->importance, "gradients of its weights, until it is pruned");
-    print_bytes(out, "weights", m->weights, "the pruned model, linears F32");
+    print_bytes(out, "weights", m->weights, engine->n_ratios ? "a pruned model of each ratio, linears F32" : "the pruned model, linears F32");
     print_bytes(out, "formats", m->variants, "its linears in every format, with adapter starts");
     print_bytes(out, "optimizer", m->optimizer, "adapters, gradients, moments, micro-batch");
     print_bytes(out, "activations", m->activations, m->keep_activations ? "kept for backward" : "recomputed in backward");

@@ -164,16 +164,14 @@ static void log_layers(const struct engine *engine, const int32_t *layer, int32_
     text_free(&gone);
 }
 
-/* One step: scores of `from`, the units that stay, the smaller model in `to` (its own arena). */
-static enum status prune_once(struct engine *engine, const struct model *from, double ratio, struct model *to, struct arena *arena, int32_t *layer)
+/* The units of `from` that stay, and the smaller model in `to` (its own arena). */
+static enum status cut(struct engine *engine, const struct model *from, const struct prune_scores *scores, double ratio, struct model *to,
+                       struct arena *arena, int32_t *layer)
 {
-    struct prune_scores scores = {0};
     struct prune_selection selection = {0};
     struct model_config shape = {0};
     engine->prune_options.ratio = ratio;
-    enum status status = score_units(engine, from, &scores);
-    if (status == OK)
-        status = prune_select(&selection, &scores, &from->config, &engine->prune_options, &engine->base_shape, engine->err);
+    enum status status = prune_select(&selection, scores, &from->config, &engine->prune_options, &engine->base_shape, engine->err);
     if (status == OK)
         status = prune_config(&shape, &from->config, &selection, engine->err);
     if (status == OK)
@@ -185,8 +183,18 @@ static enum status prune_once(struct engine *engine, const struct model *from, d
         engine->achieved_ratio = selection.achieved;
     }
     model_config_free(&shape);
-    prune_scores_free(&scores);
     prune_selection_free(&selection);
+    return status;
+}
+
+/* One step, from scores of its own. */
+static enum status prune_once(struct engine *engine, const struct model *from, double ratio, struct model *to, struct arena *arena, int32_t *layer)
+{
+    struct prune_scores scores = {0};
+    enum status status = score_units(engine, from, &scores);
+    if (status == OK)
+        status = cut(engine, from, &scores, ratio, to, arena, layer);
+    prune_scores_free(&scores);
     return status;
 }
 
@@ -226,6 +234,43 @@ static enum status prune(struct engine *engine)
     return status;
 }
 
+static void take_base(struct engine *engine)
+{
+    engine->pruned = engine->base;
+    engine->weights = engine->base_weights;
+    memset(&engine->base, 0, sizeof engine->base);
+    memset(&engine->base_weights, 0, sizeof engine->base_weights);
+}
+
+static enum status keep_shape(struct engine *engine)
+{
+    model_config_free(&engine->shape);
+    TRY(model_config_copy(&engine->shape, &engine->pruned.config, engine->err));
+    log_line(&engine->log, "pruned: %.2f %% of the parameters removed (group ratio %.4f), %llu left", 100 * engine->achieved_ratio,
+             engine->group_ratio, (unsigned long long)plan_parameters(&engine->pruned.plan, &engine->shape));
+    return OK;
+}
+
+/* A model for every ratio, all cut from the base by the same scores; the last, if nothing goes from it, is the base. */
+static enum status prune_to_ratios(struct engine *engine)
+{
+    struct prune_scores scores = {0};
+    enum status status = score_units(engine, &engine->base, &scores);
+    for (size_t k = 0; status == OK && k < engine->n_ratios; k++) {
+        engine_use_ratio(engine, k);
+        if (engine_ratio(engine) > 0)
+            status = cut(engine, &engine->base, &scores, engine_ratio(engine), &engine->pruned, &engine->weights, NULL);
+        else
+            take_base(engine);
+        if (status == OK)
+            status = keep_shape(engine);
+    }
+    prune_scores_free(&scores);
+    model_free(&engine->base);
+    arena_free(&engine->base_weights);
+    return status;
+}
+
 enum status engine_prune(struct engine *engine)
 {
     TRY(place_model(engine, &engine->base, &engine->base_shape, &engine->base_weights, "base weights"));
@@ -244,21 +289,16 @@ enum status engine_prune(struct engine *engine)
         log_line(&engine->log, "before pruning: %.4f +- %.4f", before->outcome.score, sqrt(before->outcome.variance));
         TRY(engine_record_milestone(engine, BEFORE_PRUNING));
     }
+    if (engine->n_ratios)
+        return prune_to_ratios(engine);
     if (engine_prunes(engine->config))
         TRY(prune(engine));
-    engine->pruned = engine->base;
-    engine->weights = engine->base_weights;
-    memset(&engine->base, 0, sizeof engine->base);
-    memset(&engine->base_weights, 0, sizeof engine->base_weights);
-    model_config_free(&engine->shape);
-    TRY(model_config_copy(&engine->shape, &engine->pruned.config, engine->err));
-    log_line(&engine->log, "pruned: %.2f %% of the parameters removed (group ratio %.4f), %llu left", 100 * engine->achieved_ratio,
-             engine->group_ratio, (unsigned long long)plan_parameters(&engine->pruned.plan, &engine->shape));
-    return OK;
+    take_base(engine);
+    return keep_shape(engine);
 }
 
 /* The widths of the real selection may differ from the planned ones (global pruning): the space is made anew from them. */
-enum status engine_place_training(struct engine *engine)
+static enum status place_training(struct engine *engine)
 {
     struct trials *t = &engine->trials;
     struct trials old = *t;
@@ -280,4 +320,13 @@ enum status engine_place_training(struct engine *engine)
     TRY(arena_commit(&engine->optimizer, "optimizer", engine->err));
     trials_place_training(t, &engine->shape, steps, &engine->optimizer);
     return trials_start_from_data(engine->config) ? start_from_data(engine) : OK;
+}
+
+enum status engine_place_training(struct engine *engine)
+{
+    for (size_t k = 0; k < engine_models(engine); k++) {
+        engine_use_ratio(engine, k);
+        TRY(place_training(engine));
+    }
+    return OK;
 }

@@ -24,7 +24,9 @@ static enum status write_text(struct engine *engine, const char *name, struct te
 static void print_levels(const struct engine *engine, const uint8_t *level, struct text *out)
 {
     for (size_t v = 0; v < engine->space.n; v++)
-        if (engine->trials.kind[v] == SEARCH_RANK)
+        if (engine->space.kind[v] == SEARCH_RATIO)
+            text_printf(out, " pruning_ratio=%g", engine->ratio[level[v]].value);
+        else if (engine->space.kind[v] == SEARCH_RANK)
             text_printf(out, "%sr%d", v ? " " : "", engine->trials.rank[level[v]]);
         else
             text_printf(out, "%s%s", v ? " " : "", format_info(engine->trials.format[level[v]])->name);
@@ -57,7 +59,15 @@ static enum status write_pareto(struct engine *engine)
     return write_text(engine, "search/pareto.csv", &out);
 }
 
-/* Every configuration of the front as a plan, so that another run can take it: plan = search/front/trial-7.txt. */
+/* A plan as another run can take it: with several ratios, at the one that its first line says. */
+static void print_plan(const struct engine *engine, const uint8_t *level, const struct plan *plan, struct text *out)
+{
+    if (engine->n_ratios)
+        text_printf(out, "# pruning_ratio = %g\n", engine->ratio[engine_ratio_of(engine, level)].value);
+    plan_print(plan, out);
+}
+
+/* Every configuration of the front as a plan: plan = search/front/trial-7.txt. */
 static enum status write_front(struct engine *engine)
 {
     const struct search_archive *a = &engine->archive;
@@ -71,10 +81,11 @@ static enum status write_front(struct engine *engine)
         struct text out = {0};
         char name[64];
         snprintf(name, sizeof name, "search/front/trial-%zu.txt", front[i]);
-        status = trials_plan(&engine->trials, a->point[front[i]].level, &plan, engine->err);
+        const uint8_t *level = a->point[front[i]].level;
+        status = trials_plan(engine_trials_of(engine, level), level, &plan, engine->err);
         if (status != OK)
             break;
-        plan_print(&plan, &out);
+        print_plan(engine, level, &plan, &out);
         plan_free(&plan);
         status = write_text(engine, name, &out);
     }
@@ -310,7 +321,7 @@ enum status engine_write_outputs(struct engine *engine)
     struct trials *t = &engine->trials;
     struct text plan = {0};
     struct evaluate_divergences gguf = {.kl = NAN, .jsd = NAN};
-    plan_print(&t->plan, &plan);
+    print_plan(engine, engine->milestone[PICK].level, &t->plan, &plan);
     TRY(write_text(engine, "search/plan-best.txt", &plan));
     TRY(write_pareto(engine));
     TRY(write_front(engine));

@@ -79,6 +79,8 @@ static enum status read_keys(struct other *o, const struct json *first, const ch
     if (status == OK && (lines(identity) != lines(ours.s) || !take_keys(o, copy)))
         status = err_set(err, ERR_INPUT, "search_prior: %s was written by another version of this program, which knew other keys: want a journal of this version",
                          o->path);
+    if (status == OK && *o->config.pruning_ratios)
+        status = err_set(err, ERR_INPUT, "search_prior: %s is of a search with pruning_ratios = %s, want one of a single ratio", o->path, o->config.pruning_ratios);
     free(copy);
     text_free(&ours);
     return status;

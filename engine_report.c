@@ -98,6 +98,10 @@ static void fill_header(const struct engine *e, struct filled *f)
                  objective_is_divergence(e->trials.objective) ? "held against the unquantized model" : "really fine-tuned and scored");
     else if (n > 0 && (size_t)n < sizeof f->summary)
         snprintf(f->summary + n, sizeof f->summary - (size_t)n, ".");
+    n = (int)strlen(f->summary);
+    if (e->n_ratios)
+        snprintf(f->summary + n, sizeof f->summary - (size_t)n, " How much goes was chosen too, of %.100s: the rows below are of the pick's %g.",
+                 e->config->pruning_ratios, engine_ratio(e));
     r->title = short_name(e->config->model);
     snprintf(f->version, sizeof f->version, "veneer %s", veneer_version());
     r->version = f->version;

@@ -1,6 +1,7 @@
 /* search.h: which configuration to try next.  The choice wing: it knows no model, it asks a callback, so it is tested on toys.
  *
- * A configuration is one level per variable.  size (bytes) is known exactly before a trial and adds up over the variables; score is measured with noise.
+ * A configuration is one level per variable.  size (bytes) is known exactly before a trial and adds up over the variables, unless one of them is a
+ * pruning ratio, which scales what all others weigh; a higher level is never smaller.  score is measured with noise.
  * A search is probes (what a strategy measures of each variable first), the seed set, then what the strategy proposes. */
 #ifndef VENEER_SEARCH_H
 #define VENEER_SEARCH_H
@@ -11,7 +12,7 @@
 #include "base/err.h"
 #include "base/log.h"
 
-enum search_kind { SEARCH_FORMAT, SEARCH_RANK };
+enum search_kind { SEARCH_FORMAT, SEARCH_RANK, SEARCH_RATIO };
 
 struct search_space {
     size_t n;                /* variables (formats of layers or linears, ranks) */
@@ -82,6 +83,7 @@ struct strategy {
     const char *name;
     enum search_probes probes;
     bool own_seeds; /* proposes the seed set too: propose is asked for all after the probes */
+    bool any_size;  /* asks for the sizes of whole configurations alone, so that they need not add up: may be given a SEARCH_RATIO */
     enum status (*propose)(const struct search_space *space, const struct search_archive *archive,
                            const struct search_options *options, struct search_proposal *next, struct err *err);
 };

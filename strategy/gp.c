@@ -111,4 +111,4 @@ static enum status propose(const struct search_space *space, const struct search
     return status;
 }
 
-const struct strategy strategy_gp = {.name = "gp", .propose = propose};
+const struct strategy strategy_gp = {.name = "gp", .any_size = true, .propose = propose};

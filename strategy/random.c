@@ -15,4 +15,4 @@ static enum status propose(const struct search_space *space, const struct search
     return OK;
 }
 
-const struct strategy strategy_random = {.name = "random", .propose = propose};
+const struct strategy strategy_random = {.name = "random", .any_size = true, .propose = propose};

@@ -4,7 +4,6 @@
 
 #include <math.h>
 
-#include "io/safetensors.h"
 #include "quant.h"
 
 enum { VOCAB = 1024, HIDDEN = 32 };
@@ -101,57 +100,6 @@ static void test_other_files(void **state)
 
 /* ---- sizes ---- */
 
-static bool ends_in(const char *text, const char *end)
-{
-    size_t n = strlen(text), k = strlen(end);
-    return n >= k && strcmp(text + n - k, end) == 0;
-}
-
-/* Bytes of the tensors but code books and descriptions. */
-static double tensor_bytes(const char *path)
-{
-    static const char *const aside[] = {".quant_map", ".weight_format", ".quant_state.bitsandbytes__nf4"};
-    struct err err;
-    struct safetensors st;
-    double sum = 0;
-    ASSERT_OK(safetensors_open(&st, path, &err));
-    for (size_t i = 0; i < st.n; i++)
-        if (!ends_in(st.tensor[i].name, aside[0]) && !ends_in(st.tensor[i].name, aside[1]) && !ends_in(st.tensor[i].name, aside[2]))
-            sum += (double)st.tensor[i].bytes;
-    safetensors_close(&st);
-    return sum;
-}
-
-static double number_after(const char *text, const char *word)
-{
-    const char *at = strstr(text, word);
-    assert_non_null(at);
-    return strtod(at + strlen(word), NULL);
-}
-
-/* size_bytes of a row of the final table. */
-static double told_size(const char *dir, const char *row)
-{
-    char path[64], word[64], *text;
-    size_t n;
-    struct err err;
-    snprintf(path, sizeof path, "%s/eval/results.json", dir);
-    snprintf(word, sizeof word, "\"%s\": {\"size_bytes\": ", row);
-    ASSERT_OK(file_read(path, 1 << 24, &text, &n, &err));
-    double size = number_after(text, word);
-    free(text);
-    return size;
-}
-
-static double written_size(const char *dir)
-{
-    char path[96];
-    snprintf(path, sizeof path, "%s/model/model.safetensors", dir);
-    double size = tensor_bytes(path);
-    snprintf(path, sizeof path, "%s/adapter/adapter_model.safetensors", dir);
-    return size + tensor_bytes(path);
-}
-
 static void test_sizes_are_those_of_the_files(void **state)
 {
     (void)state;
@@ -161,16 +109,16 @@ static void test_sizes_are_those_of_the_files(void **state)
         const char *dir = cases[i][2];
         if (access(dir, F_OK) != 0)
             run(cases[i][0], cases[i][1], dir, "threads=1");
-        double told = told_size(dir, "pick"), written = written_size(dir);
+        double told = job_told_size(dir, "pick"), written = job_written_size(dir);
         if (told != written)
             fail_msg("%s: %.0f bytes are told, %.0f written", dir, told, written);
     }
     /* what the embedding alone makes out, in the rows without formats too */
     double saved = VOCAB * HIDDEN * 3 - VOCAB * 4;
-    assert_true(told_size("f32-f32", "pick") - told_size("int8", "pick") == saved);
-    assert_true(told_size("f32-f32", "before") - told_size("int8", "before") == saved);
-    assert_true(told_size("f32-f32", "after") - told_size("int8", "after") == saved);
-    assert_true(told_size("f32-bf16", "before") == told_size("f32-f32", "before") / 2); /* all of it is floats */
+    assert_true(job_told_size("f32-f32", "pick") - job_told_size("int8", "pick") == saved);
+    assert_true(job_told_size("f32-f32", "before") - job_told_size("int8", "before") == saved);
+    assert_true(job_told_size("f32-f32", "after") - job_told_size("int8", "after") == saved);
+    assert_true(job_told_size("f32-bf16", "before") == job_told_size("f32-f32", "before") / 2); /* all of it is floats */
 }
 
 /* A head of its own is packed and counted like the embedding. */
@@ -182,8 +130,8 @@ static void test_untied(void **state)
         fail_msg("%s", sentence);
     run_on("untied/model", "int8", "f32", "head", "threads=1");
     job_assert_written_as_measured("head");
-    assert_true(told_size("head", "pick") == written_size("head"));
-    assert_true(told_size("head", "before") == told_size("int8", "before") + VOCAB * HIDDEN + VOCAB * 4);
+    assert_true(job_told_size("head", "pick") == job_written_size("head"));
+    assert_true(job_told_size("head", "before") == job_told_size("int8", "before") + VOCAB * HIDDEN + VOCAB * 4);
 }
 
 /* ---- memory ---- */
@@ -196,8 +144,8 @@ static void plan_of(const char *embedding, double *base, double *weights)
     assert_int_equal(veneer_read(job, "job.txt"), 0);
     assert_int_equal(veneer_set(job, embedding, "test"), 0);
     assert_int_equal(veneer_plan(job, &text), 0);
-    *base = number_after(text, "\nbase weights ");
-    *weights = number_after(text, "\nweights ");
+    *base = job_number_after(text, "\nbase weights ");
+    *weights = job_number_after(text, "\nweights ");
     veneer_free(job);
 }
 

@@ -214,6 +214,7 @@ static void priors_that_are_none(void **state)
         {"search_prior=other.jsonl", NULL, "search_prior: other.jsonl is no journal of a run, want another run's output_dir or its search/journal.jsonl"},
         {"search_prior=old.jsonl", NULL, "search_prior: old.jsonl was written by another version of this program, which knew other keys: want a journal of this version"},
         {"search_prior=base", NULL, "search_prior: base/search/journal.jsonl: no trial succeeded, want a search that learnt something"},
+        {"search_prior=amq", "pruning_ratios=0.1,0.15", "test: search_prior is set with pruning_ratios = 0.1,0.15: a prior says nothing of the ratio"},
         {"search_prior=amq", "search=dp", "test: search_prior is set with search = dp, want search = gp: no other strategy takes a prior"},
         {"search_prior=amq", "output_dir=amq", "search_prior: amq/search/journal.jsonl is this run's own journal, want another run's"},
     };

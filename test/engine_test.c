@@ -379,27 +379,15 @@ static void test_output_dir_of_another_run(void **state)
 
 /* ---- memory ---- */
 
-static double number_after(const char *text, const char *word)
-{
-    const char *at = strstr(text, word);
-    assert_non_null(at);
-    return strtod(at + strlen(word), NULL);
-}
-
 /* The plan's peak beside the most that the process ever held. 16 MiB: stacks of threads, libraries' buffers, heap that is not given
  * back; 5 %: pages partly used.  Packed rows fill every micro-batch, which is large enough that activations are most of the plan. */
-static void test_plan_tells_the_peak(void **state)
+static void assert_peak(const struct fixture *f, const char *ratios, const char *out)
 {
-    const struct fixture *f = *state;
-    need_train(f);
-#ifdef __SANITIZE_ADDRESS__
-    skip(); /* the sanitizer's own memory is larger than the job's */
-#endif
-    static const char *const wide[] = {"dataset=text.jsonl", "packing=yes",   "max_seq_len=64", "micro_batch_size=64", "batch_size=64",
-                                       "output_dir=wide",    "num_initial=1", "num_trials=0",   "max_steps=1",         "eval_limit=1"};
+    const char *const wide[] = {"dataset=text.jsonl", "packing=yes",   "max_seq_len=64", "micro_batch_size=64", "batch_size=64", ratios,
+                                out,                  "num_initial=2", "num_trials=0",   "max_steps=1",         "eval_limit=1"};
     enum { N = sizeof wide / sizeof *wide };
     const char *argv[N + 4] = {"train", "--quiet", "job.txt"}, *text;
-    char *run;
+    char *run, path[64];
     size_t n;
     struct err err;
     struct veneer *job;
@@ -411,16 +399,28 @@ static void test_plan_tells_the_peak(void **state)
     }
     assert_int_equal(wait_for(start(f->train, argv, -1)), 0);
     assert_int_equal(veneer_plan(job, &text), 0);
-    double activations = number_after(text, "\nactivations ");
-    double peak = number_after(text, "\npeak "), here = number_after(text, "\nprogram ");
+    double activations = job_number_after(text, "\nactivations ");
+    double peak = job_number_after(text, "\npeak "), here = job_number_after(text, "\nprogram ");
     veneer_free(job);
-    ASSERT_OK(file_read("wide/run.json", 1 << 20, &run, &n, &err));
-    double planned = number_after(run, "\"planned_peak_bytes\": "), measured = number_after(run, "\"measured_peak_bytes\": ");
+    snprintf(path, sizeof path, "%s/run.json", strchr(out, '=') + 1);
+    ASSERT_OK(file_read(path, 1 << 20, &run, &n, &err));
+    double planned = job_number_after(run, "\"planned_peak_bytes\": "), measured = job_number_after(run, "\"measured_peak_bytes\": ");
     free(run);
     assert_true(activations > 0.5 * (peak - here));
     if (!(measured <= 1.05 * planned + (16 << 20) && measured >= 0.95 * planned - (16 << 20)))
-        fail_msg("planned %.0f, measured %.0f bytes", planned, measured);
+        fail_msg("%s: planned %.0f, measured %.0f bytes", out, planned, measured);
     assert_true(peak > 0.5 * planned); /* the plan of this process, whose own size differs */
+}
+
+static void test_plan_tells_the_peak(void **state)
+{
+    const struct fixture *f = *state;
+    need_train(f);
+#ifdef __SANITIZE_ADDRESS__
+    skip(); /* the sanitizer's own memory is larger than the job's */
+#endif
+    assert_peak(f, "pruning_ratios=", "output_dir=wide");
+    assert_peak(f, "pruning_ratios=0,0.08,0.16", "output_dir=wide-joint");
 }
 
 int main(int argc, char **argv)

@@ -3,6 +3,7 @@
 #define VENEER_TEST_JOB_OUTPUTS_H
 #include "evaluate.h"
 #include "inference.h"
+#include "io/safetensors.h"
 #include "io/tasks.h"
 #include "job.h"
 
@@ -85,6 +86,58 @@ static inline char *job_read_text(const char *path)
     struct job_file text = {0};
     ASSERT_OK(file_read(path, 1 << 26, &text.s, &text.n, &err));
     return text.s;
+}
+
+static inline bool job_ends_in(const char *text, const char *end)
+{
+    size_t n = strlen(text), k = strlen(end);
+    return n >= k && strcmp(text + n - k, end) == 0;
+}
+
+/* Bytes of the tensors but code books and descriptions. */
+static inline double job_tensor_bytes(const char *path)
+{
+    static const char *const aside[] = {".quant_map", ".weight_format", ".quant_state.bitsandbytes__nf4"};
+    struct err err;
+    struct safetensors st;
+    double sum = 0;
+    ASSERT_OK(safetensors_open(&st, path, &err));
+    for (size_t i = 0; i < st.n; i++)
+        if (!job_ends_in(st.tensor[i].name, aside[0]) && !job_ends_in(st.tensor[i].name, aside[1]) && !job_ends_in(st.tensor[i].name, aside[2]))
+            sum += (double)st.tensor[i].bytes;
+    safetensors_close(&st);
+    return sum;
+}
+
+static inline double job_number_after(const char *text, const char *word)
+{
+    const char *at = strstr(text, word);
+    assert_non_null(at);
+    return strtod(at + strlen(word), NULL);
+}
+
+/* size_bytes of a row of the final table. */
+static inline double job_told_size(const char *dir, const char *row)
+{
+    char path[128], word[64], *text;
+    size_t n;
+    struct err err;
+    snprintf(path, sizeof path, "%s/eval/results.json", dir);
+    snprintf(word, sizeof word, "\"%s\": {\"size_bytes\": ", row);
+    ASSERT_OK(file_read(path, 1 << 24, &text, &n, &err));
+    double size = job_number_after(text, word);
+    free(text);
+    return size;
+}
+
+/* The same, of the files of the pick. */
+static inline double job_written_size(const char *dir)
+{
+    char path[128];
+    snprintf(path, sizeof path, "%s/model/model.safetensors", dir);
+    double size = job_tensor_bytes(path);
+    snprintf(path, sizeof path, "%s/adapter/adapter_model.safetensors", dir);
+    return size + job_tensor_bytes(path);
 }
 
 /* The first `lines` lines of a journal, in a folder of its own: what a kill at that moment leaves. */

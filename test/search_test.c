@@ -94,6 +94,41 @@ static void seed_set(void **state)
     search_archive_free(&archive);
 }
 
+/* A ratio of `levels` as the last variable, which brings half of what can be won. */
+static void make_ratio(struct toy *toy, size_t n, uint8_t levels, uint64_t seed)
+{
+    static const double thirds[] = {0, 1.0 / 3, 2.0 / 3, 1};
+    static uint8_t kind[MOST];
+    toy_make(toy, n, 2, seed);
+    toy->ratio = n - 1;
+    toy->n_levels[n - 1] = levels;
+    toy->feature[n - 1] = thirds;
+    for (size_t i = 0; i < n; i++) {
+        kind[i] = i == n - 1 ? SEARCH_RATIO : SEARCH_FORMAT;
+        toy->gain[i] = i == n - 1 ? 0.25 : toy->gain[i] / 2;
+    }
+    toy->space.kind = kind;
+}
+
+/* Sizes that do not add up are no harm to either, and the model finds the better mixtures. */
+static void gp_beats_random_over_ratios(void **state)
+{
+    (void)state;
+    double volume[2] = {0};
+    for (uint64_t seed = 1; seed <= 8; seed++)
+        for (int k = 0; k < 2; k++) {
+            struct toy toy;
+            struct search_archive archive = {0};
+            struct search_options options = {.strategy = k ? "random" : "gp", .seed = seed, .num_initial = 8, .num_trials = 24};
+            make_ratio(&toy, 13, 4, seed);
+            toy_run(&toy, &options, false, &archive);
+            volume[k] += toy_volume(&toy, &archive);
+            search_archive_free(&archive);
+        }
+    print_message("a ratio and 12 layers: hypervolume gp %.4f, random %.4f (8 seeds)\n", volume[0], volume[1]);
+    assert_true(volume[0] > volume[1]);
+}
+
 /* Under a budget the strata end at the budget: every size is as far above all-low as its place in the seed set says. */
 static void seed_set_within_budget(void **state)
 {
@@ -344,6 +379,7 @@ int main(void)
         cmocka_unit_test(budget),
         cmocka_unit_test(seed_set),
         cmocka_unit_test(seed_set_within_budget),
+        cmocka_unit_test(gp_beats_random_over_ratios),
         cmocka_unit_test(large_space_used_up),
         cmocka_unit_test(posterior_resists_luck),
         cmocka_unit_test(resume),

@@ -37,6 +37,7 @@ struct toy {
     double bytes[MOST], gain[MOST];
     double pair[MOST]; /* what i and i + 1 lose together when both are low; 0: nothing */
     bool exact;        /* scores without noise */
+    size_t ratio;      /* this one, alone without bytes, scales those of all others; MOST: none */
     size_t fails;      /* a trial with this layer at its lowest level fails; MOST: none */
     struct search_space space;
 };
@@ -46,8 +47,8 @@ static inline double toy_size(void *user, const uint8_t *level)
     const struct toy *toy = user;
     double size = 0;
     for (size_t i = 0; i < toy->n; i++)
-        size += toy->bytes[i] * (4 + 4.0 * level[i]);
-    return size;
+        size += i == toy->ratio ? 0 : toy->bytes[i] * (4 + 4.0 * level[i]);
+    return toy->ratio < toy->n ? size * (0.5 + 0.5 * toy->feature[toy->ratio][level[toy->ratio]]) : size;
 }
 
 /* Few layers matter much, most hardly at all, as in a model. */
@@ -58,7 +59,7 @@ static inline void toy_make(struct toy *toy, size_t n, uint8_t levels, uint64_t 
     double sum = 0;
     memset(toy, 0, sizeof *toy);
     toy->n = n;
-    toy->fails = MOST;
+    toy->fails = toy->ratio = MOST;
     for (size_t i = 0; i < n; i++) {
         toy->n_levels[i] = levels;
         toy->feature[i] = axis[levels - 1];
