@@ -248,13 +248,28 @@ size_t quant_ggml_encode(enum format format, void *blocks, const real *x, size_t
     return n / GGML_BLOCK;
 }
 
+/* Loops without shifts that differ from element to element: every x86-64 has vectors for them. */
 static void decode_codes(const uint8_t *qh, const uint8_t *qs, float d, float m, float zero, real *x)
 {
-    uint32_t high = qh ? (uint32_t)qh[0] | (uint32_t)qh[1] << 8 | (uint32_t)qh[2] << 16 | (uint32_t)qh[3] << 24 : 0;
+    static const uint32_t bit[16] = {1, 1 << 1, 1 << 2, 1 << 3, 1 << 4, 1 << 5, 1 << 6, 1 << 7, 1 << 8, 1 << 9, 1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15};
+    uint32_t low = qh ? (uint32_t)qh[0] | (uint32_t)qh[1] << 8 : 0, high = qh ? (uint32_t)qh[2] | (uint32_t)qh[3] << 8 : 0;
+    int code[GGML_BLOCK];
     for (int j = 0; j < 16; j++) {
-        int a = (qs[j] & 15) | (int)(high >> j & 1) << 4, b = qs[j] >> 4 | (int)(high >> (j + 16) & 1) << 4;
-        x[j] = (real)(((float)a - zero) * d + m);
-        x[j + 16] = (real)(((float)b - zero) * d + m);
+        code[j] = (qs[j] & 15) + (low & bit[j] ? 16 : 0);
+        code[j + 16] = (qs[j] >> 4) + (high & bit[j] ? 16 : 0);
+    }
+    for (int j = 0; j < GGML_BLOCK; j++)
+        x[j] = (real)(((float)code[j] - zero) * d + m);
+}
+
+static void decode_iq4_nl(const uint8_t *qs, float d, real *x)
+{
+    real value[16];
+    for (int i = 0; i < 16; i++)
+        value[i] = (real)(d * quant_iq4_table[i]);
+    for (int j = 0; j < 16; j++) {
+        x[j] = value[qs[j] & 15];
+        x[j + 16] = value[qs[j] >> 4];
     }
 }
 
@@ -275,10 +290,7 @@ static void decode_block(enum format format, const uint8_t *b, real *x)
         decode_codes(b + 4, b + 8, d, quant_ggml_f16(b + 2), 0, x);
         break;
     case FORMAT_IQ4_NL:
-        for (int j = 0; j < 16; j++) {
-            x[j] = (real)(d * quant_iq4_table[b[2 + j] & 15]);
-            x[j + 16] = (real)(d * quant_iq4_table[b[2 + j] >> 4]);
-        }
+        decode_iq4_nl(b + 2, d, x);
         break;
     default:
         for (int j = 0; j < GGML_BLOCK; j++)

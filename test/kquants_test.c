@@ -12,6 +12,7 @@
 #include "export.h"
 #include "inference.h"
 #include "io/gguf.h"
+#include "job.h"
 #include "model_fixture.h"
 #include "random_blocks.h"
 #include "refused.h"
@@ -310,11 +311,57 @@ static void broken_files(void **state)
     free(bytes);
 }
 
+/* With an adapter merged in: superblocks that it changes become q8_0, the others stay. */
+static void merged(const char *adapter)
+{
+    struct inference in;
+    struct model to;
+    struct arena arena = {0};
+    size_t changed = 0;
+    CHECK(inference_open(&in, path, &(struct inference_options){.adapter = adapter, .threads = 1, .decode = true, .keep_blocks = true}, &err));
+    CHECK(convert_model(&to, &in.model, inference_lora(&in), &in.plan, FORMAT_F32, FORMAT_F32, false, &arena, &err));
+    for (int l = 0; l < LAYERS; l++)
+        for (int j = 0; j < LINEAR_COUNT; j++) {
+            enum format was = in.model.layer[l].linear[j].format;
+            bool becomes = format_info(was)->read_only && in.lora.adapter[l][j].r > 0;
+            assert_int_equal(to.layer[l].linear[j].format, becomes ? FORMAT_Q8_0 : was);
+            changed += becomes;
+        }
+    assert_true(changed > 0);
+    model_free(&to);
+    arena_free(&arena);
+    inference_close(&in);
+}
+
+/* A job from such a file: its values are the base, iq4_nl is what the layers become, and what the GGUF of the result has. */
+static void trained(void **state)
+{
+    (void)state;
+    char text[2048], config[128], out[128], sentence[1024], here[512];
+    struct gguf *g;
+    assert_non_null(getcwd(here, sizeof here));
+    snprintf(config, sizeof config, "%s/job.txt", dir);
+    snprintf(out, sizeof out, "%s/out/model.gguf", dir);
+    snprintf(text, sizeof text,
+             "model = model.gguf\ndataset = %s/data/world/instruct.jsonl\noutput_dir = out\npruning_ratio = 0\nsearch = none\nquant_types = iq4_nl\n"
+             "objective = loss\nmax_steps = 2\nlora_r = 2\nbatch_size = 4\nmicro_batch_size = 4\nmax_seq_len = 48\nthreads = 1\n",
+             here);
+    CHECK(file_write(config, text, strlen(text), &err));
+    if (job_run(sentence, config, NULL))
+        fail_msg("%s", sentence);
+    CHECK(gguf_open(&g, out, &err));
+    assert_string_equal(gguf_type_name(gguf_tensor(g, "blk.0.attn_q.weight")->type), "IQ4_NL");
+    assert_string_equal(gguf_type_name(gguf_tensor(g, "blk.1.ffn_down.weight")->type), "IQ4_NL");
+    gguf_close(g);
+    snprintf(out, sizeof out, "%s/out/adapter", dir);
+    merged(out);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(held_as_stored), cmocka_unit_test(handed_on), cmocka_unit_test(what_changes_becomes_q8_0),
-        cmocka_unit_test(asked_for_by_name), cmocka_unit_test(broken_files),
+        cmocka_unit_test(asked_for_by_name), cmocka_unit_test(broken_files), cmocka_unit_test(trained),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -122,6 +122,20 @@ static enum status read_plan(const struct options *o, const struct inference *in
     return status;
 }
 
+/* Says what became of matrices in formats that are only read. */
+static void print_settled(const struct model *from, const struct model *to)
+{
+    size_t n[FORMAT_COUNT] = {0};
+    for (int l = 0; l < from->plan.n_layers; l++)
+        for (int j = 0; j < LINEAR_COUNT; j++) {
+            enum format was = from->layer[l].linear[j].format, is = to->layer[l].linear[j].format;
+            n[is] += format_info(was)->read_only && was != is;
+        }
+    for (int f = 0; f < FORMAT_COUNT; f++)
+        if (n[f] > 0)
+            fprintf(stderr, "%zu matrices of superblocks (q2_k ... q6_k, iq4_xs) became %s\n", n[f], format_info((enum format)f)->name);
+}
+
 static enum status convert(const struct options *o, struct inference *in, struct err *err)
 {
     struct plan plan = {0};
@@ -142,6 +156,8 @@ static enum status convert(const struct options *o, struct inference *in, struct
         status = export_gguf(o->out, &model, NULL, in->tokenizer, "veneer", err);
     else if (status == OK)
         status = export_folder(o->out, &model, in->tokenizer, NULL, floats, err);
+    if (status == OK && !o->quiet)
+        print_settled(&in->model, &model);
     if (status == OK && !o->quiet)
         fprintf(stderr, "written: %s (%llu parameters)\n", o->out, (unsigned long long)plan_parameters(&model.plan, &model.config));
     model_free(&model);
