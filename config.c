@@ -109,6 +109,7 @@ static const struct key keys[] = {
 
     {"search", NULL, CHOICE, AT(search), "gp", 0, 0, "none gp amq autoqra dp evopress random", false, "how formats are chosen: gp (AutoMixQ), amq, autoqra (ranks too), dp (knapsack over measured losses), evopress (evolution at one size), random"},
     {"search_space", NULL, CHOICE, AT(search_space), "layer", 0, 0, "layer linear", false, "one choice a layer or one a linear"},
+    {"search_prior", NULL, PATH, AT(search_prior), "", 0, 0, NULL, false, "gp: output_dir or search/journal.jsonl of another run, of any number of layers, whose trials say what to expect"},
     {"num_initial", NULL, INTEGER, AT(num_initial), "10", 1, 10000, NULL, false, "trials of the seed set"},
     {"num_trials", NULL, INTEGER, AT(num_trials), "40", 0, 10000, NULL, false, "trials proposed after it"},
     {"search_lambda", NULL, NUMBER, AT(search_lambda), "1", 0, 1e6, NULL, false, "the pick: argmin M - lambda P on normalised axes"},
@@ -538,6 +539,9 @@ enum status config_check(const struct config *config, struct err *err)
         return err_set(err, ERR_INPUT, "%s: embedding_type = %s, want f32 with train_mode = full, which trains the embedding too",
                        origin(config, "embedding_type"), config->embedding_type);
     TRY(check_pruning(config, err));
+    if (*config->search_prior && strcmp(config->search, "gp") != 0)
+        return err_set(err, ERR_INPUT, "%s: search_prior is set with search = %s, want search = gp: no other strategy takes a prior", origin(config, "search_prior"),
+                       config->search);
     if (config->max_steps == 0 && config->num_epochs <= 0)
         return err_set(err, ERR_INPUT, "%s: max_steps = 0 and num_epochs = %g, want one of them above 0", origin(config, "num_epochs"),
                        config->num_epochs);

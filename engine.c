@@ -277,6 +277,7 @@ static enum status compress(struct engine *engine)
     TRY(engine_place_training(engine));
     engine->max_size = size_budget(engine);
     trials_space(&engine->trials, engine->max_size, &engine->space);
+    engine->space.prior = engine->prior.gp.n ? &engine->prior : NULL;
     if (!engine->milestone[AFTER_PRUNING].done) {
         struct milestone_record *after = &engine->milestone[AFTER_PRUNING];
         if (engine->config->pruning_ratio > 0)
@@ -389,6 +390,7 @@ static enum status run(struct engine *engine)
     TRY(engine_load_tasks(engine));
     TRY(engine_plan_memory(engine));
     TRY(check_budget(engine));
+    TRY(engine_learn_prior(engine));
     TRY(prepare_output_dir(engine));
     return compress(engine);
 }

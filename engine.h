@@ -4,6 +4,7 @@
  * engine_load.c  inputs      engine_memory.c  widths after pruning, memory plan      engine_model.c  pruning, placing, calibration
  * engine_scratch.c  a model from random weights, all parameters trained
  * engine_journal.c  what is remembered between runs of the same command
+ * engine_prior.c  what another run's search learnt
  * engine_pairs.c  trials compared on the same documents
  * engine_output.c   exported files      engine_report.c  report.html */
 #ifndef VENEER_ENGINE_H
@@ -18,11 +19,13 @@
 #include "finetune.h"
 #include "io/checkpoint.h"
 #include "io/dataset.h"
+#include "io/json.h"
 #include "io/tasks.h"
 #include "io/tokenizer.h"
 #include "model.h"
 #include "prune.h"
 #include "search.h"
+#include "search_prior.h"
 #include "trial.h"
 
 /* The five rows of the final table. */
@@ -98,6 +101,7 @@ struct engine {
     struct journal journal;
     struct search_space space;
     struct search_archive archive;
+    struct search_prior prior; /* gp.n 0: there is none */
     struct engine_pairs pairs;
     struct text trial_notes; /* one line a trial: seed or why it was proposed */
     struct milestone_record milestone[MILESTONES];
@@ -139,6 +143,12 @@ enum status engine_record_trial(struct engine *engine, const struct search_point
                                 const char *note);
 enum status engine_record_importance(struct engine *engine); /* trials.importance */
 enum status engine_record_milestone(struct engine *engine, enum milestone milestone);
+
+/* The digits of a record's member "level" as n levels, each below most[i]. */
+enum status engine_read_level(const struct json *record, const char *where, size_t n, const uint8_t *most, uint8_t *level, struct err *err);
+
+/* engine_prior.c */
+enum status engine_learn_prior(struct engine *engine); /* by the key search_prior, if it is set; after engine_load_tasks.  ERR_INPUT: see there */
 
 /* engine_pairs.c */
 enum status engine_pairs_new(struct engine *engine);

@@ -9,7 +9,6 @@
 
 #include "base/file.h"
 #include "engine.h"
-#include "io/json.h"
 
 static const char digits[] = "0123456789abcdef";
 
@@ -154,16 +153,16 @@ static enum status get_number(const struct record *r, const struct json *object,
     return json_number_or(object, name, r->where, NAN, out, r->err);
 }
 
-static enum status get_level(const struct record *r, size_t n, const uint8_t *most, uint8_t *level)
+enum status engine_read_level(const struct json *record, const char *where, size_t n, const uint8_t *most, uint8_t *level, struct err *err)
 {
     const char *s;
-    TRY(json_string(r->json, "level", r->where, &s, r->err));
+    TRY(json_string(record, "level", where, &s, err));
     if (strlen(s) != n)
-        return err_set(r->err, ERR_INPUT, "%s.level: %zu digits, want %zu", r->where, strlen(s), n);
+        return err_set(err, ERR_INPUT, "%s.level: %zu digits, want %zu", where, strlen(s), n);
     for (size_t i = 0; i < n; i++) {
         const char *digit = strchr(digits, s[i]);
         if (!digit || digit - digits >= most[i])
-            return err_set(r->err, ERR_INPUT, "%s.level: '%c' at %zu, want a level below %d", r->where, s[i], i, most[i]);
+            return err_set(err, ERR_INPUT, "%s.level: '%c' at %zu, want a level below %d", where, s[i], i, most[i]);
         level[i] = (uint8_t)(digit - digits);
     }
     return OK;
@@ -248,7 +247,7 @@ static enum status read_trial(struct engine *engine, const struct record *r)
     uint8_t *level = calloc(engine->space.n, 1);
     if (!level)
         return err_set(r->err, ERR_MEMORY, "out of memory for a trial");
-    enum status status = get_level(r, engine->space.n, engine->space.n_levels, level);
+    enum status status = engine_read_level(r->json, r->where, engine->space.n, engine->space.n_levels, level, r->err);
     if (status == OK)
         status = get_outcome(r, &outcome);
     if (status == OK)
@@ -284,7 +283,7 @@ static enum status read_milestone(struct engine *engine, const struct record *r)
             m->level = calloc(engine->space.n, 1);
             if (!m->level)
                 return err_set(r->err, ERR_MEMORY, "out of memory for a configuration");
-            TRY(get_level(r, engine->space.n, engine->space.n_levels, m->level));
+            TRY(engine_read_level(r->json, r->where, engine->space.n, engine->space.n_levels, m->level, r->err));
         }
         m->done = true;
         return OK;

@@ -5,6 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "export.h"
+
 /* ---- inputs ---- */
 
 static enum status load_model_head(struct engine *engine)
@@ -131,6 +133,9 @@ enum status engine_load_inputs(struct engine *engine)
     if (engine->checkpoint && tokenizer_vocab_size(engine->tokenizer) > engine->base_shape.vocab_size)
         return err_set(engine->err, ERR_INPUT, "%s: the tokenizer has %d pieces, the embedding %d rows", engine->config->model,
                        tokenizer_vocab_size(engine->tokenizer), engine->base_shape.vocab_size);
+    /* said now, not after the search */
+    if (config_list_has(engine->config->export_formats, "gguf") && export_gguf_tokenizer(engine->tokenizer, engine->err) != OK)
+        return err_prefix(engine->err, ERR_INPUT, "%s (export=hf,peft leaves model.gguf out)", engine->config->model);
     TRY(load_data(engine));
     return OK;
 }
@@ -162,6 +167,7 @@ void engine_free(struct engine *engine)
     dataset_free(&engine->dataset);
     dataset_free(&engine->calibration);
     search_archive_free(&engine->archive);
+    search_prior_free(&engine->prior);
     free(engine->known_importance);
     engine_pairs_free(&engine->pairs);
     if (engine->journal.path)

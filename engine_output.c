@@ -138,9 +138,9 @@ static char *output_path(const struct engine *engine, const char *name)
     return path_join(engine->config->output_dir, name);
 }
 
-static const char *tokenizer_file(const struct engine *engine)
+static const char *tokenizer_from(const struct engine *engine)
 {
-    return engine->own_tokenizer ? engine->config->tokenizer : NULL;
+    return engine->own_tokenizer ? engine->config->tokenizer : checkpoint_folder(engine->checkpoint);
 }
 
 static enum status write_folder(struct engine *engine, const struct model *model)
@@ -148,7 +148,7 @@ static enum status write_folder(struct engine *engine, const struct model *model
     char *dir = output_path(engine, "model");
     if (!dir)
         return err_set(engine->err, ERR_MEMORY, "out of memory for a path");
-    enum status status = export_folder(dir, model, engine->tokenizer, tokenizer_file(engine), engine->config->export_dtype, engine->err);
+    enum status status = export_folder(dir, model, engine->tokenizer, tokenizer_from(engine), engine->config->export_dtype, engine->err);
     free(dir);
     return status;
 }

@@ -10,12 +10,17 @@
 #include "io/tokenizer.h"
 #include "model.h"
 
-/* dir/: model.safetensors, plan.txt, tokenizer.gguf (vocabulary), tokenizer.model (copied from tokenizer_file when not NULL),
- * generation_config.json and, last, config.json.  nf4 and fp4 as bitsandbytes stores them (weight, absmax, quant_map, quant_state or nested_*), int8
+/* dir/: model.safetensors, plan.txt, the tokenizer's files (export_tokenizer), generation_config.json and, last, config.json.  nf4 and fp4 as bitsandbytes stores them (weight, absmax, quant_map, quant_state or nested_*), int8
  * as weight, SCB, weight_format; formats that Hugging Face has no form for as F32, hqq2, hqq3 and hqq4 with their scales and zeros beside them (NAME.hqq4 F16 [groups, 2]); the embedding likewise in its format; norms, biases and F32
  * matrices in `dtype` ("f32", "bf16", "f16"). */
-enum status export_folder(const char *dir, const struct model *model, const struct tokenizer *tokenizer, const char *tokenizer_file,
+enum status export_folder(const char *dir, const struct model *model, const struct tokenizer *tokenizer, const char *tokenizer_from,
                           const char *dtype, struct err *err);
+
+/* The tokenizer's files into dir.  from: the folder that the model came from, a tokenizer.model, or NULL.  A folder with a tokenizer.json: it and
+ * tokenizer_config.json, special_tokens_map.json, added_tokens.json, chat_template.jinja, tokenizer.model and our tokenizer.gguf are copied as they are.
+ * Else tokenizer.gguf, tokenizer.json (where tokenizer_has_json) and tokenizer_config.json are made, tokenizer.model is copied.  Such files that are
+ * in dir already and not written are removed. */
+enum status export_tokenizer(const char *dir, const struct tokenizer *tokenizer, const char *from, int32_t max_length, struct err *err);
 
 /* A GGUF of architecture llama, or deci when widths differ between layers.  The adapters are merged in (lora may be NULL), then each
  * linear takes the ggml format nearest to its own: export_gguf_format. */
@@ -30,7 +35,9 @@ enum status export_gguf_linear(const struct model *model, const struct lora *lor
 /* W + s B A of a linear as reals [out, in], in Hugging Face's row order. */
 void export_merged(const struct model *model, const struct lora *lora, int layer, enum linear linear, real *W);
 
-/* A GGUF that holds the vocabulary alone. */
+/* OK, or ERR_FAILED with the sentence that export_gguf would say: llama.cpp has no name for the pre-tokenizer. */
+enum status export_gguf_tokenizer(const struct tokenizer *tokenizer, struct err *err);
+/* A GGUF that holds the vocabulary alone.  ERR_FAILED as export_gguf_tokenizer. */
 enum status export_vocabulary(const char *path, const struct tokenizer *tokenizer, struct err *err);
 
 /* dir/: adapter_model.safetensors (base_model.model.NAME.lora_A.weight [r, in], lora_B.weight [out, r]) and adapter_config.json with

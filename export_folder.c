@@ -295,16 +295,6 @@ static enum status write_text(const char *dir, const char *name, struct text *te
     return status;
 }
 
-static enum status copy_tokenizer(const char *dir, const char *file, struct err *err)
-{
-    char *bytes;
-    size_t n;
-    TRY(file_read(file, 1 << 27, &bytes, &n, err));
-    enum status status = write_named(dir, "tokenizer.model", bytes, n, err);
-    free(bytes);
-    return status;
-}
-
 /* transformers' switch for the packed weights; 8-bit and 4-bit cannot be mixed there, so it is written only when it tells the truth. */
 static void quantization_config(const struct model *model, struct text *out)
 {
@@ -351,26 +341,23 @@ static enum status write_configs(const char *dir, const struct model *model, con
     return write_text(dir, "config.json", &config, err);
 }
 
-enum status export_folder(const char *dir, const struct model *model, const struct tokenizer *tokenizer, const char *tokenizer_file,
+enum status export_folder(const char *dir, const struct model *model, const struct tokenizer *tokenizer, const char *tokenizer_from,
                           const char *dtype, struct err *err)
 {
     struct parts parts = {.err = err};
     parts.dtype = strcmp(dtype, "bf16") == 0 ? ST_BF16 : strcmp(dtype, "f16") == 0 ? ST_F16 : ST_F32;
     TRY(dir_make(dir, err));
-    char *weights = path_join(dir, "model.safetensors"), *vocabulary = path_join(dir, "tokenizer.gguf");
-    enum status status = weights && vocabulary ? OK : err_set(err, ERR_MEMORY, "out of memory for a path");
+    char *weights = path_join(dir, "model.safetensors");
+    enum status status = weights ? OK : err_set(err, ERR_MEMORY, "out of memory for a path");
     if (status == OK)
         status = add_model(&parts, model);
     if (status == OK)
         status = write_weights(weights, &parts);
     if (status == OK)
-        status = export_vocabulary(vocabulary, tokenizer, err);
-    if (status == OK && tokenizer_file)
-        status = copy_tokenizer(dir, tokenizer_file, err);
+        status = export_tokenizer(dir, tokenizer, tokenizer_from, model->config.max_position_embeddings, err);
     for (size_t i = 0; i < parts.n; i++)
         free(parts.part[i].owned);
     free(parts.part);
     free(weights);
-    free(vocabulary);
     return status == OK ? write_configs(dir, model, dtype, err) : status;
 }

@@ -215,9 +215,18 @@ static enum status put_tensors(struct gguf_writer *w, const struct source *s, st
 
 /* ---- metadata ---- */
 
+/* A GGUF says how text is cut by a name alone. */
+enum status export_gguf_tokenizer(const struct tokenizer *tokenizer, struct err *err)
+{
+    struct tokenizer_view v;
+    tokenizer_view(tokenizer, &v);
+    if (v.pre || strcmp(v.model, "llama") == 0)
+        return OK;
+    return err_set(err, ERR_FAILED, "GGUF has no name for the pre-tokenizer of this tokenizer.json, so llama.cpp could not cut text as it does");
+}
+
 static void put_vocabulary(struct gguf_writer *w, const struct tokenizer *tokenizer, int32_t rows)
 {
-
     struct tokenizer_view v;
     tokenizer_view(tokenizer, &v);
     size_t n = (size_t)v.n, all = (size_t)(rows > v.n ? rows : v.n);
@@ -362,6 +371,7 @@ enum status export_gguf(const char *path, const struct model *model, const struc
 {
     struct gguf_writer w = {0};
     size_t n = largest(model);
+    TRY(export_gguf_tokenizer(tokenizer, err));
     struct source s = {.model = model, .lora = lora, .temp = malloc(n * sizeof(real))};
     enum status status = s.temp ? OK : err_set(err, ERR_MEMORY, "out of memory for a matrix of %zu elements", n);
     put_keys(&w, model, name);
@@ -381,6 +391,7 @@ enum status export_gguf(const char *path, const struct model *model, const struc
 enum status export_vocabulary(const char *path, const struct tokenizer *tokenizer, struct err *err)
 {
     struct gguf_writer w = {0};
+    TRY(export_gguf_tokenizer(tokenizer, err));
     gguf_put_string(&w, "general.architecture", "llama");
     gguf_put_string(&w, "general.type", "vocab");
     put_tokenizer(&w, tokenizer, 0);

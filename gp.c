@@ -6,7 +6,6 @@
 
 #include <math.h>
 #include <nlopt.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,7 +30,7 @@ enum status gp_new(struct gp *gp, const double *X, const double *y, const double
     gp->w = malloc((d ? d : 1) * sizeof *gp->w);
     gp->L = malloc((n * n + 1) * sizeof *gp->L);
     gp->a = malloc((n + 1) * sizeof *gp->a);
-    gp->work = malloc((n * n + n + 1) * sizeof *gp->work);
+    gp->work = malloc((n * n + n + d + 1) * sizeof *gp->work);
     if (!gp->X || !gp->y || !gp->noise || !gp->w || !gp->L || !gp->a || !gp->work) {
         gp_free(gp);
         return err_set(err, ERR_MEMORY, "out of memory for a Gaussian process of %zu points", n);
@@ -58,14 +57,36 @@ void gp_free(struct gp *gp)
 
 /* ---- kernel ---- */
 
-static double distance2(const struct gp *gp, const double *x, const double *z)
+static double length_mean(size_t d)
 {
-    double r2 = 0;
-    for (size_t i = 0; i < gp->d; i++) {
+    return sqrt(2) + 0.5 * log(d > 0 ? (double)d : 1);
+}
+
+/* What sl2 is multiplied by before it meets the products: 4/d m^2. */
+static double linear_unit(size_t d)
+{
+    return 4 / (d > 0 ? (double)d : 1) * exp(2 * length_mean(d));
+}
+
+static size_t cube(const struct gp *gp) /* features without the trend */
+{
+    return gp->d - gp->trend;
+}
+
+struct pair {
+    double r2, product, trend; /* sum_i w_i (x_i - z_i)^2, sum_i w_i (x_i - 1/2)(z_i - 1/2), w_t x_t z_t */
+};
+
+static struct pair compare(const struct gp *gp, const double *x, const double *z)
+{
+    size_t d = cube(gp);
+    struct pair p = {.trend = gp->trend ? gp->w[d] * x[d] * z[d] : 0};
+    for (size_t i = 0; i < d; i++) {
         double t = x[i] - z[i];
-        r2 += gp->w[i] * t * t;
+        p.r2 += gp->w[i] * t * t;
+        p.product += gp->w[i] * (x[i] - 0.5) * (z[i] - 0.5);
     }
-    return r2;
+    return p;
 }
 
 /* Beyond it both the kernel and its slope are 0 in double, and inf * 0 must not be computed. */
@@ -88,14 +109,20 @@ static double matern_slope(double sf2, double r2)
     return -5.0 / 6 * sf2 * (1 + r) * exp(-r);
 }
 
+static double kernel(const struct gp *gp, double slopes, struct pair p)
+{
+    return slopes * p.product + p.trend + matern(gp->sf2, p.r2);
+}
+
 enum status gp_condition(struct gp *gp, struct err *err)
 {
     size_t n = gp->n;
+    double slopes = gp->sl2 * linear_unit(cube(gp));
     if (n == 0)
         return OK; /* the prior */
     for (size_t i = 0; i < n; i++)
         for (size_t j = 0; j <= i; j++) {
-            double k = matern(gp->sf2, distance2(gp, gp->X + i * gp->d, gp->X + j * gp->d));
+            double k = kernel(gp, slopes, compare(gp, gp->X + i * gp->d, gp->X + j * gp->d));
             gp->L[i * n + j] = k + (i == j ? gp->noise[i] + gp->sn2 : 0);
         }
     TRY(linalg_cholesky(gp->L, n, &gp->jitter, err));
@@ -119,25 +146,30 @@ static void invert(struct gp *gp)
 }
 
 /* d log p / d theta = 1/2 tr((a a^T - K^-1) dK / d theta) */
-static void derivatives(struct gp *gp, double *dlog_w, double *dlog_sf2, double *dlog_sn2)
+static void derivatives(struct gp *gp, double *dlog_w, double *dlog_sf2, double *dlog_sn2, double *dlog_sl2)
 {
     size_t n = gp->n, d = gp->d;
+    double slopes = gp->sl2 * linear_unit(cube(gp));
     invert(gp);
     memset(dlog_w, 0, d * sizeof *dlog_w);
-    *dlog_sf2 = *dlog_sn2 = 0;
+    *dlog_sf2 = *dlog_sn2 = *dlog_sl2 = 0;
     for (size_t i = 0; i < n; i++)
         for (size_t j = 0; j <= i; j++) {
             const double *x = gp->X + i * d, *z = gp->X + j * d;
-            double m = (gp->a[i] * gp->a[j] - gp->work[i * n + j]) * (i == j ? 0.5 : 1), r2 = distance2(gp, x, z);
-            double slope = m * matern_slope(gp->sf2, r2);
-            *dlog_sf2 += m * matern(gp->sf2, r2);
+            double m = (gp->a[i] * gp->a[j] - gp->work[i * n + j]) * (i == j ? 0.5 : 1);
+            struct pair p = compare(gp, x, z);
+            double slope = m * matern_slope(gp->sf2, p.r2);
+            *dlog_sf2 += m * matern(gp->sf2, p.r2);
             *dlog_sn2 += i == j ? m * gp->sn2 : 0;
-            for (size_t k = 0; slope != 0 && k < d; k++)
-                dlog_w[k] += slope * gp->w[k] * (x[k] - z[k]) * (x[k] - z[k]);
+            *dlog_sl2 += m * slopes * p.product;
+            if (gp->trend)
+                dlog_w[d - 1] += m * p.trend;
+            for (size_t k = 0; k < cube(gp); k++)
+                dlog_w[k] += gp->w[k] * (slope * (x[k] - z[k]) * (x[k] - z[k]) + m * slopes * (x[k] - 0.5) * (z[k] - 0.5));
         }
 }
 
-double gp_likelihood(struct gp *gp, double *dlog_w, double *dlog_sf2, double *dlog_sn2)
+double gp_likelihood(struct gp *gp, double *dlog_w, double *dlog_sf2, double *dlog_sn2, double *dlog_sl2)
 {
     double fit = 0, logs = 0;
     for (size_t i = 0; i < gp->n; i++) {
@@ -145,24 +177,36 @@ double gp_likelihood(struct gp *gp, double *dlog_w, double *dlog_sf2, double *dl
         logs += log(gp->L[i * gp->n + i]);
     }
     if (dlog_w)
-        derivatives(gp, dlog_w, dlog_sf2, dlog_sn2);
+        derivatives(gp, dlog_w, dlog_sf2, dlog_sn2, dlog_sl2);
     return -0.5 * fit - logs - 0.5 * (double)gp->n * log(2 * 3.14159265358979323846);
+}
+
+/* Far outside the cube lies nothing that a search asks for, and the square of 1e300 is no number. */
+static double pulled_in(double x)
+{
+    const double farthest = 1e6;
+    return fmax(-farthest, fmin(farthest, x));
 }
 
 void gp_predict(const struct gp *gp, const double *x, double *mean, double *variance)
 {
-    size_t n = gp->n;
-    double *k = gp->work + n * n, sum = 0, less = 0;
+    size_t n = gp->n, d = gp->d;
+    double *k = gp->work + n * n, *at = k + n, sum = 0, less = 0, slopes = gp->sl2 * linear_unit(cube(gp));
+    for (size_t i = 0; i < d; i++)
+        at[i] = pulled_in(x[i]);
     for (size_t i = 0; i < n; i++) {
-        k[i] = matern(gp->sf2, distance2(gp, x, gp->X + i * gp->d));
+        k[i] = kernel(gp, slopes, compare(gp, at, gp->X + i * d));
         sum += k[i] * gp->a[i];
     }
+    *mean = sum;
+    if (!variance)
+        return;
     if (n > 0)
         linalg_solve_lower(gp->L, n, k, 1);
     for (size_t i = 0; i < n; i++)
         less += k[i] * k[i];
-    *mean = sum;
-    *variance = gp->sf2 > less ? gp->sf2 - less : 0;
+    double before = kernel(gp, slopes, compare(gp, at, at));
+    *variance = before > less ? before - less : 0;
 }
 
 /* ---- fit ---- */
@@ -174,17 +218,13 @@ static double log_normal(double log_x, double mean, double deviation, double *sl
     return -0.5 * t * t;
 }
 
-static double length_mean(size_t d)
-{
-    return sqrt(2) + 0.5 * log(d > 0 ? (double)d : 1);
-}
-
 static void set_theta(struct gp *gp, const double *theta)
 {
     for (size_t i = 0; i < gp->d; i++)
         gp->w[i] = exp(theta[i]);
     gp->sf2 = exp(theta[gp->d]);
     gp->sn2 = exp(theta[gp->d + 1]);
+    gp->sl2 = exp(theta[gp->d + 2]);
 }
 
 double gp_log_posterior(struct gp *gp, const double *theta, double *gradient)
@@ -193,20 +233,26 @@ double gp_log_posterior(struct gp *gp, const double *theta, double *gradient)
     size_t d = gp->d;
     double slope, prior = 0;
     set_theta(gp, theta);
-    memset(gradient, 0, (d + 2) * sizeof *gradient);
+    memset(gradient, 0, (d + 3) * sizeof *gradient);
     if (gp_condition(gp, &err) != OK)
         return -INFINITY;
-    double value = gp_likelihood(gp, gradient, &gradient[d], &gradient[d + 1]);
+    double value = gp_likelihood(gp, gradient, &gradient[d], &gradient[d + 1], &gradient[d + 2]);
     /* The density is that of log length, whose mode is the prior's median.  Over length itself (one more -log length) the mode is 20 times
      * shorter, and with few points in many dimensions every configuration would look unlike every other. */
-    for (size_t i = 0; i < d; i++) { /* log length = -1/2 log w */
-        prior += log_normal(-0.5 * theta[i], length_mean(d), sqrt(3), &slope);
+    for (size_t i = 0; i < cube(gp); i++) { /* log length = -1/2 log w */
+        prior += log_normal(-0.5 * theta[i], length_mean(cube(gp)), sqrt(3), &slope);
         gradient[i] += -0.5 * slope;
+    }
+    if (gp->trend) {
+        prior += log_normal(theta[d - 1], 0, 1, &slope);
+        gradient[d - 1] += slope;
     }
     prior += log_normal(theta[d], 0, 1, &slope);
     gradient[d] += slope;
     prior += log_normal(theta[d + 1], -4, 1, &slope);
     gradient[d + 1] += slope;
+    prior += log_normal(theta[d + 2], -1, 1, &slope);
+    gradient[d + 2] += slope;
     return value + prior;
 }
 
@@ -255,27 +301,31 @@ static void standardise(struct gp *gp)
     gp->y_scale = scale * unit;
 }
 
-static void start(double *theta, size_t d, int which)
+static void start(const struct gp *gp, double *theta, int which)
 {
+    size_t d = gp->d;
     for (size_t i = 0; i < d; i++)
-        theta[i] = -2 * (length_mean(d) - (which ? 1.5 : 0)); /* the prior's median, and shorter lengths */
+        theta[i] = -2 * (length_mean(cube(gp)) - (which ? 1.5 : 0)); /* the prior's median, and shorter lengths */
+    if (gp->trend)
+        theta[d - 1] = 0;
     theta[d] = 0;
     theta[d + 1] = which ? -6 : -4;
+    theta[d + 2] = -1;
 }
 
-/* The better of two local optima into best, which stays as it is when there is none.  work [4, d + 2] */
+/* The better of two local optima into best, which stays as it is when there is none.  work [4, d + 3] */
 static void maximise(struct gp *gp, double *best, double *work)
 {
     size_t d = gp->d;
-    double *theta = work, *low = theta + d + 2, *high = low + d + 2, *slope = high + d + 2;
-    unsigned n = (unsigned)d + 2;
+    double *theta = work, *low = theta + d + 3, *high = low + d + 3, *slope = high + d + 3;
+    unsigned n = (unsigned)d + 3;
     double best_value = -INFINITY;
     for (size_t i = 0; i < d; i++) {
         low[i] = -14;
         high[i] = 8;
     }
-    low[d] = -6;
-    high[d] = 4;
+    low[d] = low[d + 2] = -6;
+    high[d] = high[d + 2] = 4;
     low[d + 1] = -14;
     high[d + 1] = 2;
     for (int which = 0; which < 2; which++) {
@@ -288,7 +338,7 @@ static void maximise(struct gp *gp, double *best, double *work)
         nlopt_set_max_objective(opt, objective, gp);
         nlopt_set_ftol_abs(opt, 1e-4);
         nlopt_set_maxeval(opt, 60);
-        start(theta, d, which);
+        start(gp, theta, which);
         nlopt_optimize(opt, theta, &value); /* its verdict does not matter: a failed line search still leaves its best point in theta */
         nlopt_destroy(opt);
         value = objective(n, theta, slope, gp);
@@ -307,17 +357,19 @@ enum status gp_fit(struct gp *gp, struct err *err)
     for (size_t i = 0; i < gp->n * d; i++)
         if (!isfinite(gp->X[i]))
             return err_set(err, ERR_FAILED, "feature %zu of point %zu of a Gaussian process is %g, want a number", i % d, i / d, gp->X[i]);
-    double *best = malloc(5 * (d + 2) * sizeof *best);
+    double *best = malloc(5 * (d + 3) * sizeof *best);
     if (!best)
-        return err_set(err, ERR_MEMORY, "out of memory for %zu hyper-parameters", d + 2);
+        return err_set(err, ERR_MEMORY, "out of memory for %zu hyper-parameters", d + 3);
+    for (size_t i = 0; i < gp->n * d; i++)
+        gp->X[i] = pulled_in(gp->X[i]);
     standardise(gp);
-    start(best, d, 0);
+    start(gp, best, 0);
     if (gp->n >= FEW)
-        maximise(gp, best, best + (d + 2));
+        maximise(gp, best, best + (d + 3));
     set_theta(gp, best);
     enum status status = gp_condition(gp, err);
     if (status != OK) { /* no optimum ends here, but the way out is kept: with so much noise every K factors */
-        start(best, d, 0);
+        start(gp, best, 0);
         set_theta(gp, best);
         gp->sn2 = 0.1;
         status = gp_condition(gp, err);

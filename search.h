@@ -25,6 +25,7 @@ struct search_space {
     const uint16_t *group;   /* [n] which layer a variable belongs to: its format and its rank make up for each other; NULL: each variable its own */
     const double *importance; /* [n] what is known before any trial, larger: more is lost at a low level, any unit; NULL: nothing */
     const uint8_t *least;    /* [n] the lowest level that may be proposed; NULL: 0 */
+    const struct search_prior *prior; /* "gp": what another search learnt (search_prior.h); NULL: nothing */
 };
 
 struct search_point {

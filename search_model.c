@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "search_prior.h"
 #include "search_strategies.h"
 
 void search_positions(const void *space_, const uint8_t *level, double *x)
@@ -11,6 +12,20 @@ void search_positions(const void *space_, const uint8_t *level, double *x)
     const struct search_space *space = space_;
     for (size_t i = 0; i < space->n; i++)
         x[i] = space->feature[i][level[i]];
+}
+
+static void positions_and_prior(const void *space_, const uint8_t *level, double *x)
+{
+    const struct search_space *space = space_;
+    search_positions(space, level, x);
+    x[space->n] = search_prior_mean(space->prior, space, level);
+}
+
+struct search_model search_model_gp(const struct search_space *space, const struct search_archive *archive)
+{
+    bool prior = space->prior != NULL;
+    return (struct search_model){.space = space, .archive = archive, .d = space->n + prior, .features = prior ? positions_and_prior : search_positions,
+                                 .user = space, .trend = prior};
 }
 
 static double size_axis(const struct search_model *m, double size)
@@ -30,7 +45,7 @@ static enum status measure_axis(struct search_model *m, struct err *err)
     return OK;
 }
 
-static enum status fit(struct search_model *m, struct err *err)
+enum status search_model_learn(struct search_model *m, struct err *err)
 {
     const struct search_archive *a = m->archive;
     size_t d = m->d, n = 0;
@@ -44,6 +59,7 @@ static enum status fit(struct search_model *m, struct err *err)
         }
     if (status == OK)
         status = gp_new(&m->gp, X, y, noise, n, d, err);
+    m->gp.trend = m->trend;
     if (status == OK)
         status = gp_fit(&m->gp, err);
     free(X);
@@ -82,7 +98,7 @@ enum status search_model_fit(struct search_model *m, struct err *err)
     if (!m->x)
         return err_set(err, ERR_MEMORY, "out of memory for the model of the scores");
     TRY(measure_axis(m, err));
-    TRY(fit(m, err));
+    TRY(search_model_learn(m, err));
     return make_front(m, err);
 }
 
@@ -108,11 +124,11 @@ double search_model_gain(struct search_model *m, const uint8_t *level, double *m
 
 enum status search_posterior(const struct search_space *space, const struct search_archive *archive, double *mean, double *sd, struct err *err)
 {
-    struct search_model m = {.space = space, .archive = archive, .d = space->n, .features = search_positions, .user = space};
+    struct search_model m = search_model_gp(space, archive);
     double variance;
     enum status status = search_model_fit(&m, err);
     for (size_t i = 0; status == OK && i < archive->n; i++) {
-        search_positions(space, archive->point[i].level, m.x);
+        m.features(m.user, archive->point[i].level, m.x);
         gp_predict(&m.gp, m.x, &mean[i], &variance);
         mean[i] = m.gp.y_mean + m.gp.y_scale * mean[i];
         sd[i] = m.gp.y_scale * sqrt(variance);

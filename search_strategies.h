@@ -34,18 +34,23 @@ bool search_seed(const struct search_space *space, const struct search_archive *
 /* A Gaussian process of the scores of the full trials that succeeded, over features of configurations, and the front to beat: that of the posterior means at
  * the tried configurations, not of the scores themselves (a lucky score would hide what lies below it). */
 struct search_model {
-    const struct search_space *space; /* the first five are the caller's */
+    const struct search_space *space; /* the first six are the caller's */
     const struct search_archive *archive;
     size_t d;                         /* features */
     void (*features)(const void *user, const uint8_t *level, double *x /*[d]*/);
     const void *user;
+    bool trend;                       /* the last feature is a trend (gp.h) */
     struct gp gp;                     /* of standardised scores: score = gp.y_mean + gp.y_scale * mean */
     struct pareto_ehvi ehvi;          /* the reference lies a tenth of the ranges behind the worst */
     double low_size, size_range;      /* axis of sizes: 0 at all-low, 1 at all-high or the budget */
     double *x;                        /* [d] work space */
 };
-/* Features of "gp": the position of each variable's level, x[space->n]; user: the space. */
+/* The position of each variable's level, x[space->n]; user: the space. */
 void search_positions(const void *space, const uint8_t *level, double *x);
+/* The model of "gp": positions and, with a prior, what it expects as the trend. */
+struct search_model search_model_gp(const struct search_space *space, const struct search_archive *archive);
+/* The process alone, without a front. */
+enum status search_model_learn(struct search_model *m, struct err *err);
 /* ERR_MEMORY, ERR_FAILED (gp_fit); search_model_free releases, also after a failure. */
 enum status search_model_fit(struct search_model *m, struct err *err);
 /* Expected hypervolume improvement of a configuration (its size is known exactly), mean and deviation of its standardised score; -1, and neither of them,

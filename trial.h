@@ -84,6 +84,9 @@ struct trial_outcome {
 
 /* The static part: levels, pins, bytes, features (no arena).  ERR_INPUT when embedding_type or a pinned format does not fit a shape. */
 enum status trials_init(struct trials *trials, const struct config *config, const struct model_config *shape, struct err *err);
+/* Of another run's keys, of whose model no more is known than how many variables it has: levels, positions, kinds and groups alone, nothing pinned.
+ * ERR_INPUT when so many variables are no whole number of layers. */
+enum status trials_init_space(struct trials *trials, const struct config *config, size_t n_variables, struct err *err);
 void trials_free(struct trials *trials);
 /* Counts or carves: `weights` takes the variants, `optimizer` adapters with moments, `activations` the micro-batch. */
 void trials_place_weights(struct trials *trials, const struct model_config *shape, struct arena *weights);

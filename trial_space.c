@@ -334,12 +334,12 @@ static double fixed_bytes(const struct trials *trials, const struct model_config
     return (double)plan_bytes(&trials->plan, shape, &storage) - linears - chosen;
 }
 
-enum status trials_init(struct trials *trials, const struct config *config, const struct model_config *shape, struct err *err)
+static enum status take_linears(struct trials *trials, const struct config *config, size_t n_layers, struct err *err)
 {
     trials->config = config;
     trials->objective = config_objective(config);
-    trials->n_linears = (size_t)shape->num_hidden_layers * LINEAR_COUNT;
-    trials->n_format_variables = strcmp(config->search_space, "linear") == 0 ? trials->n_linears : (size_t)shape->num_hidden_layers;
+    trials->n_linears = n_layers * LINEAR_COUNT;
+    trials->n_format_variables = strcmp(config->search_space, "linear") == 0 ? trials->n_linears : n_layers;
     trials->pinned = calloc(trials->n_linears, 1);
     trials->ranked = calloc(trials->n_linears, sizeof *trials->ranked);
     trials->rank_bytes = calloc(trials->n_linears, sizeof *trials->rank_bytes);
@@ -347,7 +347,26 @@ enum status trials_init(struct trials *trials, const struct config *config, cons
     if (!trials->pinned || !trials->ranked || !trials->rank_bytes || !trials->bytes)
         return err_set(err, ERR_MEMORY, "out of memory for the search space");
     TRY(read_levels(trials, err));
-    TRY(read_ranks(trials, err));
+    return read_ranks(trials, err);
+}
+
+enum status trials_init_space(struct trials *trials, const struct config *config, size_t n_variables, struct err *err)
+{
+    struct trials probe = {.config = config};
+    TRY(read_ranks(&probe, err));
+    size_t a_layer = (strcmp(config->search_space, "linear") == 0 ? LINEAR_COUNT : 1) * (probe.n_ranks ? 2u : 1u);
+    if (n_variables == 0 || n_variables % a_layer)
+        return err_set(err, ERR_INPUT, "%zu variables, want %zu for each layer", n_variables, a_layer);
+    TRY(take_linears(trials, config, n_variables / a_layer, err));
+    memset(trials->pinned, TRIALS_NOT_PINNED, trials->n_linears);
+    for (size_t i = 0; i < trials->n_linears; i++)
+        trials->ranked[i] = trials->n_ranks > 0;
+    return make_variables(trials, err);
+}
+
+enum status trials_init(struct trials *trials, const struct config *config, const struct model_config *shape, struct err *err)
+{
+    TRY(take_linears(trials, config, (size_t)shape->num_hidden_layers, err));
     TRY(make_plan(trials, shape, err));
     TRY(read_pins(trials, shape, err));
     TRY(read_given_plan(trials, shape, err));

@@ -49,7 +49,7 @@ static bool check_line(char *line, size_t n)
     return true;
 }
 
-/* Everything up to the last whole line; what stands behind it was being written when the power went and is cut off. */
+/* Everything up to the last whole line; what stands behind it was being written when the power went and is cut off, where the file is ours. */
 static enum status load(struct journal *journal, struct err *err)
 {
     char *data = NULL;
@@ -70,7 +70,7 @@ static enum status load(struct journal *journal, struct err *err)
         at += n + 1;
     }
     free(data);
-    if (status == OK && at < size && (ftruncate(journal->fd, (off_t)at) != 0 || fsync(journal->fd) != 0))
+    if (status == OK && at < size && journal->fd >= 0 && (ftruncate(journal->fd, (off_t)at) != 0 || fsync(journal->fd) != 0))
         status = err_set(err, ERR_FAILED, "%s: its torn last line cannot be cut off: %s", journal->path, strerror(errno));
     return status;
 }
@@ -97,6 +97,12 @@ enum status journal_open(struct journal *journal, const char *path, struct err *
     if (status != OK)
         journal_close(journal);
     return status;
+}
+
+enum status journal_read(struct journal *journal, const char *path, struct err *err)
+{
+    *journal = (struct journal){.fd = -1, .path = strdup(path)};
+    return journal->path ? load(journal, err) : err_set(err, ERR_MEMORY, "out of memory for a path");
 }
 
 /* Writes all of a line or takes back what was written of it, so that a full disk leaves no torn line in the middle. */

@@ -17,6 +17,9 @@ struct journal {
 
 /* Opens or creates.  ERR_BUSY when another process holds it. */
 enum status journal_open(struct journal *journal, const char *path, struct err *err);
+/* Reads without a lock and changes nothing; a torn last line is left out.  journal_close releases, also after a failure, and until then record[n] holds what
+ * stood before the damage. */
+enum status journal_read(struct journal *journal, const char *path, struct err *err);
 /* Appends "{...}" (at least one member, no newline inside), fsyncs, and keeps a copy.  ERR_FAILED: the disk is full or broken, and
  * the file is as it was before. */
 enum status journal_append(struct journal *journal, const char *object, struct err *err);

@@ -85,7 +85,7 @@ static enum status run(const struct arguments *a, struct inference *in, struct e
     if (status == OK)
         status = load(&s, a->bpw, err);
     if (status == OK)
-        status = export_folder(a->out, &in->model, in->tokenizer, NULL, "f32", err);
+        status = export_folder(a->out, &in->model, in->tokenizer, checkpoint_folder(in->checkpoint), "f32", err);
     text_batches_close(&b);
     arena_free(&s.arena);
     return status;

@@ -2,7 +2,8 @@
  *
  *   build/bench/search [--seeds N] [--only STRATEGY] [--out DIR]
  * A problem is a table of every configuration: toys computed here, and data/world/truth.jsonl, 256 plans of a real model that were all fine-tuned and scored.
- * A strategy sees noisy scores (of the real model: one seed's); what it has found is judged by the true ones.  Writes search.md, .csv, .json and search.svg. */
+ * A strategy sees noisy scores (of the real model: one seed's); what it has found is judged by the true ones.  "gp" runs again with what a search of a teacher, the
+ * same problem or one of another depth, has learnt (search_prior.h).  Writes search.md, .csv, .json and search.svg. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@
 #include "io/report_svg.h"
 #include "pareto.h"
 #include "search.h"
+#include "search_prior.h"
 
 enum { MOST_VARIABLES = 16, MOST_LEVELS = 4, MOST_TRIALS = 60, CHECKPOINTS = 5, MOST_SEEDS = 100, TRUTH_SEEDS = 3 };
 static const int checkpoint[CHECKPOINTS] = {10, 20, 30, 40, 50};
@@ -42,6 +44,7 @@ struct problem {
     double trial_s;                  /* what a trial of the real model took; 0: a toy */
     double low_size, high_size, worst, best, volume; /* ranges of the truth and its hypervolume, on axes from 0 to 1 */
     struct search_space space;
+    const struct problem *teacher;   /* what a search of it learns, one seed on, is this one's prior; NULL: none */
 };
 
 static size_t index_of(const struct problem *p, const uint8_t *level)
@@ -119,20 +122,35 @@ static enum status take_truth(struct problem *p, struct err *err)
     return p->truth ? OK : err_set(err, ERR_MEMORY, "out of memory for %zu configurations", p->count);
 }
 
-/* 12 layers of two formats: few layers matter much, most hardly at all; `coupling` makes neighbours need each other. */
-static enum status make_layers(struct problem *p, const char *name, const char *what, double coupling, struct err *err)
+enum depth { OF_12, OF_8, OF_8_REVERSED };
+
+/* What each layer brings: drawn for 12; 8 layers share these out by depth, 3 of 12 to 2 of 8, or in the reverse order. */
+static size_t draw_gains(enum depth depth, double gain[12])
 {
     struct rng rng = {.seed = 7, .stream = RNG_WORLD};
+    double of_12[12];
+    for (size_t i = 0; i < 12; i++)
+        gain[i] = of_12[i] = pow(rng_uniform(&rng), 4) + 0.02;
+    for (size_t i = 0; depth != OF_12 && i < 8; i++) {
+        size_t whole = i / 2 * 3 + i % 2 * 2, at = depth == OF_8_REVERSED ? 7 - i : i;
+        gain[at] = of_12[whole] + 0.5 * of_12[i / 2 * 3 + 1];
+    }
+    return depth == OF_12 ? 12 : 8;
+}
+
+/* Layers of two formats: few layers matter much, most hardly at all; `coupling` makes neighbours need each other. */
+static enum status make_layers(struct problem *p, const char *name, const char *what, enum depth depth, double coupling, struct err *err)
+{
     uint8_t level[MOST_VARIABLES];
-    double gain[MOST_VARIABLES], sum = 0;
-    *p = (struct problem){.name = name, .what = what, .n = 12, .deviation = 0.01};
+    double gain[12], sum = 0;
+    *p = (struct problem){.name = name, .what = what, .n = draw_gains(depth, gain), .deviation = 0.01};
     for (size_t i = 0; i < p->n; i++) {
         p->n_levels[i] = 2;
         p->group[i] = (uint16_t)i;
         p->feature[i][1] = 1;
         p->bytes[i][0] = 450;
         p->bytes[i][1] = 850;
-        sum += gain[i] = pow(rng_uniform(&rng), 4) + 0.02;
+        sum += gain[i];
     }
     TRY(take_truth(p, err));
     for (size_t i = 0; i < p->n; i++)
@@ -312,28 +330,28 @@ static struct search_point measure(const struct problem *p, const struct search_
     return point;
 }
 
-static enum status run_once(const struct problem *p, const struct contestant *who, uint64_t seed, struct course *course, struct err *err)
+/* One search, from its first trial to its last, into an empty archive and a course of zeros. */
+static enum status search_once(const struct problem *p, const struct search_space *space, const struct contestant *who, uint64_t seed,
+                               struct search_archive *archive, struct course *course, struct err *err)
 {
     struct search_cache cache = {0};
     struct search_options options = {.strategy = who->strategy, .seed = seed, .num_initial = 10, .num_trials = MOST_TRIALS - 10, .low_cost = who->low_cost,
                                      .batch = 8, .cache = &cache};
-    struct search_archive archive = {0};
     struct pareto_point *found = calloc(16 * MOST_TRIALS, sizeof *found);
     uint8_t level[MOST_VARIABLES];
     struct search_proposal next = {.level = level};
     double cost = 0;
     size_t n = 0, reached = 0;
-    memset(course, 0, sizeof *course);
     enum status status = found ? OK : err_set(err, ERR_MEMORY, "out of memory for a run");
     while (status == OK && cost < MOST_TRIALS) {
         double start = now_s();
-        status = search_propose(&p->space, &archive, &options, &next, err);
+        status = search_propose(space, archive, &options, &next, err);
         course->seconds += now_s() - start;
         course->proposals++;
         if (status != OK || next.done)
             break;
         struct search_point point = measure(p, &next, seed, options.low_cost);
-        status = search_archive_add(&archive, &p->space, &point, err);
+        status = search_archive_add(archive, space, &point, err);
         cost += next.low_fidelity ? options.low_cost : 1;
         if (!next.low_fidelity && n < 16 * MOST_TRIALS)
             found[n++] = on_axes(p, point.size, p->truth[index_of(p, level)]);
@@ -344,8 +362,29 @@ static enum status run_once(const struct problem *p, const struct contestant *wh
     for (size_t t = reached + 1; t <= MOST_TRIALS; t++) /* the space is used up, or nothing more is proposed */
         course->volume[t] = course->volume[reached];
     search_cache_free(&cache);
-    search_archive_free(&archive);
     free(found);
+    return status;
+}
+
+static enum status run_once(const struct problem *p, const struct contestant *who, uint64_t seed, struct course *course, struct err *err)
+{
+    struct search_archive archive = {0}, learnt = {0};
+    struct search_prior prior = {0};
+    struct search_space space = p->space;
+    enum status status = OK;
+    if (p->teacher) {
+        struct course ignored = {.proposals = 0};
+        status = search_once(p->teacher, &p->teacher->space, who, seed + 1, &learnt, &ignored, err);
+        if (status == OK)
+            status = search_prior_new(&prior, &p->teacher->space, &learnt, &p->space, err);
+        space.prior = &prior;
+    }
+    memset(course, 0, sizeof *course);
+    if (status == OK)
+        status = search_once(p, &space, who, seed, &archive, course, err);
+    search_archive_free(&archive);
+    search_archive_free(&learnt);
+    search_prior_free(&prior);
     return status;
 }
 
@@ -497,18 +536,68 @@ static enum status bench_problem(struct problem *p, const struct arguments *a, s
     return OK;
 }
 
+/* "gp" alone, with what it has learnt of the teacher. */
+static enum status bench_prior(struct problem *p, const struct problem *teacher, const char *what, const struct arguments *a, struct table *table, struct err *err)
+{
+    static const struct contestant gp = {"gp", "gp", 0};
+    struct summary s;
+    if (a->only && strcmp(a->only, "gp") != 0)
+        return OK;
+    p->teacher = teacher;
+    enum status status = summarise(p, &gp, a->seeds, &s, err);
+    p->teacher = NULL;
+    TRY(status);
+    add_row(table, p, what, &s);
+    fprintf(stderr, "%s, %s: %.1f %% after 30 trials\n", p->name, what, 100 * s.median[30]);
+    return OK;
+}
+
+enum { SMALL_WORLD, ADDITIVE, COUPLED, RANKS, PROBLEMS };
+
+static enum status bench_priors(struct problem *p, int which, const struct arguments *a, struct table *table, struct err *err)
+{
+    struct problem teacher = {0};
+    if (which == SMALL_WORLD)
+        return bench_prior(p, p, "gp, another seed's prior", a, table, err);
+    if (which == RANKS)
+        return OK;
+    enum status status = make_layers(&teacher, "8 layers", "", OF_8, 0, err);
+    if (status == OK)
+        status = bench_prior(p, &teacher, "gp, prior of 8 layers", a, table, err);
+    problem_free(&teacher);
+    TRY(status);
+    status = make_layers(&teacher, "reversed", "", OF_8_REVERSED, 0, err);
+    if (status == OK)
+        status = bench_prior(p, &teacher, "gp, misleading prior", a, table, err);
+    problem_free(&teacher);
+    return status;
+}
+
+static enum status make_problem(struct problem *p, int which, struct err *err)
+{
+    switch (which) {
+    case SMALL_WORLD:
+        return make_measured(p, err);
+    case ADDITIVE:
+        return make_layers(p, "additive", "12 layers of 2 formats whose losses add up", OF_12, 0, err);
+    case COUPLED:
+        return make_layers(p, "coupled", "the same, but a layer is worth less when the next one differs", OF_12, 0.4, err);
+    default:
+        return make_ranks(p, err);
+    }
+}
+
 static enum status bench_all(const struct arguments *a, struct table *table, struct text *svg, struct err *err)
 {
-    enum { PROBLEMS = 4, HEIGHT = 300 };
+    enum { HEIGHT = 300 };
     open_page(svg, PROBLEMS * HEIGHT);
     for (int k = 0; k < PROBLEMS; k++) {
         struct problem p;
-        enum status status = k == 0   ? make_measured(&p, err)
-                             : k == 1 ? make_layers(&p, "additive", "12 layers of 2 formats whose losses add up", 0, err)
-                             : k == 2 ? make_layers(&p, "coupled", "the same, but a layer is worth less when the next one differs", 0.4, err)
-                                      : make_ranks(&p, err);
+        enum status status = make_problem(&p, k, err);
         if (status == OK)
             status = bench_problem(&p, a, table, svg, k * HEIGHT, err);
+        if (status == OK)
+            status = bench_priors(&p, k, a, table, err);
         problem_free(&p);
         TRY(status);
     }

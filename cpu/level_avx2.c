@@ -5,6 +5,7 @@
 #include "cpu/level.h"
 
 #if defined(__x86_64__) && !defined(VENEER_DOUBLE) && defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#include <cpuid.h>
 #include <string.h>
 
 #include "cpu/level_avx2.h"
@@ -326,9 +327,16 @@ static void kernel(size_t units, const real *a, const real *b, real *c, size_t l
             c[i * ldc + j] = add ? c[i * ldc + j] + tile[i * NR + j] : tile[i * NR + j];
 }
 
+/* clang before 17 does not know the name for __builtin_cpu_supports. */
+static bool has_f16c(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
 static bool supported(void)
 {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") && has_f16c();
 }
 
 static const struct micro avx2_f32 = {.name = "avx2 f32", .unit = 1, .MR = MR, .NR = NR, .pack = pack, .pack_t = pack_t, .panel = panel,

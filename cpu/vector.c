@@ -207,14 +207,21 @@ static void scale(real *x, real a, size_t n)
         x[i] *= a;
 }
 
+/* Lanes of x, then of y, by their places: gcc and clang have each a name of their own for it. */
+#if defined(__clang__)
+#define PICK(x, y, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
+#else
+#define PICK(x, y, ...) __builtin_shuffle(x, y, (lane_places){__VA_ARGS__})
+#endif
+
+/* x0 + x1, y0 + y1, ...: a macro, for a function that takes such vectors has another ABI where there is no AVX. */
+#define ADD_NEIGHBOURS(x, y) (PICK(x, y, 0, 8, 2, 10, 4, 12, 6, 14) + PICK(x, y, 1, 9, 3, 11, 5, 13, 7, 15))
+
 /* to[i] = the sum of sum[i]'s lanes, four at once. */
 static inline void sum_lanes(const lanes sum[4], real to[4])
 {
-    const lane_places even = {0, 8, 2, 10, 4, 12, 6, 14}, odd = {1, 9, 3, 11, 5, 13, 7, 15};
-    const lane_places low = {0, 1, 8, 9, 4, 5, 12, 13}, high = {2, 3, 10, 11, 6, 7, 14, 15};
-    lanes a = __builtin_shuffle(sum[0], sum[1], even) + __builtin_shuffle(sum[0], sum[1], odd);
-    lanes b = __builtin_shuffle(sum[2], sum[3], even) + __builtin_shuffle(sum[2], sum[3], odd);
-    lanes all = __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
+    lanes a = ADD_NEIGHBOURS(sum[0], sum[1]), b = ADD_NEIGHBOURS(sum[2], sum[3]);
+    lanes all = PICK(a, b, 0, 1, 8, 9, 4, 5, 12, 13) + PICK(a, b, 2, 3, 10, 11, 6, 7, 14, 15);
     for (int i = 0; i < 4; i++)
         to[i] = all[i] + all[i + 4];
 }

@@ -1,31 +1,29 @@
-/* bpe.c: byte-level BPE: text is cut by a regular expression, each cut's bytes are written as printable characters and neighbours joined by
- * rank.  Sennrich et al. 2016 (arXiv:1508.07909), Radford et al. 2019 (GPT-2).  The only room that includes PCRE2. */
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
+/* bpe.c: byte pair encoding: a cut's characters, or its bytes in printable form, are pieces at first, and neighbours are joined by rank.
+ * Sennrich et al. 2016 (arXiv:1508.07909), Radford et al. 2019 (GPT-2).  pretokenizer.c makes the cuts. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "io/json.h"
 #include "io/tokenizer_private.h"
 
-struct bpe {
-    pcre2_code *cut[2]; /* applied one after the other; the second may be NULL */
-    bool ignore_merges; /* a cut that is itself a piece is taken whole */
-    bool ranked;        /* tiktoken: the rank of a pair is the id of the joined piece */
-    char **merge;       /* [n] "left right" */
-    size_t n;
-    uint32_t *slot;     /* hash table of merges + 1, by text */
-    size_t n_slots;
+struct pair {
+    int32_t left, right;
+    uint32_t rank;
+    int32_t joined; /* -1: an empty slot */
 };
 
-/* White space by Unicode's property, as the references have it; PCRE2's \s would count U+180E. */
-#define SPACE "\\t-\\r\\x{85}\\p{Z}"
-#define RUNS "[" SPACE "]+(?![^" SPACE "])|[" SPACE "]+" /* a run gives its last space to the word behind it */
-
-static const char gpt2_cut[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^" SPACE "\\p{L}\\p{N}]+|" RUNS;
-static const char llama3_cut[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^" SPACE "\\p{L}\\p{N}]+[\\r\\n]*|"
-                                 "[" SPACE "]*[\\r\\n]+|" RUNS;
-static const char digits_cut[] = "\\p{N}|[^\\p{N}]+"; /* each digit alone, then GPT-2's cut of what is between */
+struct bpe {
+    struct bpe_options options;
+    struct pair *pair; /* hash table, at most half full */
+    size_t n_slots, n_pairs;
+    char **merge; /* [n] "left right", for GGUF; none where spaces are escaped */
+    size_t n, cap;
+    int32_t byte[256]; /* byte level: the piece of each byte, -1: none */
+    struct {
+        char s[2];
+        uint8_t n;
+    } printed[256];
+};
 
 /* ---- bytes as printable characters (GPT-2's table) ---- */
 
@@ -76,95 +74,129 @@ int bpe_byte(const char *s, size_t n, size_t *used)
     return -1;
 }
 
+/* ---- pairs ---- */
+
+static size_t slot_of(const struct bpe *bpe, int32_t left, int32_t right)
+{
+    uint64_t h = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * 0x9E3779B97F4A7C15u;
+    size_t at = (size_t)(h ^ h >> 32) & (bpe->n_slots - 1);
+    while (bpe->pair[at].joined >= 0 && (bpe->pair[at].left != left || bpe->pair[at].right != right))
+        at = (at + 1) & (bpe->n_slots - 1);
+    return at;
+}
+
+/* NULL: they do not join. */
+static const struct pair *find_pair(const struct bpe *bpe, int32_t left, int32_t right)
+{
+    const struct pair *pair = &bpe->pair[slot_of(bpe, left, right)];
+    return pair->joined >= 0 ? pair : NULL;
+}
+
+static enum status make_slots(struct bpe *bpe, size_t n, struct err *err)
+{
+    struct pair *old = bpe->pair;
+    size_t n_old = bpe->n_slots;
+    bpe->pair = malloc(n * sizeof *bpe->pair);
+    if (!bpe->pair) {
+        bpe->pair = old;
+        return err_set(err, ERR_MEMORY, "out of memory for merges");
+    }
+    bpe->n_slots = n;
+    for (size_t i = 0; i < n; i++)
+        bpe->pair[i].joined = -1;
+    for (size_t i = 0; i < n_old; i++)
+        if (old[i].joined >= 0)
+            bpe->pair[slot_of(bpe, old[i].left, old[i].right)] = old[i];
+    free(old);
+    return OK;
+}
+
+/* *there: the pair has a rank already, and keeps it. */
+static enum status add_pair(struct bpe *bpe, struct pair pair, bool *there, struct err *err)
+{
+    if (2 * (bpe->n_pairs + 1) > bpe->n_slots)
+        TRY(make_slots(bpe, 2 * bpe->n_slots, err));
+    struct pair *slot = &bpe->pair[slot_of(bpe, pair.left, pair.right)];
+    *there = slot->joined >= 0;
+    if (*there)
+        return OK;
+    *slot = pair;
+    bpe->n_pairs++;
+    return OK;
+}
+
 /* ---- building ---- */
 
-static pcre2_code *compile(const char *pattern)
+static enum status keep_text(struct bpe *bpe, const char *left, size_t n_left, const char *right, size_t n_right, struct err *err)
 {
-    int error;
-    PCRE2_SIZE at;
-    return pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP | PCRE2_NO_UTF_CHECK, &error, &at, NULL);
-}
-
-static enum status choose_cut(struct tokenizer *t, struct bpe *bpe, const char *where, struct err *err)
-{
-    const char *pre = t->pre ? t->pre : "default";
-    bool llama3 = strcmp(pre, "llama-bpe") == 0 || strcmp(pre, "llama3") == 0, smollm = strcmp(pre, "smollm") == 0;
-    if (!llama3 && !smollm && strcmp(pre, "default") != 0 && strcmp(pre, "gpt-2") != 0)
-        return err_set(err, ERR_INPUT, "%s: tokenizer.ggml.pre = '%s', want smollm, llama-bpe, gpt-2 or default", where, pre);
-    bpe->cut[0] = compile(llama3 ? llama3_cut : smollm ? digits_cut : gpt2_cut);
-    bpe->cut[1] = smollm ? compile(gpt2_cut) : NULL;
-    bpe->ignore_merges = llama3;
-    if (!bpe->cut[0] || (smollm && !bpe->cut[1]))
-        return err_set(err, ERR_MEMORY, "out of memory for a pre-tokenizer");
-    return OK;
-}
-
-static uint64_t hash(const char *a, size_t na, const char *b, size_t nb)
-{
-    uint64_t h = 1469598103934665603u;
-    for (size_t i = 0; i < na; i++)
-        h = (h ^ (unsigned char)a[i]) * 1099511628211u;
-    h = (h ^ ' ') * 1099511628211u;
-    for (size_t i = 0; i < nb; i++)
-        h = (h ^ (unsigned char)b[i]) * 1099511628211u;
-    return h ^ h >> 29;
-}
-
-/* Rank of joining a and b; UINT32_MAX: they do not join. */
-static uint32_t rank_of(const struct tokenizer *t, const char *a, size_t na, const char *b, size_t nb)
-{
-    const struct bpe *bpe = t->bpe;
-    if (bpe->ranked) { /* a and b are neighbours in memory */
-        int32_t id = tokenizer_lookup(t, a, na + nb);
-        return id < 0 || t->type[id] == PIECE_CONTROL ? UINT32_MAX : (uint32_t)id;
+    if (bpe->n == bpe->cap) {
+        size_t more = bpe->cap ? 2 * bpe->cap : 4096;
+        char **grown = realloc(bpe->merge, more * sizeof *grown);
+        if (!grown)
+            return err_set(err, ERR_MEMORY, "out of memory for merges");
+        bpe->merge = grown;
+        bpe->cap = more;
     }
-    for (size_t at = hash(a, na, b, nb) & (bpe->n_slots - 1); bpe->slot[at]; at = (at + 1) & (bpe->n_slots - 1)) {
-        uint32_t i = bpe->slot[at] - 1;
-        const char *m = bpe->merge[i];
-        if (strlen(m) == na + nb + 1 && memcmp(m, a, na) == 0 && m[na] == ' ' && memcmp(m + na + 1, b, nb) == 0)
-            return i;
-    }
-    return UINT32_MAX;
-}
-
-static enum status add_merge(struct tokenizer *t, const char *merge, const char *where, struct err *err)
-{
-    struct bpe *bpe = t->bpe;
-    const char *space = strchr(merge + (*merge != 0), ' ');
-    size_t na = space ? (size_t)(space - merge) : 0, nb = space ? strlen(space + 1) : 0;
-    if (na == 0 || nb == 0)
-        return err_set(err, ERR_INPUT, "%s: merge %zu is '%.64s', want two pieces with a space between", where, bpe->n, merge);
-    bpe->merge[bpe->n] = strdup(merge);
-    if (!bpe->merge[bpe->n])
+    char *merge = malloc(n_left + n_right + 2);
+    if (!merge)
         return err_set(err, ERR_MEMORY, "out of memory for merges");
-    if (rank_of(t, merge, na, space + 1, nb) == UINT32_MAX) { /* of a merge that is there twice the first counts */
-        size_t at = hash(merge, na, space + 1, nb) & (bpe->n_slots - 1);
-        while (bpe->slot[at])
-            at = (at + 1) & (bpe->n_slots - 1);
-        bpe->slot[at] = (uint32_t)bpe->n + 1;
-    }
-    bpe->n++;
+    memcpy(merge, left, n_left);
+    merge[n_left] = ' ';
+    memcpy(merge + n_left + 1, right, n_right);
+    merge[n_left + 1 + n_right] = 0;
+    bpe->merge[bpe->n++] = merge;
     return OK;
 }
 
-enum status bpe_new(struct tokenizer *t, char *const *merge, size_t n_merges, const char *where, struct err *err)
+enum status bpe_new(struct tokenizer *t, const struct bpe_options *options, struct err *err)
 {
     struct bpe *bpe = t->bpe = calloc(1, sizeof *bpe);
     if (!bpe)
         return err_set(err, ERR_MEMORY, "out of memory for merges");
-    TRY(choose_cut(t, bpe, where, err));
-    for (bpe->n_slots = 16; bpe->n_slots < 2 * n_merges;)
-        bpe->n_slots *= 2;
-    bpe->slot = calloc(bpe->n_slots, sizeof *bpe->slot);
-    bpe->merge = calloc(n_merges + 1, sizeof *bpe->merge);
-    if (!bpe->slot || !bpe->merge)
-        return err_set(err, ERR_MEMORY, "out of memory for merges");
-    for (size_t i = 0; i < n_merges; i++)
-        TRY(add_merge(t, merge[i], where, err));
-    return OK;
+    bpe->options = *options;
+    for (int b = 0; b < 256; b++) {
+        bpe->printed[b].n = (uint8_t)bpe_put_byte(b, bpe->printed[b].s);
+        bpe->byte[b] = tokenizer_lookup_model(t, bpe->printed[b].s, bpe->printed[b].n);
+    }
+    return make_slots(bpe, 1024, err);
 }
 
-/* ---- ranks as merges, for writers: each way to cut a piece into two pieces, in the order of the pieces, then of their halves ---- */
+enum status bpe_add_merge(struct tokenizer *t, const char *left, size_t n_left, const char *right, size_t n_right, bool strict, const char *where,
+                          struct err *err)
+{
+    struct bpe *bpe = t->bpe;
+    char *joined = malloc(n_left + n_right + 1);
+    if (!joined)
+        return err_set(err, ERR_MEMORY, "out of memory for merges");
+    memcpy(joined, left, n_left);
+    memcpy(joined + n_left, right, n_right);
+    int32_t ids[] = {tokenizer_lookup_model(t, left, n_left), tokenizer_lookup_model(t, right, n_right),
+                     tokenizer_lookup_model(t, joined, n_left + n_right)};
+    free(joined);
+    size_t number = bpe->n_pairs;
+    for (int i = 0; i < 3; i++)
+        if (ids[i] < 0)
+            return err_set(err, ERR_INPUT, "%s: merge %zu, '%.*s' and '%.*s': %s is no piece of the vocabulary", where, number,
+                           (int)(n_left < 64 ? n_left : 64), left, (int)(n_right < 64 ? n_right : 64), right,
+                           i == 0 ? "the left one" : i == 1 ? "the right one" : "what they join to");
+    bool there;
+    TRY(add_pair(bpe, (struct pair){ids[0], ids[1], (uint32_t)number, ids[2]}, &there, err));
+    if (there && strict)
+        return err_set(err, ERR_INPUT, "%s: merge %zu, '%.*s' and '%.*s', is there twice", where, number, (int)(n_left < 64 ? n_left : 64), left,
+                       (int)(n_right < 64 ? n_right : 64), right);
+    return there || t->spaces_escaped ? OK : keep_text(bpe, left, n_left, right, n_right, err);
+}
+
+enum status bpe_add_merge_text(struct tokenizer *t, const char *merge, size_t n, bool strict, const char *where, struct err *err)
+{
+    const char *space = n > 2 ? memchr(merge + 1, ' ', n - 2) : NULL;
+    if (!space)
+        return err_set(err, ERR_INPUT, "%s: merge %zu is '%.*s', want two pieces with a space between", where, t->bpe->n_pairs,
+                       (int)(n < 64 ? n : 64), merge);
+    return bpe_add_merge(t, merge, (size_t)(space - merge), space + 1, (size_t)(merge + n - space - 1), strict, where, err);
+}
+
+/* ---- pieces as merges ---- */
 
 struct halves {
     int32_t left, right;
@@ -177,77 +209,66 @@ static int by_halves(const void *a, const void *b)
     return x->left != y->left ? (x->left > y->left) - (x->left < y->left) : (x->right > y->right) - (x->right < y->right);
 }
 
-static enum status keep_merge(struct bpe *bpe, size_t *cap, const char *piece, size_t n, size_t at, struct err *err)
+static bool from_text(const struct tokenizer *t, int32_t id)
 {
-    if (bpe->n == *cap) {
-        size_t more = *cap ? 2 * *cap : 4096;
-        char **grown = realloc(bpe->merge, more * sizeof *grown);
-        if (!grown)
-            return err_set(err, ERR_MEMORY, "out of memory for merges");
-        bpe->merge = grown;
-        *cap = more;
-    }
-    char *merge = malloc(n + 2);
-    if (!merge)
-        return err_set(err, ERR_MEMORY, "out of memory for merges");
-    memcpy(merge, piece, at);
-    merge[at] = ' ';
-    memcpy(merge + at + 1, piece + at, n - at + 1);
-    bpe->merge[bpe->n++] = merge;
-    return OK;
+    return id >= 0 && t->type[id] == PIECE_NORMAL;
 }
 
-static enum status merges_of(struct tokenizer *t, int32_t id, size_t *cap, struct halves *halves, struct err *err)
+enum status bpe_halves(const struct tokenizer *t, int32_t id, enum status (*each)(void *user, const char *piece, size_t n, size_t left), void *user,
+                       struct err *err)
 {
     const char *s = t->piece[id];
     size_t n = t->length[id], found = 0;
-    for (size_t at = 1; at < n; at++) {
+    if (!from_text(t, id))
+        return OK;
+    struct halves *halves = malloc((n + 1) * sizeof *halves);
+    enum status status = halves ? OK : err_set(err, ERR_MEMORY, "out of memory for merges");
+    for (size_t at = 1; status == OK && at < n; at++) {
         if (((unsigned char)s[at] & 0xC0) == 0x80)
             continue;
-        int32_t left = tokenizer_lookup(t, s, at), right = left < 0 ? -1 : tokenizer_lookup(t, s + at, n - at);
-        if (right >= 0)
+        int32_t left = tokenizer_lookup(t, s, at), right = from_text(t, left) ? tokenizer_lookup(t, s + at, n - at) : -1;
+        if (from_text(t, right))
             halves[found++] = (struct halves){left, right, at};
     }
-    qsort(halves, found, sizeof *halves, by_halves);
-    for (size_t i = 0; i < found; i++)
-        TRY(keep_merge(t->bpe, cap, s, n, halves[i].at, err));
-    return OK;
-}
-
-static enum status merges_from_ranks(struct tokenizer *t, struct err *err)
-{
-    size_t longest = 0, cap = 0;
-    for (int32_t id = 0; id < t->n; id++)
-        longest = t->length[id] > longest ? t->length[id] : longest;
-    struct halves *halves = malloc((longest + 1) * sizeof *halves);
-    enum status status = halves ? OK : err_set(err, ERR_MEMORY, "out of memory for merges");
-    for (int32_t id = 0; status == OK && id < t->n; id++)
-        if (t->type[id] != PIECE_CONTROL)
-            status = merges_of(t, id, &cap, halves, err);
+    if (found)
+        qsort(halves, found, sizeof *halves, by_halves);
+    for (size_t i = 0; status == OK && i < found; i++)
+        status = each(user, s, n, halves[i].at);
     free(halves);
     return status;
 }
 
-enum status bpe_new_ranked(struct tokenizer *t, const char *where, struct err *err)
+struct ranked {
+    struct tokenizer *t;
+    int32_t id;
+    struct err *err;
+};
+
+static enum status add_ranked(void *user, const char *piece, size_t n, size_t left)
 {
-    struct bpe *bpe = t->bpe = calloc(1, sizeof *bpe);
-    if (!bpe)
-        return err_set(err, ERR_MEMORY, "out of memory for merges");
-    bpe->ranked = true;
-    TRY(choose_cut(t, bpe, where, err));
-    return merges_from_ranks(t, err);
+    struct ranked *r = user;
+    bool there;
+    struct pair pair = {tokenizer_lookup(r->t, piece, left), tokenizer_lookup(r->t, piece + left, n - left), (uint32_t)r->id, r->id};
+    TRY(add_pair(r->t->bpe, pair, &there, r->err));
+    return keep_text(r->t->bpe, piece, left, piece + left, n - left, r->err);
+}
+
+enum status bpe_new_ranked(struct tokenizer *t, struct err *err)
+{
+    TRY(bpe_new(t, &(struct bpe_options){.ignore_merges = true}, err));
+    for (int32_t id = 0; id < t->n; id++)
+        TRY(bpe_halves(t, id, add_ranked, &(struct ranked){t, id, err}, err));
+    return OK;
 }
 
 void bpe_free(struct bpe *bpe)
 {
     if (!bpe)
         return;
-    for (size_t i = 0; bpe->merge && i < bpe->n; i++)
+    for (size_t i = 0; i < bpe->n; i++)
         free(bpe->merge[i]);
     free(bpe->merge);
-    free(bpe->slot);
-    pcre2_code_free(bpe->cut[0]);
-    pcre2_code_free(bpe->cut[1]);
+    free(bpe->pair);
     free(bpe);
 }
 
@@ -257,30 +278,61 @@ size_t bpe_merges(const struct tokenizer *t, char *const **merge)
     return t->bpe->n;
 }
 
+bool bpe_ignores_merges(const struct tokenizer *t)
+{
+    return t->bpe->options.ignore_merges;
+}
+
+void bpe_scores(struct tokenizer *t)
+{
+    const struct bpe *bpe = t->bpe;
+    for (int32_t id = 0; id < t->n; id++)
+        t->score[id] = t->type[id] == PIECE_NORMAL ? -(float)bpe->n_pairs : 0;
+    for (size_t i = 0; i < bpe->n_slots; i++) {
+        const struct pair *p = &bpe->pair[i];
+        if (p->joined >= 0 && -(float)p->rank > t->score[p->joined])
+            t->score[p->joined] = -(float)p->rank;
+    }
+}
+
 /* ---- one cut ---- */
 
+enum { JOINED = -1 };
+
 struct part {
-    uint32_t start, n;
+    int32_t id; /* JOINED: into the one before */
     int32_t before, after;
 };
 
 struct join {
     uint32_t rank;
-    int32_t left, right;
-    uint32_t n; /* bytes of both when it was found */
+    int32_t at;          /* the left part */
+    int32_t left, right; /* pieces when it was found */
 };
+
+/* A cut, or a word of one, that was seen before in this text, and where its ids are. */
+struct seen {
+    const char *s;
+    uint32_t n, count;
+    size_t first;
+};
+
+enum { SEEN = 4096, SEEN_FROM = 4096 /* bytes of text that pay for the table */ };
 
 struct word {
     const struct tokenizer *t;
-    char *text; /* in printable form */
+    struct tokens *out;
+    struct err *err;
+    char *text; /* a cut in printable form */
     struct part *part;
     struct join *heap;
-    size_t n_heap;
+    size_t n_heap, room; /* room: bytes of a cut */
+    struct seen *seen;   /* [SEEN] or NULL */
 };
 
 static bool comes_first(const struct join *a, const struct join *b)
 {
-    return a->rank < b->rank || (a->rank == b->rank && a->left < b->left);
+    return a->rank < b->rank || (a->rank == b->rank && a->at < b->at);
 }
 
 static void push(struct word *w, struct join j)
@@ -306,133 +358,171 @@ static struct join pop(struct word *w)
     return top;
 }
 
-static void try_join(struct word *w, int32_t left, int32_t right)
+static void try_join(struct word *w, int32_t at)
 {
-    if (left < 0 || right < 0)
+    int32_t after = at < 0 ? -1 : w->part[at].after;
+    if (after < 0)
         return;
-    const struct part *a = &w->part[left], *b = &w->part[right];
-    uint32_t rank = rank_of(w->t, w->text + a->start, a->n, w->text + b->start, b->n);
-    if (rank != UINT32_MAX)
-        push(w, (struct join){rank, left, right, a->n + b->n});
+    const struct pair *pair = find_pair(w->t->bpe, w->part[at].id, w->part[after].id);
+    if (pair)
+        push(w, (struct join){pair->rank, at, pair->left, pair->right});
 }
 
 static void join_all(struct word *w, int32_t n)
 {
     for (int32_t i = 0; i + 1 < n; i++)
-        try_join(w, i, i + 1);
+        try_join(w, i);
     while (w->n_heap) {
         struct join j = pop(w);
-        struct part *a = &w->part[j.left], *b = &w->part[j.right];
-        if (a->n == 0 || b->n == 0 || a->n + b->n != j.n)
+        struct part *a = &w->part[j.at];
+        if (a->id != j.left || a->after < 0 || w->part[a->after].id != j.right) /* one of them has been joined meanwhile */
             continue;
-        a->n += b->n;
-        b->n = 0;
+        struct part *b = &w->part[a->after];
+        a->id = find_pair(w->t->bpe, j.left, j.right)->joined;
+        b->id = JOINED;
         a->after = b->after;
         if (b->after >= 0)
-            w->part[b->after].before = j.left;
-        try_join(w, a->before, j.left);
-        try_join(w, j.left, a->after);
+            w->part[b->after].before = j.at;
+        try_join(w, a->before);
+        try_join(w, j.at);
     }
 }
 
-static int32_t split(struct word *w, const char *s, size_t n, size_t *bytes)
+static enum status make_room(struct word *w, size_t n)
 {
-    *bytes = 0;
-    for (size_t i = 0; i < n; i++) {
-        size_t k = bpe_put_byte((unsigned char)s[i], w->text + *bytes);
-        w->part[i] = (struct part){(uint32_t)*bytes, (uint32_t)k, (int32_t)i - 1, i + 1 < n ? (int32_t)i + 1 : -1};
-        *bytes += k;
-    }
-    return (int32_t)n;
+    if (n <= w->room)
+        return OK;
+    size_t room = n < 256 ? 256 : n + n / 2;
+    free(w->text);
+    free(w->part);
+    free(w->heap);
+    w->text = malloc(2 * room + 2);
+    w->part = malloc(room * sizeof *w->part);
+    w->heap = malloc((3 * room + 4) * sizeof *w->heap); /* n - 1 pairs at the start, two more for each of n - 1 joins */
+    w->room = w->text && w->part && w->heap ? room : 0;
+    return w->room ? OK : err_set(w->err, ERR_MEMORY, "out of memory for tokenizing");
 }
 
-static enum status encode_cut(struct word *w, const char *s, size_t n, struct tokens *out, struct err *err)
+static void add_part(struct word *w, int32_t *n, int32_t id)
 {
-    size_t bytes;
-    int32_t count = split(w, s, n, &bytes);
-    if (w->t->bpe->ignore_merges) {
-        int32_t id = tokenizer_lookup(w->t, w->text, bytes);
+    w->part[*n] = (struct part){id, *n - 1, *n + 1};
+    ++*n;
+}
+
+/* <unk> for what has no piece; left out where there is none, as transformers and llama.cpp do. */
+static void add_unknown(struct word *w, int32_t *n)
+{
+    const struct tokenizer *t = w->t;
+    bool again = t->bpe->options.fuse_unk && *n > 0 && w->part[*n - 1].id == t->unk;
+    if (t->unk >= 0 && !again)
+        add_part(w, n, t->unk);
+}
+
+/* Characters; what has no piece as byte pieces, where all of its bytes have one. */
+static int32_t split_characters(struct word *w, const char *s, size_t n)
+{
+    const struct tokenizer *t = w->t;
+    int32_t count = 0;
+    for (size_t i = 0, k; i < n; i += k) {
+        k = s[i] == 0 ? 1 : utf8_length(s + i, n - i);
+        k = k ? k : 1; /* an expression has cut a character */
+        int32_t id = tokenizer_lookup_model(t, s + i, k);
+        bool bytes = id < 0 && t->bpe->options.byte_fallback;
+        for (size_t b = 0; bytes && b < k; b++)
+            bytes = t->byte[(unsigned char)s[i + b]] >= 0;
+        for (size_t b = 0; bytes && b < k; b++)
+            add_part(w, &count, t->byte[(unsigned char)s[i + b]]);
         if (id >= 0)
-            return tokens_push(out, id, err);
+            add_part(w, &count, id);
+        else if (!bytes)
+            add_unknown(w, &count);
     }
+    return count;
+}
+
+static int32_t split_bytes(struct word *w, const char *s, size_t n)
+{
+    int32_t count = 0;
+    for (size_t i = 0; i < n; i++) {
+        int32_t id = w->t->bpe->byte[(unsigned char)s[i]];
+        if (id >= 0)
+            add_part(w, &count, id);
+        else
+            add_unknown(w, &count);
+    }
+    return count;
+}
+
+/* The piece that the whole cut is, -1: none. */
+static int32_t whole(struct word *w, const char *s, size_t n)
+{
+    const struct bpe *bpe = w->t->bpe;
+    char *to = w->text;
+    if (w->t->spaces_escaped)
+        return tokenizer_lookup_model(w->t, s, n);
+    for (size_t i = 0; i < n; i++) {
+        int b = (unsigned char)s[i];
+        memcpy(to, bpe->printed[b].s, 2);
+        to += bpe->printed[b].n;
+    }
+    return tokenizer_lookup_model(w->t, w->text, (size_t)(to - w->text));
+}
+
+static enum status join_word(struct word *w, const char *s, size_t n)
+{
+    const struct tokenizer *t = w->t;
+    int32_t count = t->spaces_escaped ? split_characters(w, s, n) : split_bytes(w, s, n);
+    if (count == 0)
+        return OK;
+    w->part[count - 1].after = -1;
     join_all(w, count);
-    for (int32_t i = 0; i >= 0; i = w->part[i].after) {
-        int32_t id = tokenizer_lookup(w->t, w->text + w->part[i].start, w->part[i].n);
-        if (id < 0)
-            id = w->t->unk;
-        if (id < 0)
-            return err_set(err, ERR_INPUT, "a byte of the text has no piece in the vocabulary");
-        TRY(tokens_push(out, id, err));
+    for (int32_t i = 0; i >= 0; i = w->part[i].after)
+        TRY(tokens_push(w->out, w->part[i].id, w->err));
+    return OK;
+}
+
+static enum status encode_word(struct word *w, const char *s, size_t n)
+{
+    if (!w->seen)
+        return join_word(w, s, n);
+    uint64_t h = 1469598103934665603u; /* FNV-1a */
+    for (size_t i = 0; i < n; i++)
+        h = (h ^ (unsigned char)s[i]) * 1099511628211u;
+    struct seen *seen = &w->seen[(h ^ h >> 32) & (SEEN - 1)];
+    size_t first = w->out->n;
+    if (seen->n == n && memcmp(seen->s, s, n) == 0) {
+        for (size_t i = 0; i < seen->count; i++)
+            TRY(tokens_push(w->out, w->out->id[seen->first + i], w->err));
+    } else {
+        TRY(join_word(w, s, n));
+        *seen = (struct seen){s, (uint32_t)n, (uint32_t)(w->out->n - first), first};
     }
     return OK;
 }
 
-/* ---- cutting ---- */
-
-struct cutting {
-    struct word word;
-    pcre2_match_data *match[2];
-    struct tokens *out;
-    struct err *err;
-};
-
-static enum status cut_text(struct cutting *c, int level, const char *text, size_t n)
+static enum status encode_cut(void *user, const char *s, size_t n)
 {
-    pcre2_code *code = level < 2 ? c->word.t->bpe->cut[level] : NULL;
-    if (!code)
-        return n ? encode_cut(&c->word, text, n, c->out, c->err) : OK;
-    for (size_t at = 0; at < n;) {
-        int found = pcre2_match(code, (PCRE2_SPTR)text, n, at, PCRE2_NO_UTF_CHECK, c->match[level], NULL);
-        size_t from = n, to = n;
-        if (found > 0) {
-            from = pcre2_get_ovector_pointer(c->match[level])[0];
-            to = pcre2_get_ovector_pointer(c->match[level])[1];
-        } else if (found != PCRE2_ERROR_NOMATCH) {
-            return err_set(c->err, ERR_FAILED, "the pre-tokenizer gave up (PCRE2 error %d)", found);
-        }
-        if (from > at) /* what no alternative matches stays one cut */
-            TRY(cut_text(c, level + 1, text + at, from - at));
-        if (to > from)
-            TRY(cut_text(c, level + 1, text + from, to - from));
-        at = to > at ? to : n;
+    struct word *w = user;
+    TRY(make_room(w, n));
+    int32_t id = w->t->bpe->options.ignore_merges ? whole(w, s, n) : -1;
+    if (id >= 0)
+        return tokens_push(w->out, id, w->err);
+    for (size_t at = 0, k; at < n; at += k) {
+        k = w->t->words ? tokenizer_word(s + at, n - at) : n;
+        TRY(encode_word(w, s + at, k));
     }
     return OK;
-}
-
-/* Bytes that are no UTF-8 would mislead the expression: each is replaced by U+FFFD. */
-static char *repaired(const char *text, size_t n, size_t *out_n)
-{
-    char *s = malloc(3 * n + 1);
-    size_t k = 0;
-    for (size_t i = 0; s && i < n;) {
-        size_t m = text[i] == 0 ? 1 : utf8_length(text + i, n - i);
-        memcpy(s + k, m ? text + i : "\xef\xbf\xbd", m ? m : 3);
-        k += m ? m : 3;
-        i += m ? m : 1;
-    }
-    *out_n = k;
-    return s;
 }
 
 enum status bpe_encode(const struct tokenizer *t, const char *text, size_t n, struct tokens *out, struct err *err)
 {
-    size_t m;
-    if (n > UINT32_MAX / 16)
-        return err_set(err, ERR_INPUT, "a text of %zu bytes is too long to tokenize at once", n);
-    char *s = repaired(text, n, &m);
-    struct cutting c = {.word = {.t = t}, .out = out, .err = err};
-    c.word.text = malloc(2 * m + 1);
-    c.word.part = malloc((m + 1) * sizeof *c.word.part);
-    c.word.heap = malloc((3 * m + 4) * sizeof *c.word.heap);
-    c.match[0] = pcre2_match_data_create(1, NULL);
-    c.match[1] = pcre2_match_data_create(1, NULL);
-    bool good = s && c.word.text && c.word.part && c.word.heap && c.match[0] && c.match[1];
-    enum status status = good ? cut_text(&c, 0, s, m) : err_set(err, ERR_MEMORY, "out of memory for tokenizing");
-    pcre2_match_data_free(c.match[0]);
-    pcre2_match_data_free(c.match[1]);
-    free(c.word.text);
-    free(c.word.part);
-    free(c.word.heap);
-    free(s);
+    struct word w = {.t = t, .out = out, .err = err};
+    if (n >= SEEN_FROM && !(w.seen = calloc(SEEN, sizeof *w.seen)))
+        return err_set(err, ERR_MEMORY, "out of memory for tokenizing");
+    enum status status = pretokenizer_cut(t->pretokenizer, text, n, encode_cut, &w, err);
+    free(w.seen);
+    free(w.text);
+    free(w.part);
+    free(w.heap);
     return status;
 }

@@ -169,9 +169,9 @@ const char *checkpoint_kind(const struct checkpoint *c)
     return c->ops->kind;
 }
 
-const char *checkpoint_path(const struct checkpoint *c)
+const char *checkpoint_folder(const struct checkpoint *c)
 {
-    return c->path;
+    return strcmp(c->ops->kind, "safetensors") == 0 ? c->path : NULL;
 }
 
 const char *checkpoint_plan_text(const struct checkpoint *c)

@@ -31,7 +31,7 @@ enum status checkpoint_read_codes(const struct checkpoint *checkpoint, const cha
 enum status checkpoint_tokenizer(struct checkpoint *checkpoint, const struct tokenizer **tokenizer, struct err *err);
 /* plan.txt of a model/ folder (owned by the checkpoint), NULL when there is none. */
 const char *checkpoint_plan_text(const struct checkpoint *checkpoint);
-/* Files that a copy of the tokenizer needs, for export: GGUF metadata or paths; see io/export.h. */
-const char *checkpoint_path(const struct checkpoint *checkpoint);
+/* The path of a Hugging Face folder, whose tokenizer files an export copies; NULL for a single file. */
+const char *checkpoint_folder(const struct checkpoint *checkpoint);
 
 #endif

@@ -309,29 +309,47 @@ static char *file_in(const struct checkpoint *c, const char *name)
     return NULL;
 }
 
+static enum status own_file(struct checkpoint *c, const char *path, struct err *err)
+{
+    struct gguf *gguf;
+    TRY(gguf_open(&gguf, path, err));
+    enum status status = tokenizer_load_gguf(&c->own_tokenizer, gguf, err);
+    gguf_close(gguf);
+    return status;
+}
+
+static enum status json_file(struct checkpoint *c, const char *path, struct err *err)
+{
+    return tokenizer_load_json(&c->own_tokenizer, path, err);
+}
+
+static enum status model_file(struct checkpoint *c, const char *path, struct err *err)
+{
+    enum status status = tokenizer_load_sentencepiece(&c->own_tokenizer, path, err);
+    if (status == ERR_INPUT) { /* Llama 3 calls its rank file by the same name */
+        struct err second;
+        if (tokenizer_load_tiktoken(&c->own_tokenizer, path, &second) == OK)
+            status = OK;
+    }
+    return status == OK ? tokenizer_load_chat_template(c->own_tokenizer, path, err) : status;
+}
+
+/* tokenizer.gguf is our own, and says what the model was trained with; of the others the first is the one that transformers takes. */
 static enum status tokenizer(struct checkpoint *c, struct err *err)
 {
-    char *path = file_in(c, "tokenizer.model");
-    if (path) {
-        enum status status = tokenizer_load_sentencepiece(&c->own_tokenizer, path, err);
-        if (status == ERR_INPUT) { /* Llama 3 calls its rank file by the same name */
-            struct err second;
-            if (tokenizer_load_tiktoken(&c->own_tokenizer, path, &second) == OK)
-                status = OK;
-        }
+    static const struct {
+        const char *name;
+        enum status (*load)(struct checkpoint *c, const char *path, struct err *err);
+    } known[] = {{"tokenizer.gguf", own_file}, {"tokenizer.json", json_file}, {"tokenizer.model", model_file}};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        char *path = file_in(c, known[i].name);
+        if (!path)
+            continue;
+        enum status status = known[i].load(c, path, err);
         free(path);
         return status;
     }
-    path = file_in(c, "tokenizer.gguf");
-    if (!path)
-        return err_set(err, ERR_INPUT, "%s: has no tokenizer.model and no tokenizer.gguf", c->path);
-    struct gguf *gguf;
-    enum status status = gguf_open(&gguf, path, err);
-    free(path);
-    TRY(status);
-    status = tokenizer_load_gguf(&c->own_tokenizer, gguf, err);
-    gguf_close(gguf);
-    return status;
+    return err_set(err, ERR_INPUT, "%s: has no tokenizer.json, tokenizer.model or tokenizer.gguf", c->path);
 }
 
 static const struct checkpoint_ops folder_ops = {"safetensors", has, format_of, read_reals, read_codes, tokenizer};

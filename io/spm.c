@@ -26,7 +26,7 @@ struct merge {
     const char *text;
     struct symbol *symbol;
     struct pair *heap;
-    size_t n_heap;
+    size_t n_heap, room; /* room: bytes of a word */
 };
 
 /* Higher score first, then further left. */
@@ -133,13 +133,13 @@ static size_t character(const char *s, size_t n)
     return k ? k : 1;
 }
 
-static int32_t split(const struct tokenizer *t, const struct text *text, struct symbol *symbol)
+static int32_t split(const struct tokenizer *t, const char *s, size_t n, struct symbol *symbol)
 {
     int32_t count = 0;
-    for (size_t i = 0; i < text->n;) {
-        int32_t user = tokenizer_special(t, text->s + i, text->n - i, false);
-        size_t k = user >= 0 ? t->length[user] : character(text->s + i, text->n - i);
-        symbol[count] = (struct symbol){.start = (uint32_t)i, .n = (uint32_t)k, .before = count - 1, .after = count + 1, .frozen = user >= 0};
+    for (size_t i = 0; i < n;) {
+        const struct named *user = names_longest(t, &t->special, s + i, n - i, false);
+        size_t k = user ? user->n : character(s + i, n - i);
+        symbol[count] = (struct symbol){.start = (uint32_t)i, .n = (uint32_t)k, .before = count - 1, .after = count + 1, .frozen = user != NULL};
         count++;
         i += k;
     }
@@ -175,21 +175,39 @@ static enum status add_symbol(const struct tokenizer *t, const char *s, size_t n
     return add_bytes(t, s, n, out, err);
 }
 
+static enum status make_room(struct merge *m, size_t n, struct err *err)
+{
+    if (n <= m->room)
+        return OK;
+    free(m->symbol);
+    free(m->heap);
+    m->room = n + n / 2;
+    m->symbol = malloc(m->room * sizeof *m->symbol);
+    m->heap = malloc((3 * m->room + 4) * sizeof *m->heap); /* n - 1 pairs at the start, two more for each of n - 1 joins */
+    return m->symbol && m->heap ? OK : err_set(err, ERR_MEMORY, "out of memory for tokenizing");
+}
+
+static enum status encode_word(struct merge *m, const char *s, size_t n, struct tokens *out, struct err *err)
+{
+    TRY(make_room(m, n, err));
+    m->text = s;
+    int32_t count = split(m->t, s, n, m->symbol);
+    join_all(m, count);
+    for (int32_t i = 0; i >= 0; i = m->symbol[i].after)
+        TRY(add_symbol(m->t, s + m->symbol[i].start, m->symbol[i].n, out, err));
+    return OK;
+}
+
 enum status spm_encode(const struct tokenizer *t, const char *text, size_t n, struct tokens *out, struct err *err)
 {
     struct text normal = {0};
-    if (n > UINT32_MAX / 8)
-        return err_set(err, ERR_INPUT, "a text of %zu bytes is too long to tokenize at once", n);
+    struct merge m = {.t = t};
     normalise(t, text, n, &normal);
-    struct merge m = {.t = t, .text = normal.s};
-    m.symbol = malloc((normal.n + 1) * sizeof *m.symbol);
-    m.heap = malloc((3 * normal.n + 4) * sizeof *m.heap); /* n - 1 pairs at the start, two more for each of n - 1 joins */
-    enum status status = normal.failed || !m.symbol || !m.heap ? err_set(err, ERR_MEMORY, "out of memory for tokenizing") : OK;
-    int32_t count = status == OK ? split(t, &normal, m.symbol) : 0;
-    if (status == OK)
-        join_all(&m, count);
-    for (int32_t i = count ? 0 : -1; status == OK && i >= 0; i = m.symbol[i].after)
-        status = add_symbol(t, normal.s + m.symbol[i].start, m.symbol[i].n, out, err);
+    enum status status = normal.failed ? err_set(err, ERR_MEMORY, "out of memory for tokenizing") : OK;
+    for (size_t at = 0, k; status == OK && at < normal.n; at += k) {
+        k = t->words ? tokenizer_word(normal.s + at, normal.n - at) : normal.n;
+        status = encode_word(&m, normal.s + at, k, out, err);
+    }
     free(m.symbol);
     free(m.heap);
     text_free(&normal);

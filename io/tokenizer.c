@@ -41,6 +41,7 @@ enum status tokenizer_new(struct tokenizer **out, enum tokenizer_kind kind, int3
     if (!t)
         return err_set(err, ERR_MEMORY, "out of memory for a vocabulary");
     t->kind = kind;
+    t->spaces_escaped = kind == TOKENIZER_SPM;
     t->n = n;
     t->bos = t->eos = t->unk = -1;
     size_t count = (size_t)n;
@@ -93,6 +94,13 @@ int32_t tokenizer_lookup(const struct tokenizer *t, const char *piece, size_t n)
     return -1;
 }
 
+int32_t tokenizer_lookup_model(const struct tokenizer *t, const char *piece, size_t n)
+{
+    int32_t id = tokenizer_lookup(t, piece, n);
+    bool other = id >= 0 && (t->added ? (t->added[id] & ADDED_OUTSIDE) != 0 : t->type[id] == PIECE_CONTROL);
+    return other ? -1 : id;
+}
+
 static enum status index_pieces(struct tokenizer *t, const char *where, struct err *err)
 {
     t->n_slots = 16;
@@ -138,38 +146,54 @@ static enum status index_bytes(struct tokenizer *t, const char *where, struct er
     return OK;
 }
 
-struct named { /* a special piece while they are sorted */
-    const char *s;
-    uint32_t n;
-    int32_t id;
-};
-
-static int by_bytes(const void *a, const void *b)
+/* Where a text is looked for: as it stands, or as the normalizer leaves it. */
+static enum status add_name(struct tokenizer *t, int32_t id, struct err *err)
 {
-    const struct named *x = a, *y = b;
-    int d = memcmp(x->s, y->s, x->n < y->n ? x->n : y->n);
-    return d ? d : (x->n > y->n) - (x->n < y->n);
+    bool rewritten = t->added && t->added[id] & ADDED_NORMALIZED && pretokenizer_rewrites(t->pretokenizer, RULES_NORMALIZER);
+    if (!rewritten)
+        return names_add(t->added && t->added[id] & ADDED_NORMALIZED ? &t->normalized : &t->special, t->piece[id], t->length[id], id, err);
+    struct text text;
+    TRY(pretokenizer_rewrite(t->pretokenizer, RULES_NORMALIZER, t->piece[id], t->length[id], true, &text, err));
+    enum status status = text.n ? names_add(&t->normalized, text.s, text.n, id, err) : OK;
+    text_free(&text);
+    return status;
 }
 
 static enum status index_special(struct tokenizer *t, struct err *err)
 {
-    size_t most = (size_t)t->n;
-    struct named *named = malloc(most * sizeof *named);
-    t->special = malloc(most * sizeof *t->special);
-    if (!named || !t->special) {
-        free(named);
-        return err_set(err, ERR_MEMORY, "out of memory for special pieces");
-    }
     for (int32_t id = 0; id < t->n; id++)
-        if (t->type[id] == PIECE_CONTROL || t->type[id] == PIECE_USER) {
-            named[t->n_special++] = (struct named){t->piece[id], t->length[id], id};
-            t->opens[(unsigned char)t->piece[id][0]] = true;
-        }
-    qsort(named, t->n_special, sizeof *named, by_bytes);
-    for (size_t i = 0; i < t->n_special; i++)
-        t->special[i] = named[i].id;
-    free(named);
+        if (t->added ? t->added[id] & ADDED : t->type[id] == PIECE_CONTROL || t->type[id] == PIECE_USER || t->type[id] == PIECE_UNKNOWN)
+            TRY(add_name(t, id, err));
+    names_sort(&t->special);
+    names_sort(&t->normalized);
     return OK;
+}
+
+static const char space[] = "\xe2\x96\x81"; /* U+2581 stands for a space in SentencePiece */
+
+size_t tokenizer_word(const char *s, size_t n)
+{
+    size_t at = 0;
+    while (n - at >= 3 && memcmp(s + at, space, 3) == 0)
+        at += 3;
+    for (const char *next; at < n; at = (size_t)(next - s) + 1) {
+        next = memchr(s + at, space[0], n - at);
+        if (!next)
+            return n;
+        if (n - (size_t)(next - s) >= 3 && memcmp(next, space, 3) == 0)
+            return (size_t)(next - s);
+    }
+    return n;
+}
+
+/* A word ends where no piece goes on: asked once, so that long texts need no long heaps.  Without a piece for U+2581 itself what is unknown on both
+ * sides would be one. */
+static bool has_words(const struct tokenizer *t)
+{
+    bool words = t->spaces_escaped && tokenizer_lookup(t, space, 3) >= 0;
+    for (int32_t id = 0; words && id < t->n; id++)
+        words = tokenizer_word(t->piece[id], t->length[id]) == t->length[id];
+    return words;
 }
 
 enum status tokenizer_finish(struct tokenizer *t, const char *where, struct err *err)
@@ -181,6 +205,7 @@ enum status tokenizer_finish(struct tokenizer *t, const char *where, struct err 
             return err_set(err, ERR_INPUT, "%s: %s id %d, want one below %d", where, names[i], ids[i], t->n);
     TRY(index_pieces(t, where, err));
     TRY(index_bytes(t, where, err));
+    t->words = has_words(t);
     return index_special(t, err);
 }
 
@@ -197,9 +222,19 @@ void tokenizer_free(struct tokenizer *t)
     free(t->chat_template);
     free(t->pre);
     free(t->slot);
-    free(t->special);
+    free(t->added);
+    names_free(&t->special);
+    names_free(&t->normalized);
     bpe_free(t->bpe);
+    pretokenizer_free(t->pretokenizer);
     free(t);
+}
+
+enum status tokenizer_fail(struct tokenizer **out, enum status status)
+{
+    tokenizer_free(*out);
+    *out = NULL;
+    return status;
 }
 
 /* ---- what it is ---- */
@@ -243,80 +278,103 @@ void tokenizer_view(const struct tokenizer *t, struct tokenizer_view *view)
 {
     char *const *merge = NULL;
     size_t n = t->bpe ? bpe_merges(t, &merge) : 0;
-    *view = (struct tokenizer_view){.model = t->kind == TOKENIZER_SPM ? "llama" : "gpt2", .pre = t->pre, .n = t->n,
-                                    .piece = (const char *const *)t->piece, .score = t->kind == TOKENIZER_SPM ? t->score : NULL,
+    *view = (struct tokenizer_view){.model = t->spaces_escaped ? "llama" : "gpt2", .pre = t->pre, .n = t->n,
+                                    .piece = (const char *const *)t->piece, .score = t->spaces_escaped ? t->score : NULL,
                                     .type = t->type, .merge = (const char *const *)merge, .n_merges = (int32_t)n,
                                     .add_space_prefix = t->add_space_prefix};
 }
 
+/* ---- bytes that are no UTF-8 ---- */
+
+/* Bytes of an ill-formed part that a decoder replaces by one U+FFFD: the longest beginning of a well-formed sequence (Unicode, table 3-8). */
+static size_t ill_formed(const unsigned char *s, size_t n)
+{
+    unsigned char a = s[0];
+    size_t need = a >= 0xC2 && a <= 0xDF ? 1 : a >= 0xE0 && a <= 0xEF ? 2 : a >= 0xF0 && a <= 0xF4 ? 3 : 0, k = 1;
+    for (; k <= need && k < n; k++) {
+        unsigned char low = 0x80, high = 0xBF;
+        if (k == 1 && a == 0xE0)
+            low = 0xA0;
+        if (k == 1 && a == 0xED)
+            high = 0x9F;
+        if (k == 1 && a == 0xF0)
+            low = 0x90;
+        if (k == 1 && a == 0xF4)
+            high = 0x8F;
+        if (s[k] < low || s[k] > high)
+            break;
+    }
+    return k;
+}
+
+/* one_per_byte: as SentencePiece, else one U+FFFD for each ill-formed part. */
+static void repair(const char *s, size_t n, bool one_per_byte, struct text *out)
+{
+    size_t start = 0;
+    for (size_t i = 0; i < n;) {
+        size_t k = utf8_length(s + i, n - i);
+        if (k) {
+            i += k;
+            continue;
+        }
+        text_add(out, s + start, i - start);
+        text_puts(out, "\xef\xbf\xbd");
+        i += one_per_byte ? 1 : ill_formed((const unsigned char *)s + i, n - i);
+        start = i;
+    }
+    text_add(out, s + start, n - start);
+}
+
 /* ---- encoding: special pieces first, the stretches between them by the algorithm ---- */
 
-/* First of special[lo, hi) whose byte at `depth` is at least `byte`; all of them share the bytes before it. */
-static size_t lower(const struct tokenizer *t, size_t lo, size_t hi, uint32_t depth, int byte)
+static enum status spm_stretch(const struct tokenizer *t, const char *text, size_t n, bool first, bool control, struct tokens *out, struct err *err)
 {
-    while (lo < hi) {
-        size_t mid = lo + (hi - lo) / 2;
-        if ((unsigned char)t->piece[t->special[mid]][depth] < byte)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    return lo;
+    (void)first;
+    (void)control;
+    return spm_encode(t, text, n, out, err);
 }
 
-int32_t tokenizer_special(const struct tokenizer *t, const char *s, size_t n, bool control)
+static enum status cut_stretch(const struct tokenizer *t, const char *text, size_t n, bool first, bool control, struct tokens *out, struct err *err)
 {
-    int32_t best = -1;
-    if (n == 0 || !t->opens[(unsigned char)s[0]])
-        return -1;
-    size_t lo = 0, hi = t->n_special;
-    for (uint32_t depth = 0; lo < hi; depth++) {
-        int32_t id = t->special[lo];
-        if (t->length[id] == depth) { /* sorted: the piece that ends here comes first */
-            if (control || t->type[id] == PIECE_USER)
-                best = id;
-            lo++;
-        }
-        if (depth == n)
-            break;
-        int byte = (unsigned char)s[depth];
-        lo = lower(t, lo, hi, depth, byte);
-        hi = lower(t, lo, hi, depth, byte + 1);
-    }
-    return best;
+    (void)control;
+    if (!pretokenizer_rewrites(t->pretokenizer, RULES_PRETOKENIZER))
+        return bpe_encode(t, text, n, out, err);
+    struct text made;
+    TRY(pretokenizer_rewrite(t->pretokenizer, RULES_PRETOKENIZER, text, n, first, &made, err));
+    enum status status = bpe_encode(t, made.s, made.n, out, err);
+    text_free(&made);
+    return status;
 }
 
-static enum status encode_stretch(const struct tokenizer *t, const char *text, size_t n, struct tokens *out, struct err *err)
+static enum status normal_stretch(const struct tokenizer *t, const char *text, size_t n, bool first, bool control, struct tokens *out,
+                                  struct err *err)
 {
-    if (n == 0)
-        return OK;
-    return (t->kind == TOKENIZER_SPM ? spm_encode : bpe_encode)(t, text, n, out, err);
+    if (!pretokenizer_rewrites(t->pretokenizer, RULES_NORMALIZER))
+        return names_split(t, &t->normalized, text, n, first, control, cut_stretch, out, err);
+    struct text made;
+    TRY(pretokenizer_rewrite(t->pretokenizer, RULES_NORMALIZER, text, n, first, &made, err));
+    enum status status = names_split(t, &t->normalized, made.s, made.n, first, control, cut_stretch, out, err);
+    text_free(&made);
+    return status;
 }
 
 enum status tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, bool parse_special, struct tokens *out,
                              struct err *err)
 {
+    if (n > UINT32_MAX / 16)
+        return err_set(err, ERR_INPUT, "a text of %zu bytes is too long to tokenize at once", n);
     /* user-defined pieces of SentencePiece are found inside spm_encode, after spaces were escaped */
-    if (!parse_special || t->n_special == 0)
-        return encode_stretch(t, text, n, out, err);
-    size_t start = 0;
-    for (size_t at = 0; at < n;) {
-        int32_t id = tokenizer_special(t, text + at, n - at, true);
-        if (id < 0 || (t->kind == TOKENIZER_SPM && t->type[id] == PIECE_USER)) {
-            at += id < 0 ? 1 : t->length[id];
-            continue;
-        }
-        TRY(encode_stretch(t, text + start, at - start, out, err));
-        TRY(tokens_push(out, id, err));
-        at += t->length[id];
-        start = at;
-    }
-    return encode_stretch(t, text + start, n - start, out, err);
+    if (t->kind == TOKENIZER_SPM)
+        return n == 0 || !parse_special ? spm_encode(t, text, n, out, err) : names_split(t, &t->special, text, n, true, true, spm_stretch, out, err);
+    struct text sound = {0};
+    repair(text, n, true, &sound); /* such bytes would mislead an expression */
+    enum status status = sound.failed ? err_set(err, ERR_MEMORY, "out of memory for tokenizing")
+                                      : names_split(t, &t->special, sound.s, sound.n, true, parse_special, normal_stretch, out, err);
+    text_free(&sound);
+    return status;
 }
 
 /* ---- decoding ---- */
-
-static const char space[] = "\xe2\x96\x81"; /* U+2581 stands for a space in SentencePiece */
 
 static void add_spm_piece(const struct tokenizer *t, int32_t id, struct text *out)
 {
@@ -356,42 +414,6 @@ static void add_bpe_piece(const struct tokenizer *t, int32_t id, struct text *ou
     }
 }
 
-/* Bytes of an ill-formed part that a decoder replaces by one U+FFFD: the longest beginning of a well-formed sequence (Unicode, table 3-8). */
-static size_t ill_formed(const unsigned char *s, size_t n)
-{
-    unsigned char a = s[0];
-    size_t need = a >= 0xC2 && a <= 0xDF ? 1 : a >= 0xE0 && a <= 0xEF ? 2 : a >= 0xF0 && a <= 0xF4 ? 3 : 0, k = 1;
-    for (; k <= need && k < n; k++) {
-        unsigned char low = 0x80, high = 0xBF;
-        if (k == 1 && a == 0xE0)
-            low = 0xA0;
-        if (k == 1 && a == 0xED)
-            high = 0x9F;
-        if (k == 1 && a == 0xF0)
-            low = 0x90;
-        if (k == 1 && a == 0xF4)
-            high = 0x8F;
-        if (s[k] < low || s[k] > high)
-            break;
-    }
-    return k;
-}
-
-static void repair(const struct text *raw, bool one_per_byte, struct text *out)
-{
-    for (size_t i = 0; i < raw->n;) {
-        size_t k = (unsigned char)raw->s[i] == 0 ? 1 : utf8_length(raw->s + i, raw->n - i);
-        if (k) {
-            text_add(out, raw->s + i, k);
-            i += k;
-            continue;
-        }
-        k = one_per_byte ? 1 : ill_formed((const unsigned char *)raw->s + i, raw->n - i);
-        text_puts(out, "\xef\xbf\xbd");
-        i += k;
-    }
-}
-
 enum status tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, char **text, size_t *text_n, struct err *err)
 {
     struct text raw = {0}, out = {0};
@@ -400,13 +422,13 @@ enum status tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size
             text_free(&raw);
             return err_set(err, ERR_INPUT, "token %d, want one from 0 to %d", ids[i], t->n - 1);
         }
-        (t->kind == TOKENIZER_SPM ? add_spm_piece : add_bpe_piece)(t, ids[i], &raw);
+        (t->spaces_escaped ? add_spm_piece : add_bpe_piece)(t, ids[i], &raw);
     }
-    size_t drop = t->kind == TOKENIZER_SPM && t->add_space_prefix && raw.n > 0 && raw.s[0] == ' ';
+    size_t drop = t->spaces_escaped && t->add_space_prefix && raw.n > 0 && raw.s[0] == ' ';
     while (drop && t->remove_extra_spaces && drop < raw.n && raw.s[drop] == ' ')
         drop++;
-    struct text body = {.s = raw.s ? raw.s + drop : raw.s, .n = raw.n - drop};
-    repair(&body, t->kind == TOKENIZER_SPM, &out);
+    if (raw.n > drop)
+        repair(raw.s + drop, raw.n - drop, t->spaces_escaped, &out);
     text_add(&out, "", 0);
     bool failed = raw.failed || out.failed;
     text_free(&raw);

@@ -1,5 +1,5 @@
 /* tokenizer.h: text <-> token ids.  SentencePiece BPE (tokenizer.model, GGUF "llama"), byte-level BPE (GGUF "gpt2" with pre
- * smollm, llama-bpe, default), llama2.c's tok.bin. */
+ * smollm, starcoder, llama-bpe, qwen2, gpt-2, default), both as Hugging Face's tokenizer.json, llama2.c's tok.bin. */
 #ifndef VENEER_TOKENIZER_H
 #define VENEER_TOKENIZER_H
 #include <stdbool.h>
@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/text.h"
 
 struct tokenizer; /* opaque, immutable after loading, safe to share between threads */
 struct gguf;
@@ -18,6 +19,14 @@ enum status tokenizer_load_gguf(struct tokenizer **tokenizer, const struct gguf 
 /* tiktoken rank file (Llama 3's tokenizer.model): lines of base64 and rank; pre-tokenizer llama-bpe. */
 enum status tokenizer_load_tiktoken(struct tokenizer **tokenizer, const char *path, struct err *err);
 enum status tokenizer_load_llama2c(struct tokenizer **tokenizer, const char *path, int32_t vocab_size, struct err *err);
+/* Hugging Face's tokenizer.json and, where they stand beside it, special_tokens_map.json, tokenizer_config.json (over the former) and the chat
+ * template.  ERR_INPUT names the component that is not known. */
+enum status tokenizer_load_json(struct tokenizer **tokenizer, const char *path, struct err *err);
+enum status tokenizer_parse_json(struct tokenizer **tokenizer, const char *text, size_t n, const char *where, struct err *err);
+/* bos_token, eos_token and add_bos_token of a tokenizer_config.json; what it does not say stays as it is. */
+enum status tokenizer_apply_config(struct tokenizer *tokenizer, const char *text, size_t n, const char *where, struct err *err);
+/* chat_template.jinja in the folder of the file `path`, else chat_template of its tokenizer_config.json; nothing when neither is there. */
+enum status tokenizer_load_chat_template(struct tokenizer *tokenizer, const char *path, struct err *err);
 void tokenizer_free(struct tokenizer *tokenizer);
 
 int32_t tokenizer_vocab_size(const struct tokenizer *tokenizer);
@@ -34,7 +43,8 @@ struct tokens {
 void tokens_free(struct tokens *tokens);
 enum status tokens_push(struct tokens *tokens, int32_t id, struct err *err);
 
-/* Appends the ids of text[n]; no BOS, no EOS.  parse_special: names of control tokens in the text become those tokens. */
+/* Appends the ids of text[n]; no BOS, no EOS.  parse_special: names of control tokens in the text become those tokens.  User-defined tokens are
+ * always found.  A byte that byte-level BPE has no piece for is <unk>, or left out where there is none, as transformers and llama.cpp do. */
 enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t n, bool parse_special,
                              struct tokens *out, struct err *err);
 /* Bytes of the ids as the reference library decodes them (SentencePiece drops the dummy prefix's space); malformed UTF-8 as U+FFFD. Owned by the caller. */
@@ -46,7 +56,7 @@ int32_t tokenizer_find(const struct tokenizer *tokenizer, const char *piece);
 /* The vocabulary as stored, for writing it into a GGUF: kind "llama" or "gpt2". */
 /* All pointers belong to the tokenizer. */
 struct tokenizer_view {
-    const char *model, *pre; /* pre NULL for "llama" */
+    const char *model, *pre; /* pre NULL for "llama", and where llama.cpp has no name for the pre-tokenizer */
     int32_t n;
     const char *const *piece;   /* [n] NUL-terminated as GGUF stores them */
     const float *score;         /* [n] or NULL */
@@ -56,5 +66,13 @@ struct tokenizer_view {
     bool add_space_prefix;
 };
 void tokenizer_view(const struct tokenizer *tokenizer, struct tokenizer_view *view);
+
+/* ---- the vocabulary as Hugging Face's files (tokenizer_json_write.c) ---- */
+/* false: a piece is no UTF-8, or it was read from a tokenizer.json: that file is to be copied. */
+bool tokenizer_has_json(const struct tokenizer *tokenizer);
+/* tokenizer.json of one that tokenizer_has_json.  ERR_MEMORY, ERR_STOPPED. */
+enum status tokenizer_print_json(const struct tokenizer *tokenizer, struct text *out, struct err *err);
+/* tokenizer_config.json beside it: special tokens, chat template, and a class that takes tokenizer.json as it is. */
+void tokenizer_print_config(const struct tokenizer *tokenizer, int32_t max_length, struct text *out);
 
 #endif

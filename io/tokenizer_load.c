@@ -7,13 +7,6 @@
 #include "io/gguf.h"
 #include "io/tokenizer_private.h"
 
-static enum status fail(struct tokenizer **out, enum status status)
-{
-    tokenizer_free(*out);
-    *out = NULL;
-    return status;
-}
-
 /* ---- SentencePiece: ModelProto { 1 repeated pieces { 1 piece 2 score 3 type }, 2 trainer_spec, 3 normalizer_spec } ---- */
 
 struct wire {
@@ -203,7 +196,7 @@ enum status tokenizer_parse_sentencepiece(struct tokenizer **out, const void *by
     TRY(refuse(&s, where, err));
     TRY(tokenizer_new(out, TOKENIZER_SPM, count, err));
     enum status status = fill_sentencepiece(*out, w, &s);
-    return status == OK ? OK : fail(out, status);
+    return status == OK ? OK : tokenizer_fail(out, status);
 }
 
 enum status tokenizer_load_sentencepiece(struct tokenizer **out, const char *path, struct err *err)
@@ -243,22 +236,20 @@ static enum status gguf_pieces(struct tokenizer *t, const struct gguf *g, const 
 static enum status gguf_merges(struct tokenizer *t, const struct gguf *g, struct err *err)
 {
     const struct gguf_value *merges;
+    struct bpe_options options = {0};
+    bool known;
+    TRY(pretokenizer_new(&t->pretokenizer, err));
+    TRY(pretokenizer_add_named(t->pretokenizer, t->pre, &known, &options.ignore_merges, err));
+    if (!known)
+        return err_set(err, ERR_INPUT, "%s: tokenizer.ggml.pre = '%s', want smollm, starcoder, llama-bpe, qwen2, gpt-2 or default", gguf_path(g), t->pre);
     TRY(gguf_array(g, "tokenizer.ggml.merges", GGUF_STRING, &merges, err));
-    char **merge = calloc((size_t)merges->n + 1, sizeof *merge);
-    enum status status = merge ? OK : err_set(err, ERR_MEMORY, "out of memory for merges");
-    for (uint64_t i = 0; status == OK && i < merges->n; i++) {
+    TRY(bpe_new(t, &options, err));
+    for (uint64_t i = 0; i < merges->n; i++) {
         size_t n;
-        const char *s = gguf_item_string(merges, i, &n);
-        merge[i] = strndup(s, n);
-        if (!merge[i])
-            status = err_set(err, ERR_MEMORY, "out of memory for merges");
+        const char *merge = gguf_item_string(merges, i, &n);
+        TRY(bpe_add_merge_text(t, merge, n, false, gguf_path(g), err));
     }
-    if (status == OK)
-        status = bpe_new(t, merge, (size_t)merges->n, gguf_path(g), err);
-    for (uint64_t i = 0; merge && i < merges->n; i++)
-        free(merge[i]);
-    free(merge);
-    return status;
+    return OK;
 }
 
 static enum status copy_string(char **to, const struct gguf *g, const char *key, struct err *err)
@@ -283,6 +274,8 @@ static enum status fill_gguf(struct tokenizer *t, const struct gguf *g, const st
     bool spm = t->kind == TOKENIZER_SPM;
     TRY(gguf_pieces(t, g, tokens, err));
     TRY(copy_string(&t->pre, g, "tokenizer.ggml.pre", err));
+    if (!spm && !t->pre && !(t->pre = strdup("default")))
+        return err_set(err, ERR_MEMORY, "out of memory for a vocabulary");
     TRY(copy_string(&t->chat_template, g, "tokenizer.chat_template", err));
     TRY(gguf_id(g, "tokenizer.ggml.bos_token_id", spm ? 1 : 11, t->n, &t->bos, err));
     TRY(gguf_id(g, "tokenizer.ggml.eos_token_id", spm ? 2 : 11, t->n, &t->eos, err));
@@ -309,7 +302,7 @@ enum status tokenizer_load_gguf(struct tokenizer **out, const struct gguf *g, st
                        (unsigned long long)tokens->n, MAX_PIECES);
     TRY(tokenizer_new(out, spm ? TOKENIZER_SPM : TOKENIZER_BPE, (int32_t)tokens->n, err));
     enum status status = fill_gguf(*out, g, tokens, err);
-    return status == OK ? OK : fail(out, status);
+    return status == OK ? OK : tokenizer_fail(out, status);
 }
 
 /* ---- tiktoken: lines of base64 and rank ---- */
@@ -394,12 +387,17 @@ enum status tokenizer_load_tiktoken(struct tokenizer **out, const char *path, st
         status = add_special(*out, count, err);
     if (status == OK && !((*out)->pre = strdup("llama-bpe")))
         status = err_set(err, ERR_MEMORY, "out of memory for a vocabulary");
+    bool known, ignore_merges;
+    if (status == OK)
+        status = pretokenizer_new(&(*out)->pretokenizer, err);
+    if (status == OK)
+        status = pretokenizer_add_named((*out)->pretokenizer, "llama-bpe", &known, &ignore_merges, err);
     if (status == OK)
         status = tokenizer_finish(*out, path, err);
     if (status == OK)
-        status = bpe_new_ranked(*out, path, err);
+        status = bpe_new_ranked(*out, err);
     free(text);
-    return status == OK ? OK : fail(out, status);
+    return status == OK ? OK : tokenizer_fail(out, status);
 }
 
 /* ---- llama2.c: | u32 longest | then per piece | float score | u32 length | bytes | ---- */
@@ -462,5 +460,5 @@ enum status tokenizer_load_llama2c(struct tokenizer **out, const char *path, int
     if (status == OK)
         status = fill_llama2c(*out, bytes, n, path, err);
     free(bytes);
-    return status == OK ? OK : fail(out, status);
+    return status == OK ? OK : tokenizer_fail(out, status);
 }

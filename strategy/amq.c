@@ -6,6 +6,8 @@
  *   noise, and pinning may cost at most a tenth of the size axis (AMQ's own models: 2 %).
  * - Mutation re-draws a whole individual with probability 0.1, and also each gene with 1/n: the former alone never looks at the neighbours of what is good.
  *   Re-drawn individuals are spread over the size axis; uniform genes would all have its middle.
+ * - Every second configuration of the seed set is the best one of its size if what the probes lost added up (knapsack.h), beside the evenly spread ones: in a
+ *   space of hundreds of variables random ones are all far from the front, and a predictor that has seen none near it cannot tell what lies there.
  * - The batch is chosen greedily, farthest from the sizes of the front and of what was chosen; AMQ runs a second genetic algorithm over the deviation of
  *   the gaps.
  *
@@ -18,6 +20,7 @@
 #include "base/file.h"
 #include "nsga2.h"
 #include "search_strategies.h"
+#include "strategy/knapsack.h"
 #include "strategy/predictor.h"
 
 enum { POPULATION = 200, GENERATIONS = 20, BATCH = 8, GIVE_UP = 32 };
@@ -480,16 +483,39 @@ static void give(const struct iteration *it, const struct search_space *space, c
     snprintf(next->note, sizeof next->note, "amq: the front holds none that is new, a random one");
 }
 
+/* Every second one by the knapsack, its size as far up the axis as that of the seed set's own.  False: it was tried. */
+static enum status knapsack_seed(struct iteration *it, const struct search_archive *archive, size_t t, uint8_t *level, bool *found, struct err *err)
+{
+    struct knapsack sack;
+    enum status status = knapsack_new(&sack, &it->space, archive, PROBE_LOWEST, level, err);
+    if (status == OK) {
+        knapsack_solution(&sack, (double)(t - 1) / (double)(it->options->num_initial - 1), level);
+        *found = search_fits(&it->space, level) && !search_archive_has(archive, &it->space, level);
+    }
+    knapsack_free(&sack);
+    return status;
+}
+
+/* All-low without pins first: the end of the axis. */
+static enum status seed(struct iteration *it, const struct search_space *space, const struct search_archive *archive, size_t t, struct search_proposal *next,
+                        struct err *err)
+{
+    bool found = false;
+    if (t > 1 && t % 2 == 0)
+        TRY(knapsack_seed(it, archive, t, next->level, &found, err));
+    snprintf(next->note, sizeof next->note, "amq: seed%s, %zu pinned", found ? " by the knapsack" : "", it->pinned);
+    if (!found)
+        next->done = !search_seed(t == 0 ? space : &it->space, archive, it->options, t, next->level) && !search_seed(space, archive, it->options, t, next->level);
+    return OK;
+}
+
 static enum status next_trial(struct iteration *it, const struct search_space *space, const struct search_archive *archive, struct search_proposal *next,
                               struct err *err)
 {
     const struct search_options *options = it->options;
     size_t probes = search_probe_count(space, PROBE_LOWEST), t = archive->n - probes, batch = options->batch ? options->batch : BATCH;
-    if (t < options->num_initial) { /* all-low without pins: the end of the axis */
-        next->done = !search_seed(t == 0 ? space : &it->space, archive, options, t, next->level) && !search_seed(space, archive, options, t, next->level);
-        snprintf(next->note, sizeof next->note, "amq: seed, %zu pinned", it->pinned);
-        return OK;
-    }
+    if (t < options->num_initial)
+        return seed(it, space, archive, t, next, err);
     size_t b = (t - options->num_initial) % batch;
     it->before = (struct search_archive){.point = archive->point, .n = archive->n - b};
     it->rng = (struct rng){.seed = options->seed, .stream = RNG_SEARCH, .step = (uint32_t)it->before.n};

@@ -90,7 +90,7 @@ static enum status choose(struct proposal *p, struct search_proposal *next, stru
 static enum status propose(const struct search_space *space, const struct search_archive *archive, const struct search_options *options,
                            struct search_proposal *next, struct err *err)
 {
-    struct proposal p = {.model = {.space = space, .archive = archive, .d = space->n, .features = search_positions, .user = space},
+    struct proposal p = {.model = search_model_gp(space, archive),
                          .rng = {.seed = options->seed, .stream = RNG_SEARCH, .step = (uint32_t)archive->n}};
     size_t n = space->n ? space->n : 1;
     p.trial = malloc(n);

@@ -301,6 +301,21 @@ static void test_vocabulary_larger_than_the_embedding(void **state)
     assert_refused(VENEER_INPUT, "small: the tokenizer has 1024 pieces, the embedding 1023 rows", "model=small", NULL);
 }
 
+/* Said before anything is trained, not when model.gguf is written. */
+static void test_tokenizer_without_a_gguf_name(void **state)
+{
+    (void)state;
+    copy_model("uncut");
+    job_copy("base/model/model.safetensors", "uncut/model.safetensors");
+    assert_int_equal(unlink("uncut/tokenizer.gguf"), 0);
+    job_write("uncut/tokenizer.json", "{\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"use_regex\": false}, "
+                                      "\"model\": {\"vocab\": {\"a\": 0}, \"merges\": []}}");
+    assert_refused(VENEER_INPUT,
+                   "uncut (export=hf,peft leaves model.gguf out): GGUF has no name for the pre-tokenizer of this tokenizer.json, so llama.cpp could not "
+                   "cut text as it does",
+                   "model=uncut", NULL);
+}
+
 /* ---- the data ---- */
 
 /* A dataset of one good line and this one. */
@@ -465,7 +480,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_truncated_model),
         cmocka_unit_test(test_tensors),
         cmocka_unit_test(test_numbers_that_are_none),
-        cmocka_unit_test(test_vocabulary_larger_than_the_embedding),
+        cmocka_unit_test(test_vocabulary_larger_than_the_embedding), cmocka_unit_test(test_tokenizer_without_a_gguf_name),
         cmocka_unit_test(test_dataset),
         cmocka_unit_test(test_task_files),
         cmocka_unit_test(test_output_dir_that_cannot_be_written),

@@ -526,6 +526,30 @@ static void journal_names_a_damaged_line(void **state)
     free(path);
 }
 
+/* A reader beside the writer sees the whole lines, and leaves a torn one where it is. */
+static void journal_is_read_beside_its_writer(void **state)
+{
+    char *path = in_folder(state, "j.jsonl");
+    struct journal writer, reader;
+    struct err err;
+    write_three(path);
+    assert_int_equal(journal_open(&writer, path, &err), OK);
+    assert_int_equal(journal_append(&writer, "{\"n\":4}", &err), OK);
+    assert_int_equal(write(writer.fd, "{\"n\":", 5), 5); /* a fifth is under way */
+    assert_int_equal(journal_read(&reader, path, &err), OK);
+    assert_int_equal(reader.n, 4);
+    assert_string_equal(reader.record[3], "{\"n\":4}");
+    journal_close(&reader);
+    assert_int_equal(write(writer.fd, "5}", 2), 2);
+    journal_close(&writer);
+    char *data;
+    size_t size;
+    assert_int_equal(file_read(path, 4096, &data, &size, &err), OK);
+    assert_non_null(strstr(data, "{\"n\":5}"));
+    free(data);
+    free(path);
+}
+
 static void journal_has_one_writer(void **state)
 {
     char *path = in_folder(state, "j.jsonl");
@@ -647,6 +671,7 @@ int main(void)
         IN_FOLDER(folder_lock_names_its_holder),
         IN_FOLDER(journal_survives_every_torn_tail),
         IN_FOLDER(journal_names_a_damaged_line),
+        IN_FOLDER(journal_is_read_beside_its_writer),
         IN_FOLDER(journal_has_one_writer),
         cmocka_unit_test(checksums_known_answers),
         cmocka_unit_test(a_signal_is_a_flag),

@@ -2,6 +2,7 @@
  * after a stop, ranks that are searched but not written, a model that is not the one that was measured. */
 #include "job_outputs.h"
 
+#include "base/journal.h"
 #include "io/checkpoint.h"
 #include "plan.h"
 
@@ -170,6 +171,62 @@ static void cloq_starts_from_data(void **state)
     assert_string_not_equal(hex[0], hex[1]);
 }
 
+/* 4 layers, searched by amq a linear at a time, tell a search by layers what to expect: from the folder or from the file, and after a kill. */
+static void another_runs_trials_are_a_prior(void **state)
+{
+    (void)state;
+    static const char *const dirs[] = {"prior", "prior-file", "prior-again"};
+    char sentence[1024], out[64];
+    for (int k = 0; k < 3; k++) {
+        snprintf(out, sizeof out, "output_dir=%s", dirs[k]);
+        if (k == 2)
+            job_cut_journal("prior", "prior-again", 8);
+        const char *from = k == 1 ? "search_prior=amq/search/journal.jsonl" : "search_prior=amq";
+        if (job_run(sentence, "job.txt", out, from, "num_initial=3", "num_trials=4", NULL))
+            fail_msg("%s: %s", dirs[k], sentence);
+        job_assert_same_file("prior", dirs[k], "search/pareto.csv");
+    }
+    job_assert_same_file("prior", "prior-again", "search/journal.jsonl");
+}
+
+/* A journal of these records, ended by NULL. */
+static void write_journal(const char *path, const char *const *record)
+{
+    struct err err;
+    struct journal journal;
+    remove(path);
+    ASSERT_OK(journal_open(&journal, path, &err));
+    for (; *record; record++)
+        ASSERT_OK(journal_append(&journal, *record, &err));
+    journal_close(&journal);
+}
+
+static void priors_that_are_none(void **state)
+{
+    (void)state;
+    static const char *const old[] = {"{\"type\":\"run\",\"identity\":\"model = m\\nseed = 1\\n\"}", NULL}, *const other[] = {"{\"type\":\"step\"}", NULL};
+    static const struct {
+        const char *assignment, *more, *sentence;
+    } bad[] = {
+        {"search_prior=nowhere", NULL, "nowhere: No such file or directory"},
+        {"search_prior=tasks", NULL, "tasks/search/journal.jsonl: No such file or directory"},
+        {"search_prior=train.jsonl", NULL, "search_prior: train.jsonl is no journal of a run, want another run's output_dir or its search/journal.jsonl"},
+        {"search_prior=other.jsonl", NULL, "search_prior: other.jsonl is no journal of a run, want another run's output_dir or its search/journal.jsonl"},
+        {"search_prior=old.jsonl", NULL, "search_prior: old.jsonl was written by another version of this program, which knew other keys: want a journal of this version"},
+        {"search_prior=base", NULL, "search_prior: base/search/journal.jsonl: no trial succeeded, want a search that learnt something"},
+        {"search_prior=amq", "search=dp", "test: search_prior is set with search = dp, want search = gp: no other strategy takes a prior"},
+        {"search_prior=amq", "output_dir=amq", "search_prior: amq/search/journal.jsonl is this run's own journal, want another run's"},
+    };
+    write_journal("old.jsonl", old);
+    write_journal("other.jsonl", other);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        char sentence[1024];
+        assert_int_equal(job_run(sentence, "job.txt", "output_dir=bad", bad[i].assignment, bad[i].more, NULL), VENEER_INPUT);
+        assert_string_equal(sentence, bad[i].sentence);
+        assert_int_not_equal(access("bad", F_OK), 0);
+    }
+}
+
 static void refusals(void **state)
 {
     (void)state;
@@ -202,6 +259,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(calibrated_quantizers_write_what_they_measured),
         cmocka_unit_test(levels_by_gptq_lose_less),
         cmocka_unit_test(cloq_starts_from_data),
+        cmocka_unit_test(another_runs_trials_are_a_prior),
+        cmocka_unit_test(priors_that_are_none),
         cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

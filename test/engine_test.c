@@ -113,6 +113,7 @@ static void sleep_s(double seconds)
 
 /* All that a job leaves but run.json, report.html (times), train.log and config_used.txt (output_dir, threads). */
 static const char *const outputs[] = {"model/model.safetensors", "model/config.json", "model/plan.txt", "model/tokenizer.gguf",
+                                      "model/tokenizer.json", "model/tokenizer_config.json",
                                       "model/generation_config.json", "adapter/adapter_model.safetensors", "adapter/adapter_config.json",
                                       "model.gguf", "search/pareto.csv", "search/journal.jsonl", "search/plan-best.txt", "eval/results.json",
                                       "eval/samples_boolq.jsonl", "eval/samples_hellaswag.jsonl", "metrics.jsonl"};

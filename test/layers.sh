@@ -8,7 +8,7 @@ floor() {
     base/*) echo 1 ;;
     quant*|io/json.*) echo 10 ;;
     io/model_config.*|io/safetensors.*|io/gguf*) echo 11 ;;
-    io/tokenizer*|io/spm.*|io/bpe.*) echo 12 ;;
+    io/tokenizer*|io/spm.*|io/bpe.*|io/pretokenizer.*) echo 12 ;;
     io/checkpoint*|io/dataset*|io/tasks.*|io/adapter.*) echo 13 ;;
     io/report*) echo 25 ;;
     ops.h) echo 20 ;;
@@ -22,7 +22,8 @@ floor() {
     awq.*) echo 45 ;;
     calibrate*|prune*|finetune*|evaluate*|generate*|export*|search*|inference*|generate.*) echo 50 ;;
     strategy/predictor.*) echo 50 ;;
-    strategy/*|convert.*) echo 51 ;;
+    strategy/knapsack.*) echo 51 ;;
+    strategy/*|convert.*) echo 52 ;;
     config.*) echo 55 ;;
     trial.h) echo 57 ;;
     trial*) echo 58 ;;
@@ -54,6 +55,6 @@ below=$(ls *.c base/*.c io/*.c cpu/*.c strategy/*.c 2>/dev/null | grep -v '^trai
 grep -nE '(^|[^_a-z])(exit|abort|printf|puts|perror) *\(' $below | grep -vE ':[0-9]+: *\*|text_p|//' && { echo 'exit, abort or printing below a roof'; bad=1; }
 only() { h=$1; shift; grep -ln "#include <$h" *.c *.h base/* io/* cpu/* strategy/* tools/* 2>/dev/null | grep -vE "$1" | sed "s|^|$h belongs in $1: |" | grep . && bad=1; }
 only cblas.h '^base/linalg.c'; only lapacke.h '^base/linalg.c'; only mpi.h '^base/mpi.c'; only cJSON.h '^io/json.c'; only cjson/ '^io/json.c'
-only nlopt.h '^gp.c'; only pcre2.h '^io/bpe.c'
+only nlopt.h '^gp.c'; only pcre2.h "^io/pretokenizer.c"; only utf8proc.h "^io/pretokenizer.c"
 [ $bad -eq 0 ] && echo 'layers: in order'
 exit $bad

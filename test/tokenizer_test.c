@@ -333,6 +333,29 @@ static void spm_through_gguf(void **state)
     tokenizer_free(back);
 }
 
+/* User-defined pieces and remove_extra_whitespaces, which Hugging Face's form says by other means: the ids stay. */
+static void spm_through_json(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {"aab", "a<tag>ab", "<tag>", " <tag> <tag>a", "  ab  ba ", "", " ", "<s>ab</s> ab", "<unk>a", "ab\xe2\x96\x81 ", "zz", "<tag"};
+    for (int squeeze = 0; squeeze < 2; squeeze++)
+        for (int prefix = 0; prefix < 2; prefix++) {
+            struct text m = small_model(), json = {0};
+            struct tokenizer *t, *back;
+            struct err err;
+            put_spec(&m, 3, (const uint64_t[]){3, (uint64_t)prefix, 4, (uint64_t)squeeze, 0});
+            assert_int_equal(parse(&t, &m, &err), OK);
+            assert_int_equal(tokenizer_print_json(t, &json, &err), OK);
+            assert_int_equal(tokenizer_parse_json(&back, json.s, json.n, "back", &err), OK);
+            for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+                same_ids(t, back, texts[i], strlen(texts[i]));
+            tokenizer_free(t);
+            tokenizer_free(back);
+            text_free(&json);
+            text_free(&m);
+        }
+}
+
 /* A rank file has no merges; those that a GGUF needs are all ways to cut a piece in two: 280,147 for Llama 3, as its published
  * tokenizer.json counts. */
 static void ranks_through_gguf(void **state)
@@ -470,6 +493,7 @@ int main(void)
         cmocka_unit_test(files_that_lie),    cmocka_unit_test(pieces_that_lie),   cmocka_unit_test(specs_that_lie),
         cmocka_unit_test(cut_anywhere),      cmocka_unit_test(merges_by_score),   cmocka_unit_test(long_texts),
         cmocka_unit_test(ids_out_of_range),  cmocka_unit_test(spm_through_gguf),  cmocka_unit_test(ranks_through_gguf),
+        cmocka_unit_test(spm_through_json),
         cmocka_unit_test(vectors_llama_spm), cmocka_unit_test(vectors_gpt_2),     cmocka_unit_test(vectors_llama_bpe),
         cmocka_unit_test(other_files),
     };

@@ -155,7 +155,7 @@ static enum status convert(const struct options *o, struct inference *in, struct
     if (status == OK && strcmp(o->format, "gguf") == 0)
         status = export_gguf(o->out, &model, NULL, in->tokenizer, "veneer", err);
     else if (status == OK)
-        status = export_folder(o->out, &model, in->tokenizer, NULL, floats, err);
+        status = export_folder(o->out, &model, in->tokenizer, checkpoint_folder(in->checkpoint), floats, err);
     if (status == OK && !o->quiet)
         print_settled(&in->model, &model);
     if (status == OK && !o->quiet)

@@ -51,7 +51,7 @@ for b in $budgets; do
         rows="$rows $dir"
     done
 done
-for b in $budgets; do # BitStack: any size
+for b in ${STACKS-$budgets}; do # BitStack: any size
     dir=$out/bitstack-$b
     [ -s $dir/divergence.txt ] || build/bench/bitstack $MODEL --text $DATA/lm/c4_demo.jsonl --bpw $b --out $dir/model
     measure $dir
