@@ -67,7 +67,7 @@ static const struct key keys[] = {
     {"calibration_samples", NULL, INTEGER, AT(calibration_samples), "10", 1, 100000, NULL, false, "sequences for importance"},
     {"calibration_seq_len", NULL, INTEGER, AT(calibration_seq_len), "128", 2, 1 << 20, NULL, false, "tokens of each"},
 
-    {"quant_types", NULL, LIST, AT(quant_types), "nf4,int8", 0, 0, "nf4 fp4 int8 int8_64 nf8 q4_0 q4_1 q5_0 q5_1 q8_0 hqq2 hqq3 hqq4 bf16 f16 f32", false, "formats that the search may give a layer"},
+    {"quant_types", NULL, LIST, AT(quant_types), "nf4,int8", 0, 0, "nf4 fp4 int8 int8_64 nf8 q4_0 q4_1 q5_0 q5_1 q8_0 iq4_nl hqq2 hqq3 hqq4 bf16 f16 f32", false, "formats that the search may give a layer"},
     {"quantizer", NULL, CHOICE, AT(quantizer), "hqq", 0, 0, "hqq rtn gptq awq", false, "how hqq2, hqq3 and hqq4 are written at last, at the bits that were chosen: gptq and awq use calibration data, rtn rounds to nearest, hqq keeps what the search tried"},
     {"search_quantizer", NULL, CHOICE, AT(search_quantizer), "hqq", 0, 0, "hqq gptq", false, "how hqq2, hqq3 and hqq4 are written while the search tries them; gptq: by the moments of the unquantized model on calibration data"},
     {"quantizer_samples", NULL, INTEGER, AT(quantizer_samples), "128", 1, 100000, NULL, false, "sequences of calibration_seq_len tokens for gptq, awq and cloq"},

@@ -45,6 +45,17 @@ static size_t largest(const struct model *a, size_t most)
     return most;
 }
 
+/* Blocks stay as they are where nothing about them changes: encoded again they could be others, and some cannot be. */
+static bool hands_on(const struct qmat *to, const struct qmat *from)
+{
+    return format_is_ggml(from->format) && from->format == to->format && !from->panels && from->rows == to->rows && from->cols == to->cols;
+}
+
+static bool is_merged(const struct lora *lora, int l, int j)
+{
+    return lora && lora->adapter[l][j].r > 0;
+}
+
 static enum status fill_linear(struct model *to, const struct model *from, const struct lora *lora, int l, int j, real *small, real *wide,
                                struct err *err)
 {
@@ -52,14 +63,18 @@ static enum status fill_linear(struct model *to, const struct model *from, const
     struct qmat *b = &to->layer[l].linear[j];
     bool same = a->rows == b->rows && a->cols == b->cols;
     TRY(stop_check(err));
+    if (from->layer[l].bias[j])
+        memcpy(to->layer[l].bias[j], from->layer[l].bias[j], a->rows * sizeof(real));
+    if (hands_on(b, a) && !is_merged(lora, l, j)) {
+        quant_copy(b, a);
+        return OK;
+    }
     export_merged(from, lora, l, (enum linear)j, small);
     if (!same) {
         memset(wide, 0, b->rows * b->cols * sizeof *wide);
         copy_corner(wide, b->cols, small, a->rows, a->cols);
     }
     enum status status = quant_encode(b, same ? small : wide, false, err);
-    if (from->layer[l].bias[j])
-        memcpy(to->layer[l].bias[j], from->layer[l].bias[j], a->rows * sizeof(real));
     char name[64];
     plan_name(l, (enum linear)j, name);
     return status == OK ? OK : err_prefix(err, status, "%s", name);
@@ -68,13 +83,18 @@ static enum status fill_linear(struct model *to, const struct model *from, const
 static enum status fill_embed(struct qmat *to, const struct qmat *from, real *small, struct err *err)
 {
     bool floats = to->format == FORMAT_F32;
+    if (hands_on(to, from)) {
+        quant_copy(to, from);
+        return OK;
+    }
     quant_decode_rows(from, 0, from->rows, floats ? to->codes : small);
     return floats ? OK : quant_encode(to, small, false, err);
 }
 
 static enum status fill(struct model *to, const struct model *from, const struct lora *lora, struct err *err)
 {
-    size_t C = (size_t)from->config.hidden_size, embed = to->embed.format == FORMAT_F32 ? 1 : to->embed.rows * C;
+    bool floats = to->embed.format == FORMAT_F32 && to->head.format == FORMAT_F32;
+    size_t C = (size_t)from->config.hidden_size, embed = floats ? 1 : to->embed.rows * C;
     real *small = malloc(largest(from, embed) * sizeof *small), *wide = malloc(largest(to, 1) * sizeof *wide);
     enum status status = small && wide ? OK : err_set(err, ERR_MEMORY, "out of memory for the largest matrix");
     if (status == OK)
@@ -93,26 +113,51 @@ static enum status fill(struct model *to, const struct model *from, const struct
     return status;
 }
 
-static enum status make_plan(struct plan *out, const struct model *from, const struct plan *plan, bool pad, struct err *err)
+/* A format without an encoder ends where the weights change: 8 bits lose least of what all of them hold. */
+static enum status settle_format(struct plan *plan, const struct model *from, const struct lora *lora, int l, int j, struct err *err)
+{
+    const struct qmat *W = &from->layer[l].linear[j];
+    struct plan_linear *p = &plan->layer[l].linear[j];
+    struct err no_fit;
+    size_t out, in;
+    if (!format_info(p->format)->read_only)
+        return OK;
+    plan_shape(plan, &from->config, l, (enum linear)j, &out, &in);
+    if (W->format != p->format) {
+        char name[64];
+        plan_name(l, (enum linear)j, name);
+        quant_check(p->format, 0, out, in, err);
+        return err_prefix(err, ERR_INPUT, "%s", name);
+    }
+    if (W->rows != out || W->cols != in || is_merged(lora, l, j))
+        *p = (struct plan_linear){.format = quant_check(FORMAT_Q8_0, 0, out, in, &no_fit) == OK ? FORMAT_Q8_0 : FORMAT_F32};
+    return OK;
+}
+
+static enum status make_plan(struct plan *out, const struct model *from, const struct lora *lora, const struct plan *plan, bool pad, struct err *err)
 {
     TRY(plan ? plan_copy(out, plan, err) : plan_new(out, &from->config, FORMAT_F32, err));
+    if (pad)
+        TRY(widen(out, err));
     for (int l = 0; l < out->n_layers; l++)
-        for (int j = 0; j < LINEAR_COUNT; j++)
+        for (int j = 0; j < LINEAR_COUNT; j++) {
             out->layer[l].linear[j].rank = 0; /* merged */
-    return pad ? widen(out, err) : OK;
+            TRY(settle_format(out, from, lora, l, j, err));
+        }
+    return OK;
 }
 
 enum status convert_model(struct model *to, const struct model *from, const struct lora *lora, const struct plan *plan, enum format embed,
-                          bool pad, struct arena *arena, struct err *err)
+                          enum format head, bool pad, struct arena *arena, struct err *err)
 {
     struct plan made = {0};
-    enum status status = make_plan(&made, from, plan, pad, err);
+    enum status status = make_plan(&made, from, lora, plan, pad, err);
     if (status == OK)
         status = model_shape(to, &from->config, &made, err);
     plan_free(&made);
     TRY(status);
-    model_place(to, embed, arena);
+    model_place_head(to, embed, head, arena);
     TRY(arena_commit(arena, "converted weights", err));
-    model_place(to, embed, arena);
+    model_place_head(to, embed, head, arena);
     return fill(to, from, lora, err);
 }

@@ -7,10 +7,12 @@
 #include "base/err.h"
 #include "model.h"
 
-/* Shapes, places (in `arena`) and fills `to` with from's weights in the formats of `plan` (NULL: all F32), embedding and head in `embed`, adapters merged when lora is not NULL.
+/* Shapes, places (in `arena`) and fills `to` with from's weights in the formats of `plan` (NULL: all F32), the embedding in `embed`, a head of its own in `head`, adapters merged
+ * when lora is not NULL.  ggml's blocks (in the layout of files) whose format, shape and weights stay are handed on byte for byte; those that are only read and
+ * do not stay become q8_0, or F32 where the row does not fit.
  * pad: every layer gets the widths of the widest one; what is new is zero, which leaves every output as it was: a head whose v and o are
  * zero adds nothing, nor does a channel whose up and down are. */
 enum status convert_model(struct model *to, const struct model *from, const struct lora *lora, const struct plan *plan, enum format embed,
-                          bool pad, struct arena *arena, struct err *err);
+                          enum format head, bool pad, struct arena *arena, struct err *err);
 
 #endif

@@ -20,6 +20,12 @@ enum format export_gguf_format(const struct qmat *W)
     return W->cols % (size_t)format_info(want)->row_multiple == 0 ? want : FORMAT_F16;
 }
 
+/* Blocks in the layout of files go over as they are. */
+static bool takes_over(enum format to, const struct qmat *from)
+{
+    return format_is_ggml(to) && from->format == to && !from->panels;
+}
+
 void export_merged(const struct model *model, const struct lora *lora, int layer, enum linear linear, real *W)
 {
     const struct qmat *q = &model->layer[layer].linear[linear];
@@ -33,6 +39,10 @@ enum status export_gguf_linear(const struct model *model, const struct lora *lor
 {
     const struct qmat *from = &model->layer[layer].linear[linear];
     bool merged = lora && lora->adapter[layer][linear].r > 0;
+    if (!merged && takes_over(q->format, from)) {
+        quant_copy(q, from);
+        return OK;
+    }
     export_merged(model, lora, layer, linear, W);
     if (!merged && quant_affine_bits(from->format) > 0 && q->format == FORMAT_Q4_1)
         return quant_affine_as_q4_1(q, from, W, err);
@@ -110,6 +120,8 @@ static enum status emit(void *user, const struct gguf_item *item, struct gguf_si
     TRY(stop_check(err));
     if (item->id == EMBED || item->id == HEAD) {
         const struct qmat *q = item->id == EMBED ? &m->embed : &m->head;
+        if (takes_over(item->format, q))
+            return gguf_sink_put(sink, q->codes, (size_t)item->bytes, err);
         quant_decode_rows(q, 0, q->rows, s->temp);
         return put_encoded(s->temp, item, sink, err);
     }
@@ -190,11 +202,10 @@ static enum status rope_divisors(struct source *s, struct err *err)
 static enum status put_tensors(struct gguf_writer *w, const struct source *s, struct err *err)
 {
     const struct model *m = s->model;
-    enum format embed = export_gguf_format(&m->embed);
-    TRY(put_matrix(w, "token_embd.weight", &m->embed, embed, EMBED, err));
+    TRY(put_matrix(w, "token_embd.weight", &m->embed, export_gguf_format(&m->embed), EMBED, err));
     TRY(put_vector(w, "output_norm.weight", (size_t)m->config.hidden_size, NORM, err));
     if (!m->config.tie_word_embeddings)
-        TRY(put_matrix(w, "output.weight", &m->head, embed, HEAD, err));
+        TRY(put_matrix(w, "output.weight", &m->head, export_gguf_format(&m->head), HEAD, err));
     if (s->rope_freqs)
         TRY(put_vector(w, "rope_freqs.weight", (size_t)m->config.head_dim / 2, ROPE_FREQS, err));
     for (int l = 0; l < m->plan.n_layers; l++)
@@ -295,10 +306,24 @@ static void put_widths(struct gguf_writer *w, const char *arch, const char *key,
         gguf_put_i32s(w, name, value, (size_t)c->num_hidden_layers);
 }
 
+/* llama.cpp's number for a file whose matrices are mostly in this format. */
 static uint32_t file_type(const struct model *model)
 {
-    enum format f = export_gguf_format(&model->layer[0].linear[LINEAR_GATE]);
-    return f == FORMAT_Q4_0 ? 2 : f == FORMAT_Q8_0 ? 7 : f == FORMAT_Q4_1 ? 3 : f == FORMAT_Q5_0 ? 8 : f == FORMAT_Q5_1 ? 9 : 1;
+    switch (export_gguf_format(&model->layer[0].linear[LINEAR_GATE])) {
+    case FORMAT_Q4_0: return 2;
+    case FORMAT_Q4_1: return 3;
+    case FORMAT_Q8_0: return 7;
+    case FORMAT_Q5_0: return 8;
+    case FORMAT_Q5_1: return 9;
+    case FORMAT_Q2_K: return 10;
+    case FORMAT_Q3_K: return 12;
+    case FORMAT_Q4_K: return 15;
+    case FORMAT_Q5_K: return 17;
+    case FORMAT_Q6_K: return 18;
+    case FORMAT_IQ4_NL: return 25;
+    case FORMAT_IQ4_XS: return 30;
+    default: return 1;
+    }
 }
 
 static void put_keys(struct gguf_writer *w, const struct model *model, const char *name)

@@ -7,8 +7,14 @@
 #include "base/linalg.h"
 #include "base/log.h"
 
+/* Whether a matrix stays in the format that it is stored in. */
+static bool stays(const struct inference_options *o, enum format stored)
+{
+    return !o->decode || (o->keep_blocks && format_is_ggml(stored));
+}
+
 /* The formats that a checkpoint without a plan stores its linears in. */
-static enum status stored_formats(struct inference *in, struct err *err)
+static enum status stored_formats(struct inference *in, const struct inference_options *o, struct err *err)
 {
     for (int l = 0; l < in->plan.n_layers; l++)
         for (int j = 0; j < LINEAR_COUNT; j++) {
@@ -17,6 +23,8 @@ static enum status stored_formats(struct inference *in, struct err *err)
             plan_name(l, (enum linear)j, module);
             snprintf(name, sizeof name, "%s.weight", module);
             TRY(checkpoint_format(in->checkpoint, name, &stored, err));
+            if (!stays(o, stored.format))
+                continue;
             struct plan_linear *p = &in->plan.layer[l].linear[j];
             p->format = stored.format;
             p->block = stored.block;
@@ -33,25 +41,28 @@ static enum status make_plan(struct inference *in, const struct inference_option
         TRY(plan_parse(&in->plan, config, text, "plan.txt", err));
     else
         TRY(plan_new(&in->plan, config, FORMAT_F32, err));
-    if (!text && !o->decode)
-        TRY(stored_formats(in, err));
+    if (!text)
+        TRY(stored_formats(in, o, err));
     for (int l = 0; l < in->plan.n_layers; l++) /* ranks are the adapter's, whatever the plan was made with */
         for (int j = 0; j < LINEAR_COUNT; j++)
             in->plan.layer[l].linear[j].rank = 0;
     return o->adapter ? adapter_read_plan(&in->plan, config, o->adapter, err) : OK;
 }
 
-static enum status load_weights(struct inference *in, bool decode, struct err *err)
+static enum status load_weights(struct inference *in, const struct inference_options *o, struct err *err)
 {
-    struct qmat embed = {.format = FORMAT_F32};
-    if (!decode)
-        TRY(checkpoint_format(in->checkpoint, "model.embed_tokens.weight", &embed, err));
+    struct qmat embed, head;
+    TRY(checkpoint_format(in->checkpoint, "model.embed_tokens.weight", &embed, err));
+    bool own_head = !checkpoint_config(in->checkpoint)->tie_word_embeddings && checkpoint_has(in->checkpoint, "lm_head.weight");
+    TRY(checkpoint_format(in->checkpoint, own_head ? "lm_head.weight" : "model.embed_tokens.weight", &head, err));
+    embed.format = stays(o, embed.format) ? embed.format : FORMAT_F32;
+    head.format = stays(o, head.format) ? head.format : FORMAT_F32;
     TRY(model_shape(&in->model, checkpoint_config(in->checkpoint), &in->plan, err));
-    model_place(&in->model, embed.format, &in->weights);
+    model_place_head(&in->model, embed.format, head.format, &in->weights);
     TRY(arena_commit(&in->weights, "weights", err));
-    model_place(&in->model, embed.format, &in->weights);
+    model_place_head(&in->model, embed.format, head.format, &in->weights);
     TRY(model_load(&in->model, in->checkpoint, err));
-    return model_to_panels(&in->model, err);
+    return o->keep_blocks ? OK : model_to_panels(&in->model, err);
 }
 
 static enum status load_adapter(struct inference *in, const char *adapter, struct err *err)
@@ -78,7 +89,7 @@ enum status inference_open(struct inference *in, const char *path, const struct 
     TRY(checkpoint_open(&in->checkpoint, path, err));
     TRY(checkpoint_tokenizer(in->checkpoint, &in->tokenizer, err));
     TRY(make_plan(in, options, err));
-    TRY(load_weights(in, options->decode, err));
+    TRY(load_weights(in, options, err));
     return load_adapter(in, options->adapter, err);
 }
 

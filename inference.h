@@ -28,6 +28,7 @@ struct inference_options {
     int threads;          /* 0: one a core */
     enum compute compute;
     bool decode;          /* every matrix as F32 that has no format in a plan.txt; else weights stay in the format they are stored in */
+    bool keep_blocks;     /* with decode: ggml's blocks stay as they are stored, in the layout of files, to be handed on byte for byte */
 };
 
 /* Opens `path` (checkpoint.h).  ERR_INPUT, ERR_MEMORY; close in any case. */

@@ -56,6 +56,11 @@ static bool has_bias(const struct model_config *config, int linear)
 /* The order is that of model_grads: weights of an all-F32 model and their gradients lie at the same distances. */
 void model_place(struct model *model, enum format embed_format, struct arena *arena)
 {
+    model_place_head(model, embed_format, embed_format, arena);
+}
+
+void model_place_head(struct model *model, enum format embed_format, enum format head_format, struct arena *arena)
+{
     const struct model_config *c = &model->config;
     size_t C = (size_t)c->hidden_size, V = (size_t)c->vocab_size;
     quant_place(&model->embed, embed_format, 0, false, V, C, arena);
@@ -75,7 +80,7 @@ void model_place(struct model *model, enum format embed_format, struct arena *ar
     if (c->tie_word_embeddings)
         model->head = model->embed;
     else
-        quant_place(&model->head, embed_format, 0, false, V, C, arena);
+        quant_place(&model->head, head_format, 0, false, V, C, arena);
     model->inv_freq = arena_take(arena, (size_t)c->head_dim / 2, sizeof(float));
     if (model->inv_freq)
         model_config_inv_freq(c, model->inv_freq);

@@ -33,6 +33,8 @@ struct model {
 
 /* Counts or carves the weights for the config and plan that model_shape copied.  embed_format: of embedding and head. */
 void model_place(struct model *model, enum format embed_format, struct arena *arena);
+/* model_place with another format for a head that is not tied, as files may have it. */
+void model_place_head(struct model *model, enum format embed_format, enum format head_format, struct arena *arena);
 /* Sets config and plan (copies) without memory for weights: the step before model_place. */
 enum status model_shape(struct model *model, const struct model_config *config, const struct plan *plan, struct err *err);
 /* A view that shares base's weights, with its own config, plan and table of layers, whose linears the caller then swaps: a search

@@ -60,7 +60,8 @@ static enum status load_layer(const struct loading *load, struct model *model, i
 
 static size_t largest_matrix(const struct model *model)
 {
-    size_t most = model->embed.format == FORMAT_F32 ? 1 : model->embed.rows * model->embed.cols;
+    bool floats = model->embed.format == FORMAT_F32 && (model->config.tie_word_embeddings || model->head.format == FORMAT_F32);
+    size_t most = floats ? 1 : model->embed.rows * model->embed.cols;
     for (int l = 0; l < model->plan.n_layers; l++)
         for (int j = 0; j < LINEAR_COUNT; j++) {
             const struct qmat *W = &model->layer[l].linear[j];

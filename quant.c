@@ -10,15 +10,19 @@
 #include "quant_panel.h"
 
 static const struct format_info formats[FORMAT_COUNT] = {
-    /*                 name     bits block row double_quant */
-    [FORMAT_F32] = {"f32", 32, 0, 1, false},      [FORMAT_F16] = {"f16", 16, 0, 1, false},
-    [FORMAT_BF16] = {"bf16", 16, 0, 1, false},    [FORMAT_NF4] = {"nf4", 4, 64, 1, true},
-    [FORMAT_FP4] = {"fp4", 4, 64, 1, true},       [FORMAT_INT8] = {"int8", 8, 0, 1, false},
-    [FORMAT_INT8_64] = {"int8_64", 8, 64, 1, false}, [FORMAT_NF8] = {"nf8", 8, 64, 1, false},
-    [FORMAT_Q4_0] = {"q4_0", 4, 32, 32, false},   [FORMAT_Q4_1] = {"q4_1", 4, 32, 32, false},
-    [FORMAT_Q5_0] = {"q5_0", 5, 32, 32, false},   [FORMAT_Q5_1] = {"q5_1", 5, 32, 32, false},
-    [FORMAT_Q8_0] = {"q8_0", 8, 32, 32, false},   [FORMAT_HQQ2] = {"hqq2", 2, AFFINE_GROUP, 1, false},
-    [FORMAT_HQQ3] = {"hqq3", 3, AFFINE_GROUP, 1, false}, [FORMAT_HQQ4] = {"hqq4", 4, AFFINE_GROUP, 1, false},
+    /*                 name     bits block row double_quant read_only */
+    [FORMAT_F32] = {"f32", 32, 0, 1, false, false},      [FORMAT_F16] = {"f16", 16, 0, 1, false, false},
+    [FORMAT_BF16] = {"bf16", 16, 0, 1, false, false},    [FORMAT_NF4] = {"nf4", 4, 64, 1, true, false},
+    [FORMAT_FP4] = {"fp4", 4, 64, 1, true, false},       [FORMAT_INT8] = {"int8", 8, 0, 1, false, false},
+    [FORMAT_INT8_64] = {"int8_64", 8, 64, 1, false, false}, [FORMAT_NF8] = {"nf8", 8, 64, 1, false, false},
+    [FORMAT_Q4_0] = {"q4_0", 4, 32, 32, false, false},   [FORMAT_Q4_1] = {"q4_1", 4, 32, 32, false, false},
+    [FORMAT_Q5_0] = {"q5_0", 5, 32, 32, false, false},   [FORMAT_Q5_1] = {"q5_1", 5, 32, 32, false, false},
+    [FORMAT_Q8_0] = {"q8_0", 8, 32, 32, false, false},   [FORMAT_IQ4_NL] = {"iq4_nl", 4, 32, 32, false, false},
+    [FORMAT_IQ4_XS] = {"iq4_xs", 4, 256, 256, false, true}, [FORMAT_Q2_K] = {"q2_k", 2, 256, 256, false, true},
+    [FORMAT_Q3_K] = {"q3_k", 3, 256, 256, false, true},  [FORMAT_Q4_K] = {"q4_k", 4, 256, 256, false, true},
+    [FORMAT_Q5_K] = {"q5_k", 5, 256, 256, false, true},  [FORMAT_Q6_K] = {"q6_k", 6, 256, 256, false, true},
+    [FORMAT_HQQ2] = {"hqq2", 2, AFFINE_GROUP, 1, false, false}, [FORMAT_HQQ3] = {"hqq3", 3, AFFINE_GROUP, 1, false, false},
+    [FORMAT_HQQ4] = {"hqq4", 4, AFFINE_GROUP, 1, false, false},
 };
 enum { NESTED = 256, MIN_BLOCK = 32, MAX_BLOCK = 4096 };
 
@@ -42,6 +46,11 @@ bool format_is_float(enum format format)
     return format == FORMAT_F32 || format == FORMAT_F16 || format == FORMAT_BF16;
 }
 
+bool format_is_ggml(enum format f)
+{
+    return f >= FORMAT_Q4_0 && f <= FORMAT_Q6_K;
+}
+
 enum status format_parse(const char *name, enum format *format, struct err *err)
 {
     int best = 0;
@@ -57,11 +66,6 @@ enum status format_parse(const char *name, enum format *format, struct err *err)
 }
 
 /* ---- shapes and sizes ---- */
-
-static bool is_ggml(enum format f)
-{
-    return f >= FORMAT_Q4_0 && f <= FORMAT_Q8_0;
-}
 
 static bool is_affine(enum format f)
 {
@@ -91,7 +95,7 @@ static size_t code_bytes(enum format f, size_t rows, size_t cols)
         return (n + 1) / 2;
     if (is_affine(f))
         return quant_affine_bytes(f, n);
-    return is_ggml(f) ? n / GGML_BLOCK * quant_ggml_bytes(f) : n;
+    return format_is_ggml(f) ? quant_ggml_size(f, n) : n;
 }
 
 /* Bytes of what one block is scaled with. */
@@ -105,8 +109,17 @@ static int block_or_default(enum format f, int block)
     return is_nibbles(f) && block ? block : formats[f].default_block;
 }
 
+static enum status check_writable(enum format format, struct err *err)
+{
+    if (!formats[format].read_only)
+        return OK;
+    return err_set(err, ERR_INPUT, "%s is only read from GGUF files, want a format that can be written, such as q4_0, iq4_nl or q8_0",
+                   formats[format].name);
+}
+
 enum status quant_check(enum format format, int block, size_t rows, size_t cols, struct err *err)
 {
+    TRY(check_writable(format, err));
     size_t multiple = (size_t)formats[format].row_multiple;
     if (rows == 0 || cols == 0 || cols % multiple != 0)
         return err_set(err, ERR_INPUT, "a matrix of %zu x %zu cannot be %s, which wants columns in multiples of %zu", rows, cols,
@@ -121,7 +134,7 @@ void quant_place(struct qmat *q, enum format format, int block, bool double_quan
 {
     block = block_or_default(format, block);
     bool twice = double_quant && formats[format].double_quant;
-    size_t blocks = is_ggml(format) ? 0 : blocks_of(format, block, rows, cols);
+    size_t blocks = format_is_ggml(format) ? 0 : blocks_of(format, block, rows, cols);
     *q = (struct qmat){.format = format, .double_quant = twice, .block = block, .rows = rows, .cols = cols};
     size_t bytes = code_bytes(format, rows, cols), room = quant_panel_room(format, block, rows, cols);
     q->codes = arena_take(arena, room > bytes ? room : bytes, 1);
@@ -138,7 +151,7 @@ void quant_place(struct qmat *q, enum format format, int block, bool double_quan
 void quant_copy(struct qmat *to, const struct qmat *from)
 {
     size_t bytes = code_bytes(from->format, from->rows, from->cols), room = quant_panel_room(from->format, from->block, from->rows, from->cols);
-    size_t blocks = is_ggml(from->format) ? 0 : blocks_of(from->format, from->block, from->rows, from->cols);
+    size_t blocks = format_is_ggml(from->format) ? 0 : blocks_of(from->format, from->block, from->rows, from->cols);
     memcpy(to->codes, from->codes, from->panels ? room : bytes);
     if (from->affine)
         memcpy(to->affine, from->affine, blocks * scale_bytes(from->format));
@@ -154,7 +167,7 @@ void quant_copy(struct qmat *to, const struct qmat *from)
 
 const void *quant_row(const struct qmat *q, size_t row)
 {
-    bool bare = q->panels && is_ggml(q->format); /* scales stand behind all codes then */
+    bool bare = q->panels && format_is_ggml(q->format); /* scales stand behind all codes then */
     if (is_affine(q->format)) /* a row may begin inside a byte */
         return (const uint8_t *)q->codes + row * q->cols * (q->panels ? 4 : (size_t)quant_affine_bits(q->format)) / 8;
     size_t bytes = bare ? (size_t)formats[q->format].bits * q->cols / 8 : code_bytes(q->format, 1, q->cols);
@@ -164,7 +177,7 @@ const void *quant_row(const struct qmat *q, size_t row)
 size_t quant_bytes(enum format format, int block, bool double_quant, size_t rows, size_t cols)
 {
     block = block_or_default(format, block);
-    size_t bytes = code_bytes(format, rows, cols), blocks = is_ggml(format) ? 0 : blocks_of(format, block, rows, cols);
+    size_t bytes = code_bytes(format, rows, cols), blocks = format_is_ggml(format) ? 0 : blocks_of(format, block, rows, cols);
     if (double_quant && formats[format].double_quant)
         return bytes + blocks + (blocks + NESTED - 1) / NESTED * sizeof(float) + sizeof(float);
     return bytes + blocks * scale_bytes(format);
@@ -359,6 +372,7 @@ static enum status encode_ggml(struct qmat *q, const real *W, struct err *err)
 
 enum status quant_encode(struct qmat *q, const real *W, bool f16_first, struct err *err)
 {
+    TRY(check_writable(q->format, err));
     TRY(quant_check_values(q, W, f16_first, err));
     switch (q->format) {
     case FORMAT_F32:
@@ -474,7 +488,7 @@ static void decode_flat(const struct qmat *q, size_t at, size_t end, real *out)
         quant_affine_decode(q, at, end, out);
         return;
     default:
-        quant_ggml_decode(q->format, (const uint8_t *)q->codes + at / GGML_BLOCK * quant_ggml_bytes(q->format), end - at, out);
+        quant_ggml_decode(q->format, q->codes, at, end - at, out);
         return;
     }
 }
@@ -510,22 +524,27 @@ static bool halves_finite(const uint8_t *at, size_t step, size_t n, uint16_t exp
     return !bad;
 }
 
+static bool ggml_is_finite(const struct qmat *q)
+{
+    size_t blocks = q->rows * q->cols / quant_ggml_elements(q->format), bytes = quant_ggml_bytes(q->format);
+    bool finite = true;
+    for (int k = 0; k < 2; k++) {
+        int at = quant_ggml_scale_at(q->format, k);
+        finite = finite && (at < 0 || halves_finite((const uint8_t *)q->codes + at, bytes, blocks, 0x7c00));
+    }
+    return finite;
+}
+
 bool quant_is_finite(const struct qmat *q)
 {
-    size_t n = q->rows * q->cols, bytes = quant_ggml_bytes(q->format);
-    const uint8_t *codes = q->codes;
+    size_t n = q->rows * q->cols;
+    if (format_is_ggml(q->format))
+        return ggml_is_finite(q);
     switch (q->format) {
     case FORMAT_F16:
-        return halves_finite(codes, 2, n, 0x7c00);
+        return halves_finite(q->codes, 2, n, 0x7c00);
     case FORMAT_BF16:
-        return halves_finite(codes, 2, n, 0x7f80);
-    case FORMAT_Q4_1:
-    case FORMAT_Q5_1:
-        return halves_finite(codes, bytes, n / GGML_BLOCK, 0x7c00) && halves_finite(codes + 2, bytes, n / GGML_BLOCK, 0x7c00);
-    case FORMAT_Q4_0:
-    case FORMAT_Q5_0:
-    case FORMAT_Q8_0:
-        return halves_finite(codes, bytes, n / GGML_BLOCK, 0x7c00);
+        return halves_finite(q->codes, 2, n, 0x7f80);
     case FORMAT_HQQ2:
     case FORMAT_HQQ3:
     case FORMAT_HQQ4:

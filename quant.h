@@ -26,6 +26,13 @@ enum format {
     FORMAT_Q5_0,
     FORMAT_Q5_1,
     FORMAT_Q8_0,
+    FORMAT_IQ4_NL,
+    FORMAT_IQ4_XS, /* ggml superblocks of 256 along a row, only read; columns must be a multiple of 256 */
+    FORMAT_Q2_K,
+    FORMAT_Q3_K,
+    FORMAT_Q4_K,
+    FORMAT_Q5_K,
+    FORMAT_Q6_K,
     FORMAT_HQQ2, /* affine codes in groups of 128 over the flattened matrix (quant_affine.h) */
     FORMAT_HQQ3,
     FORMAT_HQQ4,
@@ -38,10 +45,12 @@ struct format_info {
     int default_block; /* elements that share a scale; 0: the whole row (int8) or none (floats) */
     int row_multiple;  /* columns must be a multiple of this */
     bool double_quant; /* can have it */
+    bool read_only;    /* comes from files alone: there is no encoder */
 };
 
 const struct format_info *format_info(enum format format);
 bool format_is_float(enum format format); /* f32, f16, bf16: numbers instead of codes */
+bool format_is_ggml(enum format format);  /* q4_0 ... q6_k: whole blocks with their scales inside */
 /* ERR_INPUT with the nearest known name. */
 enum status format_parse(const char *name, enum format *format, struct err *err);
 
@@ -61,7 +70,7 @@ struct qmat {
     float nested_offset;  /* double quantization: mean of all absmax */
 };
 
-/* ERR_INPUT when a matrix of this shape cannot take the format (row_multiple, block outside 32..4096). */
+/* ERR_INPUT when a matrix of this shape cannot be encoded in the format (row_multiple, block outside 32..4096, read_only). */
 enum status quant_check(enum format format, int block, size_t rows, size_t cols, struct err *err);
 /* Sets the shape and takes the memory (counts while the arena counts): quant_bytes, or more where panels want it (hqq2, hqq3).  block 0: the format's default. */
 void quant_place(struct qmat *q, enum format format, int block, bool double_quant, size_t rows, size_t cols,
@@ -77,7 +86,7 @@ const void *quant_row(const struct qmat *q, size_t row);
 enum status quant_check_values(const struct qmat *q, const real *W, bool f16_first, struct err *err);
 /* W[rows, cols] -> q (placed).  ERR_FAILED names the element when W is not finite or the format would make it infinite (f16, bf16 and
  * the f16 scales of ggml's blocks and of affine groups have a largest number).  hqq2 ...: quant_affine_encode; ERR_MEMORY.  An all-zero block stores absmax 0 and the
- * code of zero (nf4 7, fp4 0, int8 0).  f16_first: round W to fp16 before int8, as bitsandbytes' Linear8bitLt does. */
+ * code of zero (nf4 7, fp4 0, int8 0).  ERR_INPUT: read_only.  f16_first: round W to fp16 before int8, as bitsandbytes' Linear8bitLt does. */
 enum status quant_encode(struct qmat *q, const real *W, bool f16_first, struct err *err);
 /* Rows row0 .. row0+n-1 as reals: out[n, cols]. */
 void quant_decode_rows(const struct qmat *q, size_t row0, size_t n, real *out);

@@ -100,7 +100,7 @@ static size_t stored_bytes(const struct qmat *q)
 {
     if (is_affine(q->format))
         return quant_affine_bytes(q->format, q->rows * q->cols);
-    return is_ggml(q->format) ? q->rows * q->cols / GGML_BLOCK * quant_ggml_bytes(q->format) : code_bytes(q);
+    return is_ggml(q->format) ? quant_ggml_size(q->format, q->rows * q->cols) : code_bytes(q);
 }
 
 size_t quant_panel_room(enum format format, int block, size_t rows, size_t cols)

@@ -15,17 +15,17 @@
 /* ---- tables ---- */
 
 static const struct ggml_type_row types[] = {
-    [0] = {"F32", 1, 4, FORMAT_F32},      [1] = {"F16", 1, 2, FORMAT_F16},      [2] = {"Q4_0", 32, 18, FORMAT_Q4_0},
-    [3] = {"Q4_1", 32, 20, FORMAT_Q4_1},  [6] = {"Q5_0", 32, 22, FORMAT_Q5_0},  [7] = {"Q5_1", 32, 24, FORMAT_Q5_1},
-    [8] = {"Q8_0", 32, 34, FORMAT_Q8_0},  [9] = {"Q8_1", 32, 36, -1},           [10] = {"Q2_K", 256, 84, -1},
-    [11] = {"Q3_K", 256, 110, -1},        [12] = {"Q4_K", 256, 144, -1},        [13] = {"Q5_K", 256, 176, -1},
-    [14] = {"Q6_K", 256, 210, -1},        [15] = {"Q8_K", 256, 292, -1},        [16] = {"IQ2_XXS", 256, 66, -1},
-    [17] = {"IQ2_XS", 256, 74, -1},       [18] = {"IQ3_XXS", 256, 98, -1},      [19] = {"IQ1_S", 256, 50, -1},
-    [20] = {"IQ4_NL", 32, 18, -1},        [21] = {"IQ3_S", 256, 110, -1},       [22] = {"IQ2_S", 256, 82, -1},
-    [23] = {"IQ4_XS", 256, 136, -1},      [24] = {"I8", 1, 1, -1},              [25] = {"I16", 1, 2, -1},
-    [26] = {"I32", 1, 4, -1},             [27] = {"I64", 1, 8, -1},             [28] = {"F64", 1, 8, -1},
-    [29] = {"IQ1_M", 256, 56, -1},        [30] = {"BF16", 1, 2, FORMAT_BF16},   [34] = {"TQ1_0", 256, 54, -1},
-    [35] = {"TQ2_0", 256, 66, -1},        [39] = {"MXFP4", 32, 17, -1},
+    [0] = {"F32", 1, 4, FORMAT_F32},            [1] = {"F16", 1, 2, FORMAT_F16},            [2] = {"Q4_0", 32, 18, FORMAT_Q4_0},
+    [3] = {"Q4_1", 32, 20, FORMAT_Q4_1},        [6] = {"Q5_0", 32, 22, FORMAT_Q5_0},        [7] = {"Q5_1", 32, 24, FORMAT_Q5_1},
+    [8] = {"Q8_0", 32, 34, FORMAT_Q8_0},        [9] = {"Q8_1", 32, 36, -1},                 [10] = {"Q2_K", 256, 84, FORMAT_Q2_K},
+    [11] = {"Q3_K", 256, 110, FORMAT_Q3_K},     [12] = {"Q4_K", 256, 144, FORMAT_Q4_K},     [13] = {"Q5_K", 256, 176, FORMAT_Q5_K},
+    [14] = {"Q6_K", 256, 210, FORMAT_Q6_K},     [15] = {"Q8_K", 256, 292, -1},              [16] = {"IQ2_XXS", 256, 66, -1},
+    [17] = {"IQ2_XS", 256, 74, -1},             [18] = {"IQ3_XXS", 256, 98, -1},            [19] = {"IQ1_S", 256, 50, -1},
+    [20] = {"IQ4_NL", 32, 18, FORMAT_IQ4_NL},   [21] = {"IQ3_S", 256, 110, -1},             [22] = {"IQ2_S", 256, 82, -1},
+    [23] = {"IQ4_XS", 256, 136, FORMAT_IQ4_XS}, [24] = {"I8", 1, 1, -1},                    [25] = {"I16", 1, 2, -1},
+    [26] = {"I32", 1, 4, -1},                   [27] = {"I64", 1, 8, -1},                   [28] = {"F64", 1, 8, -1},
+    [29] = {"IQ1_M", 256, 56, -1},              [30] = {"BF16", 1, 2, FORMAT_BF16},         [34] = {"TQ1_0", 256, 54, -1},
+    [35] = {"TQ2_0", 256, 66, -1},              [39] = {"MXFP4", 32, 17, -1},
 };
 
 const struct ggml_type_row *ggml_type_row(uint32_t type)
@@ -217,7 +217,8 @@ static enum status read_info(struct cursor *c, struct gguf_info *info)
     TRY(read_u32(c, "tensor type", &tensor->type));
     const struct ggml_type_row *row = ggml_type_row(tensor->type);
     if (!row)
-        return BAD(c, "tensor type: got %u, ggml has no such type", tensor->type);
+        return BAD(c, "tensor type of %.*s: got %u, ggml has no such type", (int)info->name_n, (const char *)c->g->header + info->name_at,
+                   tensor->type);
     if (tensor->dim[0] % row->block != 0)
         return BAD(c, "dim[0]: got %llu, want a multiple of %d (blocks of %s)", (ull)tensor->dim[0], row->block, row->name);
     if (!size_mul(tensor->elements / row->block, row->bytes, &tensor->bytes))

@@ -82,7 +82,7 @@ size_t gguf_n_tensors(const struct gguf *gguf);
 const struct gguf_tensor *gguf_tensor_at(const struct gguf *gguf, size_t i); /* by name */
 const struct gguf_tensor *gguf_tensor(const struct gguf *gguf, const char *name); /* NULL: none */
 const char *gguf_type_name(uint32_t ggml_type); /* "Q4_K"; "?" for a number that ggml does not have */
-/* The format of a tensor; ERR_INPUT when quant.h has none for it (K-quants, integers ...). */
+/* The format of a tensor; ERR_INPUT when quant.h has none for it (I-quants of less than 4 bits, integers ...). */
 enum status gguf_format(const struct gguf *gguf, const struct gguf_tensor *tensor, enum format *format, struct err *err);
 enum status gguf_read(const struct gguf *gguf, const struct gguf_tensor *tensor, uint64_t offset, void *dst, size_t n,
                       struct err *err);

@@ -220,8 +220,8 @@ enum status gguf_format(const struct gguf *gguf, const struct gguf_tensor *tenso
 {
     const struct ggml_type_row *row = ggml_type_row(tensor->type);
     if (row->format < 0)
-        return err_set(err, ERR_INPUT, "%s: %s: type %s, want F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1 or Q8_0", gguf->file.path,
-                       tensor->name, row->name);
+        return err_set(err, ERR_INPUT, "%s: %s: type %u (%s), want F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL or IQ4_XS",
+                       gguf->file.path, tensor->name, tensor->type, row->name);
     *format = (enum format)row->format;
     return OK;
 }

@@ -570,7 +570,7 @@ static double padding_difference(struct fixture *f, bool merge)
     struct arena arena = {0};
     struct model to;
     double most = 0, worst = 0;
-    CHECK(convert_model(&to, &f->model, merge ? &f->lora : NULL, NULL, FORMAT_F32, true, &arena, &err));
+    CHECK(convert_model(&to, &f->model, merge ? &f->lora : NULL, NULL, FORMAT_F32, FORMAT_F32, true, &arena, &err));
     for (int l = 0; l < LAYERS; l++)
         assert_true(to.plan.layer[l].heads == 4 && to.plan.layer[l].kv_heads == 2 && to.plan.layer[l].ffn == 96);
     fixture_open(&wide, &to.config, &to.plan, (struct fixture_options){.max_n = 32, .threads = 1, .scoring = true});
@@ -616,7 +616,7 @@ static void padding_refused(void **state)
     CHECK(plan_new(&plan, &c, FORMAT_F32, &err));
     make_planned(&f, &c, &plan);
     memset(&to, 0, sizeof to);
-    assert_refused(convert_model(&to, &f.model, NULL, NULL, FORMAT_F32, true, &arena, &said), ERR_INPUT, &said, "",
+    assert_refused(convert_model(&to, &f.model, NULL, NULL, FORMAT_F32, FORMAT_F32, true, &arena, &said), ERR_INPUT, &said, "",
                    "layer 1 has 2 query heads for 2 KV heads, the widest layer 4 for 2: padding cannot keep them together");
     fixture_close(&f);
     arena_free(&arena);
@@ -651,7 +651,7 @@ static void packed_embedding(void **state)
         struct gguf *g;
         make_model(&f, FORMAT_F32, false, false);
         CHECK(plan_new(&plan, &f.model.config, FORMAT_NF4, &err));
-        CHECK(convert_model(&to, &f.model, NULL, &plan, embeds[i], false, &arena, &err));
+        CHECK(convert_model(&to, &f.model, NULL, &plan, embeds[i], embeds[i], false, &arena, &err));
         assert_true(to.embed.format == embeds[i] && to.head.format == embeds[i]);
         snprintf(path, sizeof path, "%s/embed-%d", dir, i);
         CHECK(export_folder(path, &to, tokenizer, NULL, "f32", &err));

@@ -26,6 +26,7 @@
 #include "cpu/level.h"
 #include "quant_affine.h"
 #include "quant_ggml.h"
+#include "random_blocks.h"
 #include "quant_panel.h"
 
 static const double U = 0x1p-24, U_BF16 = 0x1p-8;
@@ -255,7 +256,8 @@ static const struct variant variants[] = {
     {FORMAT_INT8, 0, false},    {FORMAT_INT8_64, 0, false}, {FORMAT_NF8, 0, false},  {FORMAT_Q4_0, 0, false}, {FORMAT_Q4_1, 0, false},
     {FORMAT_Q5_0, 0, false},    {FORMAT_Q5_1, 0, false}, {FORMAT_Q8_0, 0, false}, {FORMAT_NF4, 32, false}, {FORMAT_NF4, 4096, false},
     {FORMAT_FP4, 128, false},   {FORMAT_NF4, 0, true},   {FORMAT_FP4, 0, true},    {FORMAT_HQQ2, 0, false}, {FORMAT_HQQ3, 0, false},
-    {FORMAT_HQQ4, 0, false},
+    {FORMAT_HQQ4, 0, false},     {FORMAT_IQ4_NL, 0, false}, {FORMAT_IQ4_XS, 0, false}, {FORMAT_Q2_K, 0, false}, {FORMAT_Q3_K, 0, false},
+    {FORMAT_Q4_K, 0, false},     {FORMAT_Q5_K, 0, false}, {FORMAT_Q6_K, 0, false},
 };
 enum { VARIANTS = sizeof variants / sizeof *variants };
 
@@ -266,11 +268,6 @@ struct matrix {
     double largest; /* |value| */
     float *large; /* [rows, cols]: |value|, and more where a format is a difference of larger numbers */
 };
-
-static bool is_ggml(enum format f)
-{
-    return f >= FORMAT_Q4_0 && f <= FORMAT_Q8_0;
-}
 
 static size_t code_bytes(enum format f, size_t n)
 {
@@ -283,7 +280,7 @@ static size_t code_bytes(enum format f, size_t n)
     case FORMAT_HQQ2:
     case FORMAT_HQQ3:
     case FORMAT_HQQ4: return quant_affine_bytes(f, n);
-    default: return is_ggml(f) ? n / GGML_BLOCK * quant_ggml_bytes(f) : n;
+    default: return format_is_ggml(f) ? quant_ggml_size(f, n) : n;
     }
 }
 
@@ -291,7 +288,7 @@ static size_t code_bytes(enum format f, size_t n)
 static void place(struct matrix *M, const struct variant *v, size_t rows, size_t cols, bool panels)
 {
     size_t n = rows * cols, block = (size_t)(v->block ? v->block : format_info(v->format)->default_block);
-    size_t blocks = v->format == FORMAT_INT8 ? rows : block && !is_ggml(v->format) ? (n + block - 1) / block : 0;
+    size_t blocks = v->format == FORMAT_INT8 ? rows : block && !format_is_ggml(v->format) ? (n + block - 1) / block : 0;
     M->q = (struct qmat){.format = v->format, .block = (int32_t)block, .double_quant = v->double_quant, .rows = rows, .cols = cols};
     size_t room = panels ? quant_panel_room(v->format, (int)block, rows, cols) : 0;
     M->q.codes = walled(&M->walls, room > 0 ? room : code_bytes(v->format, n));
@@ -328,7 +325,10 @@ static void matrix_open(struct matrix *M, const struct variant *v, size_t rows, 
     place(M, v, rows, cols, panels);
     M->value = walled(&M->walls, rows * cols * sizeof(float));
     M->large = walled(&M->walls, rows * cols * sizeof(float));
-    assert_int_equal(quant_encode(&M->q, normals(&M->walls, rows, cols, cols, 4), false, &err), OK);
+    if (format_info(v->format)->read_only)
+        random_blocks(v->format, M->q.codes, rows * cols, 4);
+    else
+        assert_int_equal(quant_encode(&M->q, normals(&M->walls, rows, cols, cols, 4), false, &err), OK);
     quant_decode_rows(&M->q, 0, rows, M->value);
     if (panels)
         assert_int_equal(quant_to_panels(&M->q, &err), OK);

@@ -13,6 +13,7 @@
 
 #include "base/rng.h"
 #include "quant_affine.h"
+#include "random_blocks.h"
 
 struct placed {
     struct qmat q;
@@ -43,6 +44,11 @@ static float *normals(size_t n, uint32_t step, double size)
     for (size_t i = 0; i < n; i++)
         x[i] = (float)(size * rng_normal(&rng));
     return x;
+}
+
+static bool written(enum format format)
+{
+    return !format_info(format)->read_only;
 }
 
 /* ---- layouts, by hand ---- */
@@ -139,7 +145,7 @@ static void zero_blocks_stay_zero(void **state)
     float *W = normals(ROWS * COLS, 3, 1), out[COLS];
     memset(W + 2 * COLS, 0, 2 * COLS * sizeof *W);
     for (int f = 0; f < FORMAT_COUNT; f++)
-        for (int twice = 0; twice <= format_info((enum format)f)->double_quant; twice++) {
+        for (int twice = 0; written((enum format)f) && twice <= format_info((enum format)f)->double_quant; twice++) {
             struct placed p;
             encode(&p, (enum format)f, 0, twice, ROWS, COLS, W);
             for (size_t r = 2; r < 4; r++) {
@@ -165,6 +171,8 @@ static void tiny_blocks_do_no_harm(void **state)
     static const float sizes[] = {1e-45f, 1e-42f, 2.9e-39f, 1e-38f, 3e-37f};
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
         for (int f = 0; f < FORMAT_COUNT; f++) {
+            if (!written((enum format)f))
+                continue;
             float W[64], out[64];
             for (int i = 0; i < 64; i++)
                 W[i] = (float)(i - 32) / 32 * sizes[s];
@@ -196,6 +204,8 @@ static void what_is_not_finite_is_named(void **state)
     (void)state;
     float W[64] = {0};
     for (int f = 0; f < FORMAT_COUNT; f++) {
+        if (!written((enum format)f))
+            continue;
         W[40] = NAN;
         refused((enum format)f, W, "element [1, 8] is NaN, want a finite number");
         W[40] = -INFINITY;
@@ -215,8 +225,8 @@ static void what_would_become_infinite_is_named(void **state)
     arena_free(&p.arena);
     W[33] = 3.4e38f;
     refused(FORMAT_BF16, W, "element [1, 1] is 3.4e+38, want less than 3.39618e+38 in magnitude, which bf16 can hold");
-    static const enum format ggml[] = {FORMAT_Q4_0, FORMAT_Q4_1, FORMAT_Q5_0, FORMAT_Q5_1, FORMAT_Q8_0};
-    for (int i = 0; i < 5; i++) {
+    static const enum format ggml[] = {FORMAT_Q4_0, FORMAT_Q4_1, FORMAT_Q5_0, FORMAT_Q5_1, FORMAT_Q8_0, FORMAT_IQ4_NL};
+    for (int i = 0; i < 6; i++) {
         char want[160];
         snprintf(want, sizeof want, "elements [1, 0] to [1, 31] are too large for %s: f16 cannot hold the scale of their block",
                  format_info(ggml[i])->name);
@@ -244,6 +254,41 @@ static void names_and_shapes_are_checked(void **state)
     assert_int_equal(quant_check(FORMAT_NF4, 4096, 4, 47, &err), OK);
 }
 
+/* What has no encoder says so wherever it is asked to be one; its f16 numbers are looked at like the others'. */
+static void superblocks_are_only_read(void **state)
+{
+    (void)state;
+    float W[256] = {0}, out[256];
+    for (int f = 0; f < FORMAT_COUNT; f++) {
+        struct placed p;
+        struct err err;
+        char want[128];
+        if (written((enum format)f))
+            continue;
+        snprintf(want, sizeof want, "%s is only read from GGUF files, want a format that can be written, such as q4_0, iq4_nl or q8_0",
+                 format_info((enum format)f)->name);
+        assert_int_equal(quant_check((enum format)f, 0, 4, 256, &err), ERR_INPUT);
+        assert_string_equal(err.text, want);
+        place(&p, (enum format)f, 0, false, 1, 256);
+        assert_int_equal(quant_encode(&p.q, W, false, &err), ERR_INPUT);
+        assert_string_equal(err.text, want);
+        random_blocks((enum format)f, p.q.codes, 256, 0);
+        assert_true(quant_is_finite(&p.q));
+        for (int k = 0; k < 2 && quant_ggml_scale_at((enum format)f, k) >= 0; k++) {
+            random_blocks((enum format)f, p.q.codes, 256, 0);
+            uint8_t *high = (uint8_t *)p.q.codes + quant_ggml_scale_at((enum format)f, k) + 1;
+            *high = (uint8_t)(*high | 0x7c);
+            assert_false(quant_is_finite(&p.q));
+            quant_decode_rows(&p.q, 0, 1, out);
+            int bad = 0;
+            for (int i = 0; i < 256; i++)
+                bad += !isfinite(out[i]);
+            assert_true(bad > 0); /* so that it was the number that counts */
+        }
+        arena_free(&p.arena);
+    }
+}
+
 /* ---- sizes ---- */
 
 static void bytes_by_hand(void **state)
@@ -260,6 +305,9 @@ static void bytes_by_hand(void **state)
     assert_int_equal(quant_bytes(FORMAT_Q4_0, 0, false, 5, 64), 10 * 18);
     assert_int_equal(quant_bytes(FORMAT_Q5_1, 0, false, 5, 64), 10 * 24);
     assert_int_equal(quant_bytes(FORMAT_Q8_0, 0, false, 5, 64), 10 * 34);
+    assert_int_equal(quant_bytes(FORMAT_IQ4_NL, 0, false, 5, 64), 10 * 18);
+    assert_int_equal(quant_bytes(FORMAT_Q4_K, 0, false, 5, 512), 10 * 144);
+    assert_int_equal(quant_bytes(FORMAT_Q6_K, 0, false, 5, 512), 10 * 210);
     /* 335 elements: 670, 1005, 1340 bits; 3 groups of 128 with two f16 each */
     assert_int_equal(quant_bytes(FORMAT_HQQ2, 0, false, 5, 67), 84 + 3 * 4);
     assert_int_equal(quant_bytes(FORMAT_HQQ3, 0, false, 5, 67), 126 + 3 * 4);
@@ -309,6 +357,14 @@ static double affine_bound(const struct qmat *q, double w, size_t group)
     return fmax(scale / 2, fmax(low - w, w - high));
 }
 
+/* Half the largest gap, 24 steps, or what is missing to the nearer end of -127 .. 113. */
+static double iq4_bound(const struct qmat *q, double w, size_t i)
+{
+    double d = (double)quant_ggml_f16((const uint8_t *)q->codes + i / GGML_BLOCK * quant_ggml_bytes(FORMAT_IQ4_NL));
+    double low = fmin(-127 * d, 113 * d), high = fmax(-127 * d, 113 * d);
+    return fmax(12 * fabs(d), fmax(low - w, w - high));
+}
+
 /* How far element i may be from itself after encoding: half the largest gap of the format's grid times its scale, f16 scales wrong by
  * half a unit in the last place (2^-11 relative: 11 significant bits), and a few float roundings of what is decoded. */
 static double error_bound(const struct qmat *q, const float *W, size_t i)
@@ -343,6 +399,8 @@ static double error_bound(const struct qmat *q, const float *W, size_t i)
         return (s.high - s.low) / 15 / 2 + f16 * (s.high - s.low + fabs(s.low)) + rounding;
     case FORMAT_Q5_1:
         return (s.high - s.low) / 31 / 2 + f16 * (s.high - s.low + fabs(s.low)) + rounding;
+    case FORMAT_IQ4_NL:
+        return iq4_bound(q, (double)W[i], i) + f16 * 127 / 113 * s.absmax + rounding;
     case FORMAT_HQQ2:
     case FORMAT_HQQ3:
     case FORMAT_HQQ4:
@@ -368,7 +426,7 @@ static void errors_are_bounded_by_the_grid(void **state)
     float *W = normals(ROWS * COLS, 5, 0.05), *out = malloc(ROWS * COLS * sizeof *out);
     W[100] = 3; /* an outlier */
     for (int f = 0; f < FORMAT_COUNT; f++)
-        for (int twice = 0; twice <= format_info((enum format)f)->double_quant; twice++) {
+        for (int twice = 0; written((enum format)f) && twice <= format_info((enum format)f)->double_quant; twice++) {
             struct placed p;
             double error = 0, norm = 0;
             encode(&p, (enum format)f, 0, twice, ROWS, COLS, W);
@@ -408,23 +466,53 @@ static void books_are_fixed_points(void **state)
     free(out);
 }
 
+/* A folder holds ggml's formats as values (export_folder.c): encoded again they are the same blocks. */
+static void blocks_are_fixed_points(void **state)
+{
+    (void)state;
+    enum { ROWS = 400, COLS = 512 };
+    static const enum format ggml[] = {FORMAT_Q4_0, FORMAT_Q4_1, FORMAT_Q5_0, FORMAT_Q5_1, FORMAT_Q8_0, FORMAT_IQ4_NL};
+    float *W = normals(ROWS * COLS, 6, 0.05), *out = malloc(ROWS * COLS * sizeof *out);
+    for (size_t i = 0; i < ROWS * COLS; i += 1 + i % 97)
+        W[i] *= 6; /* outliers */
+    for (size_t i = 0; i < sizeof ggml / sizeof *ggml; i++) {
+        struct placed a, b;
+        encode(&a, ggml[i], 0, false, ROWS, COLS, W);
+        quant_decode_rows(&a.q, 0, ROWS, out);
+        encode(&b, ggml[i], 0, false, ROWS, COLS, out);
+        size_t bytes = quant_ggml_bytes(ggml[i]), different = 0;
+        for (size_t k = 0; k < ROWS * COLS / GGML_BLOCK; k++)
+            different += memcmp((char *)a.q.codes + k * bytes, (char *)b.q.codes + k * bytes, bytes) != 0;
+        if (different)
+            fail_msg("%s: %zu of %d blocks changed", format_info(ggml[i])->name, different, ROWS * COLS / GGML_BLOCK);
+        arena_free(&a.arena);
+        arena_free(&b.arena);
+    }
+    free(W);
+    free(out);
+}
+
 /* ---- rows ---- */
 
 /* Any range of rows is the same numbers as in the whole matrix: rows that begin inside a byte, blocks that straddle rows, one row alone. */
 static void rows_are_rows_of_the_whole(void **state)
 {
     (void)state;
-    static const size_t shapes[][2] = {{1, 1}, {7, 1}, {5, 67}, {3, 63}, {3, 65}, {9, 33}, {2, 129}, {4, 64}, {3, 96}};
+    static const size_t shapes[][2] = {{1, 1}, {7, 1}, {5, 67}, {3, 63}, {3, 65}, {9, 33}, {2, 129}, {4, 64}, {3, 96}, {3, 512}};
     for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++)
         for (int f = 0; f < FORMAT_COUNT; f++)
             for (int twice = 0; twice <= format_info((enum format)f)->double_quant; twice++) {
                 size_t rows = shapes[k][0], cols = shapes[k][1];
-                struct err err;
                 struct placed p;
-                if (quant_check((enum format)f, 0, rows, cols, &err) != OK)
+                if (cols % (size_t)format_info((enum format)f)->row_multiple != 0)
                     continue;
                 float *W = normals(rows * cols, (uint32_t)k, 1), *whole = malloc(rows * cols * sizeof *whole);
-                encode(&p, (enum format)f, 0, twice, rows, cols, W);
+                if (written((enum format)f)) {
+                    encode(&p, (enum format)f, 0, twice, rows, cols, W);
+                } else {
+                    place(&p, (enum format)f, 0, false, rows, cols);
+                    random_blocks((enum format)f, p.q.codes, rows * cols, (uint32_t)k);
+                }
                 quant_decode_rows(&p.q, 0, rows, whole);
                 for (size_t row = 0; row < rows; row++)
                     for (size_t n = 1; row + n <= rows; n++) {
@@ -527,8 +615,8 @@ int main(void)
         cmocka_unit_test(int8_64_has_a_scale_each_64),          cmocka_unit_test(ggml_blocks_as_drawn),
         cmocka_unit_test(zero_blocks_stay_zero),                cmocka_unit_test(tiny_blocks_do_no_harm),
         cmocka_unit_test(what_is_not_finite_is_named),          cmocka_unit_test(what_would_become_infinite_is_named),
-        cmocka_unit_test(names_and_shapes_are_checked),         cmocka_unit_test(bytes_by_hand),
-        cmocka_unit_test(errors_are_bounded_by_the_grid),       cmocka_unit_test(books_are_fixed_points),
+        cmocka_unit_test(names_and_shapes_are_checked),         cmocka_unit_test(bytes_by_hand), cmocka_unit_test(superblocks_are_only_read),
+        cmocka_unit_test(errors_are_bounded_by_the_grid),       cmocka_unit_test(books_are_fixed_points),         cmocka_unit_test(blocks_are_fixed_points),
         cmocka_unit_test(rows_are_rows_of_the_whole),           cmocka_unit_test(the_dynamic_map),
         cmocka_unit_test(nearest_entries),                      cmocka_unit_test(every_half_comes_back),
         cmocka_unit_test(halves_round_to_nearest_even),

@@ -67,8 +67,14 @@ static enum status parse(int argc, char **argv, struct options *o, struct err *e
     return OK;
 }
 
+/* Whether OUT can hold a stored format: a folder has no place for codes that nothing can encode again, so that it gets what they say, in F32. */
+static bool keeps(const struct options *o, enum format stored)
+{
+    return !format_is_float(stored) && (strcmp(o->format, "gguf") == 0 || !format_info(stored)->read_only);
+}
+
 /* The formats as they are stored; floats stay F32 inside and are written as the container has them. */
-static enum status stored_plan(const struct inference *in, struct plan *plan, struct err *err)
+static enum status stored_plan(const struct options *o, const struct inference *in, struct plan *plan, struct err *err)
 {
     TRY(plan_copy(plan, &in->plan, err));
     for (int l = 0; l < plan->n_layers; l++)
@@ -79,7 +85,9 @@ static enum status stored_plan(const struct inference *in, struct plan *plan, st
             snprintf(weight, sizeof weight, "%s.weight", name);
             TRY(checkpoint_format(in->checkpoint, weight, &stored, err));
             struct plan_linear *p = &plan->layer[l].linear[j];
-            if (!format_is_float(stored.format) && p->format == FORMAT_F32)
+            if (format_info(p->format)->read_only && !keeps(o, p->format))
+                *p = (struct plan_linear){.format = FORMAT_F32};
+            else if (keeps(o, stored.format) && p->format == FORMAT_F32)
                 *p = (struct plan_linear){.format = stored.format, .block = format_info(stored.format)->double_quant ? stored.block : 0,
                                           .double_quant = stored.double_quant};
         }
@@ -87,14 +95,14 @@ static enum status stored_plan(const struct inference *in, struct plan *plan, st
 }
 
 /* Embedding and head stay as they are stored unless --dtype asks for floats. */
-static enum status stored_embed(const struct options *o, const struct inference *in, enum format *embed, struct err *err)
+static enum status stored_embed(const struct options *o, const struct inference *in, const char *name, enum format *embed, struct err *err)
 {
     struct qmat stored;
     enum format asked;
     struct err none;
-    TRY(checkpoint_format(in->checkpoint, "model.embed_tokens.weight", &stored, err));
+    TRY(checkpoint_format(in->checkpoint, name, &stored, err));
     bool floats = o->dtype && format_parse(o->dtype, &asked, &none) == OK && format_is_float(asked);
-    *embed = floats || format_is_float(stored.format) ? FORMAT_F32 : stored.format;
+    *embed = !floats && keeps(o, stored.format) ? stored.format : FORMAT_F32;
     return OK;
 }
 
@@ -105,7 +113,7 @@ static enum status read_plan(const struct options *o, const struct inference *in
     char *text;
     size_t n;
     if (!o->dtype)
-        return stored_plan(in, plan, err);
+        return stored_plan(o, in, plan, err);
     if (format_parse(o->dtype, &format, err) == OK)
         return plan_new(plan, &in->model.config, format, err);
     TRY(file_read(o->dtype, 1 << 24, &text, &n, err));
@@ -114,22 +122,42 @@ static enum status read_plan(const struct options *o, const struct inference *in
     return status;
 }
 
+/* Says what became of matrices in formats that are only read. */
+static void print_settled(const struct model *from, const struct model *to)
+{
+    size_t n[FORMAT_COUNT] = {0};
+    for (int l = 0; l < from->plan.n_layers; l++)
+        for (int j = 0; j < LINEAR_COUNT; j++) {
+            enum format was = from->layer[l].linear[j].format, is = to->layer[l].linear[j].format;
+            n[is] += format_info(was)->read_only && was != is;
+        }
+    for (int f = 0; f < FORMAT_COUNT; f++)
+        if (n[f] > 0)
+            fprintf(stderr, "%zu matrices of superblocks (q2_k ... q6_k, iq4_xs) became %s\n", n[f], format_info((enum format)f)->name);
+}
+
 static enum status convert(const struct options *o, struct inference *in, struct err *err)
 {
     struct plan plan = {0};
     struct model model = {0};
     struct arena arena = {0};
     const char *floats = o->dtype && (strcmp(o->dtype, "bf16") == 0 || strcmp(o->dtype, "f16") == 0) ? o->dtype : "f32";
-    enum format embed = FORMAT_F32;
+    enum format embed = FORMAT_F32, head;
+    bool own_head = !in->model.config.tie_word_embeddings && checkpoint_has(in->checkpoint, "lm_head.weight");
     enum status status = read_plan(o, in, &plan, err);
     if (status == OK)
-        status = stored_embed(o, in, &embed, err);
+        status = stored_embed(o, in, "model.embed_tokens.weight", &embed, err);
+    head = embed;
+    if (status == OK && own_head)
+        status = stored_embed(o, in, "lm_head.weight", &head, err);
     if (status == OK)
-        status = convert_model(&model, &in->model, inference_lora(in), &plan, embed, o->pad, &arena, err);
+        status = convert_model(&model, &in->model, inference_lora(in), &plan, embed, head, o->pad, &arena, err);
     if (status == OK && strcmp(o->format, "gguf") == 0)
         status = export_gguf(o->out, &model, NULL, in->tokenizer, "veneer", err);
     else if (status == OK)
         status = export_folder(o->out, &model, in->tokenizer, checkpoint_folder(in->checkpoint), floats, err);
+    if (status == OK && !o->quiet)
+        print_settled(&in->model, &model);
     if (status == OK && !o->quiet)
         fprintf(stderr, "written: %s (%llu parameters)\n", o->out, (unsigned long long)plan_parameters(&model.plan, &model.config));
     model_free(&model);
@@ -152,7 +180,8 @@ int main(int argc, char **argv)
     if (status != OK)
         return roof_fail("convert", status, &err);
     roof_threads("convert", o.threads, o.quiet);
-    status = inference_open(&in, o.in, &(struct inference_options){.adapter = o.adapter, .threads = (int)o.threads, .decode = true}, &err);
+    status = inference_open(&in, o.in, &(struct inference_options){.adapter = o.adapter, .threads = (int)o.threads, .decode = true, .keep_blocks = true},
+                            &err);
     if (status == OK)
         status = convert(&o, &in, &err);
     inference_close(&in);
