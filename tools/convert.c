@@ -6,14 +6,16 @@
 #include "tools/roof.h"
 
 static const char usage[] =
-    "usage: convert IN OUT [--format hf|gguf] [--dtype f32|f16|bf16|PLAN] [--adapter DIR [--merge]] [--pad]\n"
+    "usage: convert IN OUT [--format hf|gguf] [--dtype f32|f16|bf16|PLAN] [--adapter DIR [--merge|--no-merge]] [--pad]\n"
     "\n"
     "IN: a Hugging Face folder, a .gguf file, the model/ folder that train wrote, or a llama2.c .bin.\n"
     "OUT: a folder (hf) or a .gguf file; the format is told by its name unless --format says it.\n"
     "\n"
     "  --dtype D      floats in D; a plan file gives each linear its own format; without it the formats stay as they are\n"
-    "  --adapter DIR  a PEFT adapter; a GGUF always has it merged, a folder needs --merge\n"
+    "  --adapter DIR  a PEFT adapter; a GGUF has it merged unless --no-merge is said, a folder needs --merge\n"
     "  --merge        W + s B A into the weights\n"
+    "  --no-merge     the adapter alone as a GGUF, in --dtype f32, f16 or bf16 (f32), for llama-cli -m BASE.gguf --lora OUT;\n"
+    "                 BASE.gguf is IN converted without --adapter\n"
     "  --pad          pruned layers get zeros up to the widest one: loads wherever one width for all is expected\n"
     "  --threads N    0: one a core (0)\n"
     "  --quiet, --help, --version\n"
@@ -22,9 +24,22 @@ static const char usage[] =
 
 struct options {
     const char *in, *out, *format, *dtype, *adapter;
-    bool merge, pad, quiet;
+    bool merge, no_merge, pad, quiet;
     long long threads;
 };
+
+static enum status check_no_merge(const struct options *o, struct err *err)
+{
+    if (!o->adapter)
+        return err_set(err, ERR_INPUT, "--no-merge writes an adapter alone: it wants --adapter DIR");
+    if (o->merge)
+        return err_set(err, ERR_INPUT, "--merge and --no-merge: want one of them");
+    if (o->pad)
+        return err_set(err, ERR_INPUT, "--pad does not go with --no-merge: an adapter fits the widths of the model that it was trained on");
+    if (strcmp(o->format, "gguf") != 0)
+        return err_set(err, ERR_INPUT, "--no-merge writes a GGUF: %s does not end in .gguf, and --format gguf is not said", o->out);
+    return OK;
+}
 
 static enum status parse(int argc, char **argv, struct options *o, struct err *err)
 {
@@ -40,6 +55,8 @@ static enum status parse(int argc, char **argv, struct options *o, struct err *e
             TRY(roof_int("--threads", value, 0, 1024, &o->threads, err));
         else if (strcmp(argv[i], "--merge") == 0)
             o->merge = true;
+        else if (strcmp(argv[i], "--no-merge") == 0)
+            o->no_merge = true;
         else if (strcmp(argv[i], "--pad") == 0)
             o->pad = true;
         else if (strcmp(argv[i], "--quiet") == 0)
@@ -60,6 +77,8 @@ static enum status parse(int argc, char **argv, struct options *o, struct err *e
         o->format = n > 5 && strcmp(o->out + n - 5, ".gguf") == 0 ? "gguf" : "hf";
     if (strcmp(o->format, "hf") != 0 && strcmp(o->format, "gguf") != 0)
         return err_set(err, ERR_INPUT, "--format %s, want hf or gguf", o->format);
+    if (o->no_merge)
+        TRY(check_no_merge(o, err));
     if (o->adapter && !o->merge && strcmp(o->format, "hf") == 0)
         return err_set(err, ERR_INPUT, "an adapter goes into a folder only with --merge; without it the folder and the adapter stay two things");
     if (path_same(o->in, o->out))
@@ -138,6 +157,17 @@ static enum status convert(const struct options *o, struct inference *in, struct
     return status;
 }
 
+static enum status convert_adapter(const struct options *o, struct inference *in, struct err *err)
+{
+    enum format format = FORMAT_F32;
+    if (o->dtype)
+        TRY(format_parse(o->dtype, &format, err));
+    TRY(export_adapter_gguf(o->out, &in->lora, &in->model.config, format, "veneer", err));
+    if (!o->quiet)
+        fprintf(stderr, "written: %s (%llu parameters)\n", o->out, (unsigned long long)plan_adapter_parameters(&in->plan, &in->model.config));
+    return OK;
+}
+
 int main(int argc, char **argv)
 {
     struct options o = {0};
@@ -152,9 +182,9 @@ int main(int argc, char **argv)
     if (status != OK)
         return roof_fail("convert", status, &err);
     roof_threads("convert", o.threads, o.quiet);
-    status = inference_open(&in, o.in, &(struct inference_options){.adapter = o.adapter, .threads = (int)o.threads, .decode = true}, &err);
+    status = inference_open(&in, o.in, &(struct inference_options){.adapter = o.adapter, .threads = (int)o.threads, .decode = !o.no_merge}, &err);
     if (status == OK)
-        status = convert(&o, &in, &err);
+        status = (o.no_merge ? convert_adapter : convert)(&o, &in, &err);
     inference_close(&in);
     return status == OK ? 0 : roof_fail("convert", status, &err);
 }
