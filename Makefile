@@ -89,6 +89,7 @@ $(B)/test/%_double_test: $(B)/double/test/%_double_test.o $(B)/libveneer_double.
 $(B)/test/%_test: $(B)/test/%_test.o $(B)/libveneer.a
 	$(CC) -o $@ $^ $(LDFLAGS_) -lcmocka $(LIBS)
 $(B)/test/limits_test: | $(B)/train $(B)/tools/generate
+$(B)/test/merge_report_test: | $(B)/tools/convert
 # Benchmarks are build/bench/NAME, beside the tables that they write.
 BENCHES   := kernels program llama7b search bitstack quantizers
 BENCH_OBJ := $(patsubst %.c,$(B)/%.o,$(filter-out $(BENCHES:%=bench/%.c),$(wildcard bench/*.c)))

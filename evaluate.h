@@ -68,6 +68,8 @@ void evaluate_print_table(const struct evaluate_result *results, size_t n, struc
 void evaluate_print_sample(const char *task, const struct evaluate_sample *sample, bool has_norm, struct text *out);
 void evaluate_print_samples(const char *task, const struct evaluate_sample *samples, size_t n, bool has_norm, struct text *out);
 
+/* The tokens of a text file, BOS in front where the tokenizer wants one; special tokens are not looked for.  ERR_INPUT. */
+enum status evaluate_read_text(const struct tokenizer *tokenizer, const char *path, struct tokens *tokens, struct err *err);
 /* exp(mean nll) of a text by non-overlapping windows of `window` tokens (each scored for window-1 tokens). */
 enum status evaluate_perplexity(struct model_run *run, const struct model *model, const struct lora *lora,
                                 const int32_t *tokens, size_t n, size_t window, double *perplexity, size_t *scored,

@@ -6,9 +6,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/stop.h"
 #include "evaluate.h"
 #include "evaluate_window.h"
+
+enum status evaluate_read_text(const struct tokenizer *tokenizer, const char *path, struct tokens *tokens, struct err *err)
+{
+    char *text;
+    size_t n;
+    TRY(file_read(path, (size_t)1 << 30, &text, &n, err));
+    enum status status = tokenizer_add_bos(tokenizer) ? tokens_push(tokens, tokenizer_bos(tokenizer), err) : OK;
+    if (status == OK)
+        status = tokenizer_encode(tokenizer, text, n, false, tokens, err);
+    free(text);
+    return status;
+}
 
 enum status evaluate_perplexity(struct model_run *run, const struct model *model, const struct lora *lora, const int32_t *tokens,
                                 size_t n, size_t window, double *perplexity, size_t *scored, struct err *err)

@@ -1,4 +1,4 @@
-/* export.h: what other tools load: a Hugging Face style model/ folder, a GGUF file, a PEFT adapter folder.
+/* export.h: what other tools load: a Hugging Face style model/ folder, a GGUF file, an adapter as a PEFT folder or as a GGUF.
  *
  * Everything is published atomically.  What it is not: it reads nothing back (io/checkpoint.h and io/adapter.h do). */
 #ifndef VENEER_EXPORT_H
@@ -43,5 +43,13 @@ enum status export_vocabulary(const char *path, const struct tokenizer *tokenize
 /* dir/: adapter_model.safetensors (base_model.model.NAME.lora_A.weight [r, in], lora_B.weight [out, r]) and adapter_config.json with
  * rank_pattern and alpha_pattern where they differ from the plan's most common ones; base_model_name_or_path = base. */
 enum status export_adapter(const char *dir, const struct lora *lora, const struct plan *plan, const char *base, struct err *err);
+
+/* The adapters alone as a GGUF, which llama.cpp adds to a GGUF of the same model (llama-cli -m base.gguf --lora PATH): general.type adapter,
+ * adapter.type lora, the model's architecture, and for each linear with a rank blk.N.NAME.weight.lora_a (r rows of `in`) and .lora_b (`out` rows of r),
+ * the rows of q's and k's B in a GGUF's order.  llama.cpp scales by alpha / r with one alpha for all, and by 1 where adapter.lora.alpha is 0: so it is 0
+ * and s is in lora_b, which is right for any ranks and alphas.  format: F32, F16 or BF16.  ERR_INPUT: another format, no linear with a rank;
+ * ERR_FAILED names the tensor with a number that the format has not. */
+enum status export_adapter_gguf(const char *path, const struct lora *lora, const struct model_config *config, enum format format, const char *name,
+                                struct err *err);
 
 #endif

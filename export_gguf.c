@@ -5,8 +5,7 @@
 #include <string.h>
 
 #include "base/stop.h"
-#include "export.h"
-#include "io/gguf.h"
+#include "export_private.h"
 #include "quant_affine.h"
 
 enum format export_gguf_format(const struct qmat *W)
@@ -66,17 +65,20 @@ static size_t layer_id(int l, int what)
     return LAYERS + (size_t)l * PER_LAYER + (size_t)what;
 }
 
-/* The rows of linear j, n of so many bytes.  ggml's "norm" rope turns pairs (2j, 2j+1), ours (j, j + D/2): row 2j+p of a head is our
- * row p D/2 + j. */
+size_t export_gguf_row(int j, size_t r, size_t head_dim)
+{
+    size_t i = r % head_dim;
+    return j == LINEAR_Q || j == LINEAR_K ? r - i + i % 2 * (head_dim / 2) + i / 2 : r;
+}
+
+/* The rows of linear j, n of so many bytes. */
 static enum status put_rows(const struct source *s, int j, const void *rows, size_t n, size_t bytes, struct gguf_sink *sink, struct err *err)
 {
     size_t D = (size_t)s->model->config.head_dim;
     if (j != LINEAR_Q && j != LINEAR_K)
         return gguf_sink_put(sink, rows, n * bytes, err);
-    for (size_t i = 0; i < n; i++) {
-        size_t r = i % D, row = i - r + r % 2 * (D / 2) + r / 2;
-        TRY(gguf_sink_put(sink, (const unsigned char *)rows + row * bytes, bytes, err));
-    }
+    for (size_t i = 0; i < n; i++)
+        TRY(gguf_sink_put(sink, (const unsigned char *)rows + export_gguf_row(j, i, D) * bytes, bytes, err));
     return OK;
 }
 
@@ -98,7 +100,7 @@ static enum status put_linear(const struct source *s, int l, int j, const struct
     return status;
 }
 
-static enum status put_encoded(const real *W, const struct gguf_item *item, struct gguf_sink *sink, struct err *err)
+enum status export_gguf_encoded(const real *W, const struct gguf_item *item, struct gguf_sink *sink, struct err *err)
 {
     struct arena arena = {0};
     struct qmat q;
@@ -123,16 +125,16 @@ static enum status emit(void *user, const struct gguf_item *item, struct gguf_si
         if (takes_over(item->format, q))
             return gguf_sink_put(sink, q->codes, (size_t)item->bytes, err);
         quant_decode_rows(q, 0, q->rows, s->temp);
-        return put_encoded(s->temp, item, sink, err);
+        return export_gguf_encoded(s->temp, item, sink, err);
     }
     if (item->id == NORM)
-        return put_encoded(m->norm, item, sink, err);
+        return export_gguf_encoded(m->norm, item, sink, err);
     if (item->id == ROPE_FREQS)
         return gguf_sink_put(sink, s->rope_freqs, (size_t)item->bytes, err);
     int l = (int)((item->id - LAYERS) / PER_LAYER), what = (int)((item->id - LAYERS) % PER_LAYER);
     const struct model_layer *layer = &m->layer[l];
     if (what == INPUT_NORM || what == POST_NORM)
-        return put_encoded(what == INPUT_NORM ? layer->input_norm : layer->post_norm, item, sink, err);
+        return export_gguf_encoded(what == INPUT_NORM ? layer->input_norm : layer->post_norm, item, sink, err);
     if (what > BIAS) {
         int j = what - BIAS - 1;
         return put_rows(s, j, layer->bias[j], layer->linear[j].rows, sizeof(real), sink, err); /* F32 */
@@ -142,9 +144,20 @@ static enum status emit(void *user, const struct gguf_item *item, struct gguf_si
 
 /* ---- the list of tensors ---- */
 
-static enum status put_matrix(struct gguf_writer *w, const char *name, const struct qmat *q, enum format format, size_t id, struct err *err)
+const char *export_gguf_architecture(const struct model_config *config)
 {
-    struct gguf_item item = {.format = format, .n_dims = 2, .dim = {q->cols, q->rows, 1, 1}, .id = id};
+    return model_config_uniform(config) ? "llama" : "deci";
+}
+
+void export_gguf_name(int layer, enum linear linear, const char *suffix, char name[GGUF_MAX_TENSOR_NAME + 1])
+{
+    static const char *const names[LINEAR_COUNT] = {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"};
+    snprintf(name, GGUF_MAX_TENSOR_NAME + 1, "blk.%d.%s.%s", layer, names[linear], suffix);
+}
+
+enum status export_gguf_matrix(struct gguf_writer *w, const char *name, size_t rows, size_t cols, enum format format, size_t id, struct err *err)
+{
+    struct gguf_item item = {.format = format, .n_dims = 2, .dim = {cols, rows, 1, 1}, .id = id};
     snprintf(item.name, sizeof item.name, "%s", name);
     return gguf_put_tensor(w, &item, err);
 }
@@ -158,18 +171,17 @@ static enum status put_vector(struct gguf_writer *w, const char *name, size_t n,
 
 static enum status put_layer(struct gguf_writer *w, const struct model *model, int l, struct err *err)
 {
-    static const char *const names[LINEAR_COUNT] = {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"};
     size_t C = (size_t)model->config.hidden_size;
-    char name[64];
+    char name[GGUF_MAX_TENSOR_NAME + 1];
     snprintf(name, sizeof name, "blk.%d.attn_norm.weight", l);
     TRY(put_vector(w, name, C, layer_id(l, INPUT_NORM), err));
     snprintf(name, sizeof name, "blk.%d.ffn_norm.weight", l);
     TRY(put_vector(w, name, C, layer_id(l, POST_NORM), err));
     for (int j = 0; j < LINEAR_COUNT; j++) {
         const struct qmat *q = &model->layer[l].linear[j];
-        snprintf(name, sizeof name, "blk.%d.%s.weight", l, names[j]);
-        TRY(put_matrix(w, name, q, export_gguf_format(q), layer_id(l, j), err));
-        snprintf(name, sizeof name, "blk.%d.%s.bias", l, names[j]);
+        export_gguf_name(l, (enum linear)j, "weight", name);
+        TRY(export_gguf_matrix(w, name, q->rows, q->cols, export_gguf_format(q), layer_id(l, j), err));
+        export_gguf_name(l, (enum linear)j, "bias", name);
         if (model->layer[l].bias[j])
             TRY(put_vector(w, name, q->rows, layer_id(l, BIAS + 1 + j), err));
     }
@@ -202,10 +214,10 @@ static enum status rope_divisors(struct source *s, struct err *err)
 static enum status put_tensors(struct gguf_writer *w, const struct source *s, struct err *err)
 {
     const struct model *m = s->model;
-    TRY(put_matrix(w, "token_embd.weight", &m->embed, export_gguf_format(&m->embed), EMBED, err));
+    TRY(export_gguf_matrix(w, "token_embd.weight", m->embed.rows, m->embed.cols, export_gguf_format(&m->embed), EMBED, err));
     TRY(put_vector(w, "output_norm.weight", (size_t)m->config.hidden_size, NORM, err));
     if (!m->config.tie_word_embeddings)
-        TRY(put_matrix(w, "output.weight", &m->head, export_gguf_format(&m->head), HEAD, err));
+        TRY(export_gguf_matrix(w, "output.weight", m->head.rows, m->head.cols, export_gguf_format(&m->head), HEAD, err));
     if (s->rope_freqs)
         TRY(put_vector(w, "rope_freqs.weight", (size_t)m->config.head_dim / 2, ROPE_FREQS, err));
     for (int l = 0; l < m->plan.n_layers; l++)
@@ -329,7 +341,7 @@ static uint32_t file_type(const struct model *model)
 static void put_keys(struct gguf_writer *w, const struct model *model, const char *name)
 {
     const struct model_config *c = &model->config;
-    const char *arch = model_config_uniform(c) ? "llama" : "deci";
+    const char *arch = export_gguf_architecture(c);
     gguf_put_string(w, "general.architecture", arch);
     gguf_put_string(w, "general.type", "model");
     gguf_put_string(w, "general.name", name);

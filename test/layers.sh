@@ -20,7 +20,7 @@ floor() {
     pareto.*) echo 39 ;;
     model*|gp.*|rbf.*|mlp.*|nsga2.*) echo 40 ;;
     awq.*) echo 45 ;;
-    calibrate*|prune*|finetune*|evaluate*|generate*|export*|search*|inference*|generate.*) echo 50 ;;
+    calibrate*|prune*|finetune*|evaluate*|generate*|export*|search*|inference*|generate.*|merge_report.*) echo 50 ;;
     strategy/predictor.*) echo 50 ;;
     strategy/knapsack.*) echo 51 ;;
     strategy/*|convert.*) echo 52 ;;

@@ -214,18 +214,6 @@ static enum status run_tasks(const struct options *o, struct inference *in, stru
 
 /* ---- text ---- */
 
-static enum status read_tokens(const struct inference *in, const char *path, struct tokens *tokens, struct err *err)
-{
-    char *text;
-    size_t n;
-    TRY(file_read(path, (size_t)1 << 30, &text, &n, err));
-    enum status status = tokenizer_add_bos(in->tokenizer) ? tokens_push(tokens, tokenizer_bos(in->tokenizer), err) : OK;
-    if (status == OK)
-        status = tokenizer_encode(in->tokenizer, text, n, false, tokens, err);
-    free(text);
-    return status;
-}
-
 static enum status run_perplexity(const struct options *o, struct inference *in, const struct tokens *tokens, struct err *err)
 {
     double perplexity;
@@ -256,7 +244,7 @@ static enum status run_text(const struct options *o, struct inference *in, struc
 {
     struct tokens tokens = {0};
     TRY(inference_place(in, (size_t)o->window, err));
-    enum status status = read_tokens(in, o->perplexity ? o->perplexity : o->text, &tokens, err);
+    enum status status = evaluate_read_text(in->tokenizer, o->perplexity ? o->perplexity : o->text, &tokens, err);
     if (status == OK)
         status = (o->perplexity ? run_perplexity : run_divergence)(o, in, &tokens, err);
     tokens_free(&tokens);
