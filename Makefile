@@ -7,7 +7,7 @@ B       := build/$(config)
 WARN    := -Wall -Wextra -Wconversion -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Werror
 # -ffp-contract=off: the same bits from every compiler.  Never -ffast-math: it breaks the checks for NaN.
 CFLAGS_ := -std=c11 -I. -Itest -D_GNU_SOURCE -ffp-contract=off -fno-math-errno -fopenmp -fPIC $(WARN)
-LIBS    := -llapacke -lopenblas -lcjson -lpcre2-8 -lutf8proc -lnlopt -lm
+LIBS    := -llapacke -lopenblas -lcjson -lpcre2-8 -lutf8proc -lnlopt -lz -lm
 
 opt_release  := -O3 -g -D_FORTIFY_SOURCE=2 -fstack-protector-strong
 opt_debug    := -O0 -g
@@ -109,7 +109,7 @@ test-golden: $(TESTS)
 ARM_CC   := aarch64-linux-gnu-gcc
 ARM_QEMU := qemu-aarch64
 ARM_SRC  := test/level_test.c $(wildcard quant*.c base/*.c) cpu/level.c cpu/level_plain.c cpu/level_neon.c cpu/vector.c
-ARM_SRC  := $(filter-out base/linalg.c base/mpi.c,$(ARM_SRC))
+ARM_SRC  := $(filter-out base/linalg.c base/mpi.c base/gzip.c,$(ARM_SRC))
 test-neon:
 	@if command -v $(ARM_CC) && command -v $(ARM_QEMU); then \
 	mkdir -p build/neon && $(ARM_CC) $(filter-out -fsanitize=%,$(CFLAGS_)) -O2 -static -DTEST_ALONE -o build/neon/level_test $(ARM_SRC) -lm && \

@@ -29,7 +29,7 @@ struct key {
 static const struct key keys[] = {
     {"model", "base_model model_name_or_path", PATH, AT(model), "", 0, 0, NULL, false, "the base model: a Hugging Face folder, a .gguf file or a model/ folder"},
     {"tokenizer", NULL, PATH, AT(tokenizer), "", 0, 0, NULL, false, "tokenizer.model, when the model is trained from scratch"},
-    {"dataset", NULL, PATH, AT(dataset), "", 0, 0, NULL, false, "fine-tuning data: json, jsonl or text"},
+    {"dataset", NULL, PATH, AT(dataset), "", 0, 0, NULL, false, "fine-tuning data: json, jsonl or text, also compressed by gzip"},
     {"dataset_format", NULL, CHOICE, AT(dataset_format), "auto", 0, 0, "auto alpaca messages sharegpt prompt text", false, "how dataset is laid out"},
     {"output_dir", NULL, PATH, AT(output_dir), "out", 0, 0, NULL, true, "where everything is written"},
     {"seed", NULL, INTEGER, AT(seed), "0", 0, MANY, NULL, false, "covers data order, dropout, initial values and search"},

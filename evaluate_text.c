@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/file.h"
+#include "base/gzip.h"
 #include "base/stop.h"
 #include "evaluate.h"
 #include "evaluate_window.h"
@@ -15,7 +15,7 @@ enum status evaluate_read_text(const struct tokenizer *tokenizer, const char *pa
 {
     char *text;
     size_t n;
-    TRY(file_read(path, (size_t)1 << 30, &text, &n, err));
+    TRY(gzip_read(path, (size_t)1 << 30, &text, &n, err));
     enum status status = tokenizer_add_bos(tokenizer) ? tokens_push(tokens, tokenizer_bos(tokenizer), err) : OK;
     if (status == OK)
         status = tokenizer_encode(tokenizer, text, n, false, tokens, err);

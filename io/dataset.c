@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/gzip.h"
 #include "io/dataset_private.h"
 
 /* ---- examples ---- */
@@ -355,7 +356,7 @@ enum status dataset_load(struct dataset *dataset, const char *path, const char *
     struct loader load = {.dataset = dataset, .path = path, .tokenizer = tokenizer, .options = options, .err = err};
     memset(dataset, 0, sizeof *dataset);
     TRY(dataset_format_parse(format, &load.format, err));
-    TRY(file_read(path, (size_t)1 << 31, &text, &n, err));
+    TRY(gzip_read(path, (size_t)1 << 31, &text, &n, err));
     enum status status = read_all(&load, text, n);
     snprintf(dataset->format, sizeof dataset->format, "%s", dataset_format_name(load.format));
     free(text);

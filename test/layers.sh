@@ -55,6 +55,6 @@ below=$(ls *.c base/*.c io/*.c cpu/*.c strategy/*.c 2>/dev/null | grep -v '^trai
 grep -nE '(^|[^_a-z])(exit|abort|printf|puts|perror) *\(' $below | grep -vE ':[0-9]+: *\*|text_p|//' && { echo 'exit, abort or printing below a roof'; bad=1; }
 only() { h=$1; shift; grep -ln "#include <$h" *.c *.h base/* io/* cpu/* strategy/* tools/* 2>/dev/null | grep -vE "$1" | sed "s|^|$h belongs in $1: |" | grep . && bad=1; }
 only cblas.h '^base/linalg.c'; only lapacke.h '^base/linalg.c'; only mpi.h '^base/mpi.c'; only cJSON.h '^io/json.c'; only cjson/ '^io/json.c'
-only nlopt.h '^gp.c'; only pcre2.h "^io/pretokenizer.c"; only utf8proc.h "^io/pretokenizer.c"
+only zlib.h '^base/gzip.c'; only nlopt.h '^gp.c'; only pcre2.h "^io/pretokenizer.c"; only utf8proc.h "^io/pretokenizer.c"
 [ $bad -eq 0 ] && echo 'layers: in order'
 exit $bad
