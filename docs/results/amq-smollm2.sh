@@ -7,7 +7,7 @@
 set -e
 cd "$(dirname "$0")/../.."
 DATA=${DATA:-../shared/data} MODEL=data/models/SmolLM2-135M-Instruct.Q4_1.gguf
-out=${OUT:-build/amq} budgets=${BUDGETS:-"2.5 3.0 3.5 4.0"} strategies=${STRATEGIES:-"amq dp evopress random"} uniform=${UNIFORM:-"2 3 4"} quantizers=${QUANTIZERS:-"hqq gptq awq"} hand=${HAND:-"2 3"}
+out=${OUT:-build/amq} budgets=${BUDGETS-"2.5 3.0 3.5 4.0"} strategies=${STRATEGIES-"amq dp evopress random"} uniform=${UNIFORM-"2 3 4"} quantizers=${QUANTIZERS-"hqq gptq awq"} hand=${HAND-"2 3"}
 levels=${LEVELS:-gptq} more="" limit=${LIMIT:-30} test_bytes=${TEST_BYTES:-160000} window=2048
 if [ "$1" = --quick ]; then
     out=build/amq-quick budgets=3.0 strategies="amq random" uniform=3 quantizers=hqq hand=3 limit=2 test_bytes=4000 window=256
