@@ -3,7 +3,7 @@
 # format everywhere (HQQ, GPTQ, AWQ), llama.cpp's rule by hand (one bit more for v_proj and down_proj of the first and last eighth of the layers and of every third one between) and
 # BitStack.  Perplexity of WikiText-2 test (windows of 2048), KL and JSD from the unquantized model there, seven tasks.
 #   sh docs/results/amq-smollm2.sh [--quick]      writes build/amq/table.md; --quick: few probes of a small text: that it runs
-# OUT, LEVELS, BUDGETS, STRATEGIES, UNIFORM, QUANTIZERS, HAND, LIMIT, TEST_BYTES choose a part of it.  Goes on after any stop.  Needs `make` and `make models`; DATA is where lm/, commonsense/ and instruct/ are.  Searching text, calibration text and test text are disjoint.
+# OUT, LEVELS, BUDGETS, STRATEGIES, UNIFORM, QUANTIZERS, HAND, LIMIT, TEST_BYTES choose a part of it.  Goes on after any stop.  DATA is where lm/, commonsense/ and instruct/ are.  Searching text, calibration text and test text are disjoint.
 set -e
 cd "$(dirname "$0")/../.."
 DATA=${DATA:-../shared/data} MODEL=data/models/SmolLM2-135M-Instruct.Q4_1.gguf
@@ -15,7 +15,9 @@ if [ "$1" = --quick ]; then
 fi
 [ -d "$DATA/lm" ] || { echo "no $DATA/lm: set DATA to a folder that has lm/, commonsense/ and instruct/"; exit 2; }
 mkdir -p $out
-make -s evaluate build/bench/bitstack
+make -s train evaluate
+[ -s data/models/SmolLM2-135M-Instruct.Q4_1.gguf ] || make -s models
+make -s build/bench/bitstack
 head -c $test_bytes "$DATA/lm/wikitext-2-v1.test.txt" > $out/test.txt
 
 train() {

@@ -2,7 +2,7 @@
 # AutoMixQ's table on SmolLM2-135M-Instruct: LoRA on 16 bits, LoftQ on 8 and on 4, random mixes, AutoMixQ, at 20, 30 and 50 % pruned.  The mixes may take 80 % of LoftQ-8's
 # bytes.  The embedding, a fifth of this model's parameters, has 8 bits in all rows but LoRA's, 16 there: were it F32 as in training, bits of layers would hardly count.
 #   sh docs/results/automixq-smollm2.sh [--quick]      writes build/automixq/table.md; --quick: one ratio, two steps, four documents: that it runs
-# Goes on after any stop: a row whose run is finished is not run again.  Needs `make` and `make models`; DATA is where Alpaca-style data and task files are.
+# Goes on after any stop: a row whose run is finished is not run again.  DATA is where Alpaca-style data and task files are.
 set -e
 cd "$(dirname "$0")/../.."
 DATA=${DATA:-../shared/data}
@@ -12,6 +12,8 @@ if [ "$1" = --quick ]; then
 fi
 [ -d "$DATA/commonsense" ] || { echo "no $DATA/commonsense: set DATA to a folder that has commonsense/ and instruct/"; exit 2; }
 mkdir -p $out
+make -s train evaluate
+[ -s data/models/SmolLM2-135M-Instruct.Q4_1.gguf ] || make -s models
 
 # stored_bytes DIR [SHARE]: of a finished run's model
 stored_bytes() {

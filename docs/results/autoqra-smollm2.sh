@@ -2,7 +2,7 @@
 # AutoQRA's table on SmolLM2-135M-Instruct, unpruned: LoRA of rank 16 on 16 bits, QLoRA on 4 bits with rank 16, AMQ's formats with LoRA of rank 16, AutoQRA (formats and ranks) at
 # the bytes of QLoRA, and without a budget.
 #   sh docs/results/autoqra-smollm2.sh [--quick]      writes build/autoqra/table.md; --quick: two steps, four documents: that it runs
-# Goes on after any stop: a row whose run is finished is not run again.  Needs `make` and `make models`; DATA is where Alpaca-style data, task files and texts are.
+# Goes on after any stop: a row whose run is finished is not run again.  DATA is where Alpaca-style data, task files and texts are.
 set -e
 cd "$(dirname "$0")/../.."
 DATA=${DATA:-../shared/data}
@@ -12,6 +12,8 @@ if [ "$1" = --quick ]; then
 fi
 [ -d "$DATA/commonsense" ] || { echo "no $DATA/commonsense: set DATA to a folder that has commonsense/, instruct/ and lm/"; exit 2; }
 mkdir -p $out
+make -s train evaluate
+[ -s data/models/SmolLM2-135M-Instruct.Q4_1.gguf ] || make -s models
 
 # stored_bytes DIR: of a finished run's model and adapter
 stored_bytes() {
