@@ -42,7 +42,7 @@ static int bits_of(const struct calibrate_options *o, int l, int j)
 
 /* ---- memory ---- */
 
-static size_t widest_input(const struct model_layer *layer)
+size_t calibrate_widest_input(const struct model_layer *layer)
 {
     size_t in = 0;
     for (int j = 0; j < LINEAR_COUNT; j++)
@@ -53,7 +53,7 @@ static size_t widest_input(const struct model_layer *layer)
 static void block_place(struct block *b, const struct model *model, int l, const struct calibrate_options *o, struct arena *arena)
 {
     const struct model_layer *from = &model->layer[l];
-    size_t C = (size_t)model->config.hidden_size, in = widest_input(from);
+    size_t C = (size_t)model->config.hidden_size, in = calibrate_widest_input(from);
     b->now.input_norm = arena_take(arena, C, sizeof(real));
     b->now.post_norm = arena_take(arena, C, sizeof(real));
     for (int j = 0; j < LINEAR_COUNT; j++) {

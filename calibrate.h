@@ -42,5 +42,7 @@ enum status calibrate_model(struct model_run *run, const struct model *model, co
                             const struct calibrate_options *options, calibrate_sink *sink, void *user, struct err *err);
 /* n_tokens: rows of all batches. */
 size_t calibrate_bytes(const struct model *model, size_t n_tokens, const struct calibrate_options *options, int threads);
+/* Columns of the widest of a layer's linears. */
+size_t calibrate_widest_input(const struct model_layer *layer);
 
 #endif

@@ -163,9 +163,10 @@ static enum status start_linear(void *user, int l, enum linear j, const real *W,
 static size_t widest_input(const struct model *model)
 {
     size_t in = 0;
-    for (int l = 0; l < model->plan.n_layers; l++)
-        for (int j = 0; j < LINEAR_COUNT; j++)
-            in = model->layer[l].linear[j].cols > in ? model->layer[l].linear[j].cols : in;
+    for (int l = 0; l < model->plan.n_layers; l++) {
+        size_t here = calibrate_widest_input(&model->layer[l]);
+        in = here > in ? here : in;
+    }
     return in;
 }
 

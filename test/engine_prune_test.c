@@ -13,20 +13,6 @@ static const struct {
 } cases[] = {{"layer", "pruning_mode=layer", "hidden_multiple=8", 2, 32}, {"channel", "pruning_mode=channel", "hidden_multiple=8", 4, 24}};
 enum { CASES = 2 };
 
-static int setup(void **state)
-{
-    static struct job_home home;
-    job_open(&home);
-    *state = &home;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    job_close(*state);
-    return 0;
-}
-
 static void run_case(int c, const char *dir)
 {
     char sentence[1024], out[64];
@@ -169,5 +155,5 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_plan_is_taken_again),
         cmocka_unit_test(the_other_ways),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, job_setup, job_teardown);
 }

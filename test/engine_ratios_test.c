@@ -16,20 +16,6 @@ static const struct {
 } cases[] = {{"gp", "search=gp", "rank_types=1,2", "search_lambda=100"}, {"random", "search=random", "pruning_mode=channel", "search_lambda=1"}};
 enum { CASES = sizeof cases / sizeof *cases };
 
-static int setup(void **state)
-{
-    static struct job_home home;
-    job_open(&home);
-    *state = &home;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    job_close(*state);
-    return 0;
-}
-
 static void run_case(size_t c, const char *dir)
 {
     char sentence[1024], out[64];
@@ -218,5 +204,5 @@ int main(int argc, char **argv)
         cmocka_unit_test(uniform_rows_are_of_the_picks_ratio), cmocka_unit_test(refusals),
         cmocka_unit_test(budget),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, job_setup, job_teardown);
 }

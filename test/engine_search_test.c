@@ -6,20 +6,6 @@
 #include "io/checkpoint.h"
 #include "plan.h"
 
-static int setup(void **state)
-{
-    static struct job_home home;
-    job_open(&home);
-    *state = &home;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    job_close(*state);
-    return 0;
-}
-
 /* 4 layers of 28 linears in all; trials of the loss take 2 steps. */
 static const struct {
     const char *name, *search, *space, *formats, *more;
@@ -264,5 +250,5 @@ int main(int argc, char **argv)
         cmocka_unit_test(priors_that_are_none),
         cmocka_unit_test(refusals),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, job_setup, job_teardown);
 }

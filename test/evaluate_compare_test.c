@@ -7,24 +7,6 @@
 #include "base/file.h"
 #include "evaluate_compare.h"
 
-static char home[64];
-
-static int setup(void **state)
-{
-    (void)state;
-    make_folder(home);
-    return chdir(home);
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    if (chdir("/") != 0)
-        return -1;
-    dir_remove(home);
-    return 0;
-}
-
 static void write_text(const char *path, const char *text)
 {
     struct err err;
@@ -219,5 +201,5 @@ int main(void)
         cmocka_unit_test(mcnemar_by_hand), cmocka_unit_test(pairs_are_by_document), cmocka_unit_test(the_interval_is_that_of_the_difference),
         cmocka_unit_test(three_forms),     cmocka_unit_test(refusals),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, enter_folder, leave_folder);
 }

@@ -2,6 +2,7 @@
 #ifndef VENEER_TEST_GOLDEN_IDS_H
 #define VENEER_TEST_GOLDEN_IDS_H
 #include "golden.h"
+#include "io/gguf.h"
 #include "io/tokenizer.h"
 
 static int golden_wrong;
@@ -105,6 +106,34 @@ static inline void golden_compare(const struct tokenizer *t, const char *name)
     json_free(golden);
     assert_true(count > 0);
     assert_int_equal(golden_wrong, 0);
+}
+
+/* A real tokenizer of the shared data, the caller's; the test is skipped where it is not. */
+static inline struct tokenizer *golden_file(const char *name, enum status (*load)(struct tokenizer **, const char *, struct err *))
+{
+    char path[256];
+    struct tokenizer *t;
+    struct err err;
+    snprintf(path, sizeof path, "../shared/data/tokenizers/%s/tokenizer.model", name);
+    if (access(path, R_OK) != 0)
+        skip();
+    assert_int_equal(load(&t, path, &err), OK);
+    return t;
+}
+
+/* The same of the GGUF that `make models` fetches. */
+static inline struct tokenizer *golden_smollm2(void)
+{
+    static const char path[] = "data/models/SmolLM2-135M-Instruct.Q4_1.gguf";
+    struct gguf *g;
+    struct tokenizer *t;
+    struct err err;
+    if (access(path, R_OK) != 0)
+        skip();
+    assert_int_equal(gguf_open(&g, path, &err), OK);
+    assert_int_equal(tokenizer_load_gguf(&t, g, &err), OK);
+    gguf_close(g);
+    return t;
 }
 
 #endif

@@ -7,24 +7,6 @@
 #include "base/gzip.h"
 #include "base/rng.h"
 
-static char home[64];
-
-static int setup(void **state)
-{
-    (void)state;
-    make_folder(home);
-    return chdir(home);
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    if (chdir("/") != 0)
-        return -1;
-    dir_remove(home);
-    return 0;
-}
-
 /* One member; its bytes. */
 static size_t compressed(const char *text, size_t n, char *out, size_t room)
 {
@@ -135,5 +117,5 @@ static void a_bomb(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(whole_files), cmocka_unit_test(what_is_not_whole), cmocka_unit_test(a_bomb)};
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, enter_folder, leave_folder);
 }

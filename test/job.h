@@ -175,6 +175,21 @@ static inline void job_close(const struct job_home *home)
     dir_remove(home->dir);
 }
 
+/* A group's setup and teardown: *state is the home. */
+static inline int job_setup(void **state)
+{
+    static struct job_home home;
+    job_open(&home);
+    *state = &home;
+    return 0;
+}
+
+static inline int job_teardown(void **state)
+{
+    job_close(*state);
+    return 0;
+}
+
 /* Threads that wait give their core away: this machine may be shared.  libgomp reads this when it is loaded. */
 static inline void job_share_cores(char **argv)
 {

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "base/file.h"
 
 /* The status is `want` and the sentence, after the folder DIR/ where it begins with it, is `text` to the letter. */
 static inline void assert_refused(enum status got, enum status want, const struct err *err, const char *dir, const char *text)
@@ -40,6 +41,23 @@ static inline void put_file(const char *dir, const char *name, const void *bytes
     FILE *file = fopen(path, "wb");
     assert_true(file && fwrite(bytes, 1, n, file) == n);
     assert_int_equal(fclose(file), 0);
+}
+
+/* A group's setup and teardown: a folder of its own is where it runs; *state is its path. */
+static inline int enter_folder(void **state)
+{
+    static char dir[64];
+    make_folder(dir);
+    *state = dir;
+    return chdir(dir);
+}
+
+static inline int leave_folder(void **state)
+{
+    if (chdir("/") != 0)
+        return -1;
+    dir_remove(*state);
+    return 0;
 }
 
 #endif

@@ -5,17 +5,10 @@
 #include <cmocka.h>
 
 #include "golden_ids.h"
-#include "io/gguf.h"
 
 static void with_file(const char *name, enum status (*load)(struct tokenizer **, const char *, struct err *))
 {
-    char path[256];
-    struct tokenizer *t;
-    struct err err;
-    snprintf(path, sizeof path, "../shared/data/tokenizers/%s/tokenizer.model", name);
-    if (access(path, R_OK) != 0)
-        skip();
-    assert_int_equal(load(&t, path, &err), OK);
+    struct tokenizer *t = golden_file(name, load);
     golden_compare(t, name);
     tokenizer_free(t);
 }
@@ -53,17 +46,9 @@ static void llama3(void **state)
 static void smollm2(void **state)
 {
     (void)state;
-    static const char path[] = "data/models/SmolLM2-135M-Instruct.Q4_1.gguf";
-    struct gguf *g;
-    struct tokenizer *t;
-    struct err err;
-    if (access(path, R_OK) != 0)
-        skip();
-    assert_int_equal(gguf_open(&g, path, &err), OK);
-    assert_int_equal(tokenizer_load_gguf(&t, g, &err), OK);
+    struct tokenizer *t = golden_smollm2();
     golden_compare(t, "smollm2");
     tokenizer_free(t);
-    gguf_close(g);
 }
 
 int main(void)

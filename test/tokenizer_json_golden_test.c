@@ -80,14 +80,7 @@ static void round_trip(struct tokenizer *t, const char *name)
 
 static void file_round_trip(const char *name, enum status (*load)(struct tokenizer **, const char *, struct err *))
 {
-    char path[256];
-    struct tokenizer *t;
-    struct err err;
-    snprintf(path, sizeof path, "../shared/data/tokenizers/%s/tokenizer.model", name);
-    if (access(path, R_OK) != 0)
-        skip();
-    assert_int_equal(load(&t, path, &err), OK);
-    round_trip(t, name);
+    round_trip(golden_file(name, load), name);
 }
 
 static void llama2(void **state)
@@ -117,16 +110,7 @@ static void llama3(void **state)
 static void smollm2(void **state)
 {
     (void)state;
-    static const char path[] = "data/models/SmolLM2-135M-Instruct.Q4_1.gguf";
-    struct gguf *g;
-    struct tokenizer *t;
-    struct err err;
-    if (access(path, R_OK) != 0)
-        skip();
-    assert_int_equal(gguf_open(&g, path, &err), OK);
-    assert_int_equal(tokenizer_load_gguf(&t, g, &err), OK);
-    gguf_close(g);
-    round_trip(t, "smollm2");
+    round_trip(golden_smollm2(), "smollm2");
 }
 
 int main(void)
