@@ -1,6 +1,7 @@
 /* log.c: lines, clocks, the memory of this process, the machine's cores. */
 #include "base/log.h"
 
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -59,6 +60,9 @@ double process_now_bytes(void)
 
 int machine_cores(void)
 {
+    cpu_set_t allowed; /* of containers, taskset and batch systems: more threads than these cores would wait for one another */
+    if (sched_getaffinity(0, sizeof allowed, &allowed) == 0 && CPU_COUNT(&allowed) > 0)
+        return CPU_COUNT(&allowed);
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     return cores > 0 ? (int)cores : 1;
 }

@@ -11,6 +11,6 @@ void log_line(const struct log *log, const char *format, ...) __attribute__((for
 double clock_s(void);            /* monotonic seconds */
 double process_peak_bytes(void); /* highest resident memory of this process so far */
 double process_now_bytes(void);  /* resident memory now */
-int machine_cores(void);         /* cores that are online, at least 1 */
+int machine_cores(void);         /* cores that this process may run on, at least 1 */
 
 #endif

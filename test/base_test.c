@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -632,6 +633,22 @@ static void a_signal_is_a_flag(void **state)
     signal(SIGINT, SIG_DFL);
 }
 
+/* Two threads on one core wait for each other at every barrier: what a container or taskset leaves to the process is what counts. */
+static void cores_are_those_that_the_process_may_use(void **state)
+{
+    (void)state;
+    cpu_set_t all, one;
+    assert_int_equal(sched_getaffinity(0, sizeof all, &all), 0);
+    assert_int_equal(machine_cores(), CPU_COUNT(&all));
+    CPU_ZERO(&one);
+    for (int cpu = 0; CPU_COUNT(&one) == 0; cpu++)
+        if (CPU_ISSET(cpu, &all))
+            CPU_SET(cpu, &one);
+    assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
+    assert_int_equal(machine_cores(), 1);
+    assert_int_equal(sched_setaffinity(0, sizeof all, &all), 0);
+}
+
 static void peak_memory_sees_what_was_touched(void **state)
 {
     (void)state;
@@ -675,6 +692,7 @@ int main(void)
         IN_FOLDER(journal_has_one_writer),
         cmocka_unit_test(checksums_known_answers),
         cmocka_unit_test(a_signal_is_a_flag),
+        cmocka_unit_test(cores_are_those_that_the_process_may_use),
         cmocka_unit_test(peak_memory_sees_what_was_touched),
     };
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);
