@@ -641,7 +641,7 @@ static void cores_are_those_that_the_process_may_use(void **state)
     assert_int_equal(sched_getaffinity(0, sizeof all, &all), 0);
     assert_int_equal(machine_cores(), CPU_COUNT(&all));
     CPU_ZERO(&one);
-    for (int cpu = 0; CPU_COUNT(&one) == 0; cpu++)
+    for (size_t cpu = 0; CPU_COUNT(&one) == 0; cpu++)
         if (CPU_ISSET(cpu, &all))
             CPU_SET(cpu, &one);
     assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
