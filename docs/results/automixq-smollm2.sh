@@ -35,9 +35,10 @@ for ratio in $ratios; do
     run lora $ratio search=none quant_types=bf16 embedding_type=bf16 lora_init=default
     run loftq8 $ratio search=none quant_types=int8
     run loftq4 $ratio search=none quant_types=nf4
-    budget=$(stored_bytes $out/loftq8-$ratio 0.8)
-    run random $ratio search=random num_initial=2 num_trials=$((initial + trials - 2)) target_size=$budget
-    run automixq $ratio search=gp num_initial=$initial num_trials=$trials target_size=$budget
+    run automixq $ratio search=gp num_initial=$initial num_trials=$trials target_size=$(stored_bytes $out/loftq8-$ratio 0.8)
+done
+for ratio in $ratios; do
+    run random $ratio search=random num_initial=2 num_trials=$((initial + trials - 2)) target_size=$(stored_bytes $out/loftq8-$ratio 0.8)
 done
 
 # One table a ratio: accuracy of each task on the report part, the mean and its standard error, bytes, and the paired tests against LoftQ-8.
