@@ -114,6 +114,7 @@ static const struct key keys[] = {
     {"num_initial", NULL, INTEGER, AT(num_initial), "10", 1, 10000, NULL, false, "trials of the seed set"},
     {"num_trials", NULL, INTEGER, AT(num_trials), "40", 0, 10000, NULL, false, "trials proposed after it"},
     {"search_lambda", NULL, NUMBER, AT(search_lambda), "1", 0, 1e6, NULL, false, "the pick: argmin M - lambda P on normalised axes"},
+    {"search_speed", NULL, BOOLEAN, AT(search_speed), "no", 0, 0, NULL, false, "gp, random: tokens a second as a third objective, measured here before the first trial"},
     {"search_stop_gain", NULL, NUMBER, AT(search_stop_gain), "0", 0, 1, NULL, false, "stop when the hypervolume grew less than this ..."},
     {"search_stop_patience", NULL, INTEGER, AT(search_stop_patience), "10", 1, 10000, NULL, false, "... over so many trials"},
     {"objective", NULL, CHOICE, AT(objective), "auto", 0, 0, "auto accuracy loss kl jsd", false, "what scores a trial: accuracy on tasks, loss on held-out examples, or how far it is from the unquantized model before fine-tuning (kl, jsd: such trials do not fine-tune); auto: jsd for amq, kl for evopress and dp, else accuracy"},

@@ -55,6 +55,7 @@ struct config {
     char *gradient_checkpointing; /* auto, yes, no */
     /* search */
     char *search, *search_space, *search_prior;
+    bool search_speed;
     int64_t num_initial, num_trials, search_stop_patience, final_steps, search_tokens, search_eval_limit, amq_batch;
     double search_lambda, search_stop_gain, low_fidelity;
     char *objective, *search_data, *amq_predictor;

@@ -81,7 +81,7 @@ static enum status try_configuration(struct engine *engine, const struct search_
     if (status == OK && !isfinite(outcome.score))
         status = err_set(err, ERR_DIVERGED, "the score is not finite");
     if (status == OK || status == ERR_DIVERGED) {
-        struct search_point point = {.level = level, .size = outcome.size, .score = outcome.score,
+        struct search_point point = {.level = level, .size = outcome.size, .time = engine->space.time ? engine->space.time(engine, level) : 0, .score = outcome.score,
                                      .variance = outcome.variance, .failed = status == ERR_DIVERGED, .low_fidelity = next->low_fidelity};
         if (point.failed)
             log_line(&engine->log, "%sfailed: %s", label, err->text);
@@ -159,6 +159,7 @@ static enum status search(struct engine *engine)
     const struct strategy *strategy;
     TRY(search_strategy_find(options.strategy, &strategy, engine->err));
     TRY(know_importance(engine));
+    TRY(engine_know_speed(engine));
     size_t probes = search_probe_count(&engine->space, strategy->probes);
     uint8_t *level = calloc(engine->space.n, 1);
     if (!level)

@@ -129,6 +129,7 @@ struct engine {
     struct text trial_notes; /* one line a trial: seed or why it was proposed */
     struct milestone_record milestone[MILESTONES];
     double *known_importance; /* [space.n] from the journal, or NULL; owned */
+    double *known_speed;      /* [models * levels] likewise */
     double max_size;
     size_t pick;
     bool pick_is_scored; /* in this process: the report part's sets hold its answers */
@@ -176,10 +177,15 @@ enum status engine_open_journal(struct engine *engine); /* ERR_INPUT when output
 enum status engine_record_trial(struct engine *engine, const struct search_point *point, const struct trial_outcome *outcome,
                                 const char *note);
 enum status engine_record_importance(struct engine *engine); /* trials.importance */
+enum status engine_record_speed(struct engine *engine); /* seconds of the trials of every ratio */
 enum status engine_record_milestone(struct engine *engine, enum milestone milestone);
 
 /* The digits of a record's member "level" as n levels, each below most[i]. */
 enum status engine_read_level(const struct json *record, const char *where, size_t n, const uint8_t *most, uint8_t *level, struct err *err);
+
+/* engine_speed.c */
+enum status engine_check_speed(const struct engine *engine); /* ERR_INPUT when the strategy knows no third objective */
+enum status engine_know_speed(struct engine *engine);        /* by the key search_speed: measured or remembered, into the space and the archive */
 
 /* engine_prior.c */
 enum status engine_learn_prior(struct engine *engine); /* by the key search_prior, if it is set; after engine_load_tasks.  ERR_INPUT: see there */

@@ -1,6 +1,6 @@
 /* engine_journal.c: search/journal.jsonl: what is remembered between runs of the same command.
  *
- * Records: {"type": "run", "identity": ...} first, then {"type": "importance", ...}, {"type": "trial", ...} and {"type": "milestone", ...} as they are reached.
+ * Records: {"type": "run", "identity": ...} first, then {"type": "importance", ...}, {"type": "speed", ...}, {"type": "trial", ...} and {"type": "milestone", ...} as they are reached.
  * No clock time is in them: a run that was killed and went on leaves the same bytes as one that was not. */
 #include <math.h>
 #include <stdio.h>
@@ -117,14 +117,30 @@ enum status engine_record_trial(struct engine *engine, const struct search_point
     return search_archive_add(&engine->archive, &engine->space, point, engine->err);
 }
 
-enum status engine_record_importance(struct engine *engine)
+static enum status record_values(struct engine *engine, const char *type, const double *value, size_t n)
 {
     struct text record = {0};
-    text_puts(&record, "{\"type\":\"importance\",\"values\":[");
-    for (size_t v = 0; v < engine->space.n; v++)
-        text_printf(&record, "%s%.17g", v ? "," : "", engine->trials.importance[v]);
+    text_printf(&record, "{\"type\":\"%s\",\"values\":[", type);
+    for (size_t i = 0; i < n; i++)
+        text_printf(&record, "%s%.17g", i ? "," : "", value[i]);
     text_puts(&record, "]}");
     return append(engine, &record);
+}
+
+enum status engine_record_importance(struct engine *engine)
+{
+    return record_values(engine, "importance", engine->trials.importance, engine->space.n);
+}
+
+enum status engine_record_speed(struct engine *engine)
+{
+    double value[CONFIG_RATIOS * MAX_LEVELS];
+    size_t n = engine->trials.n_levels;
+    for (size_t k = 0; k < engine_models(engine); k++) {
+        const struct trials *trials = engine->n_ratios && k != engine->ratio_in_use ? &engine->ratio[k].trials : &engine->trials;
+        memcpy(value + k * n, trials->seconds, n * sizeof *value);
+    }
+    return record_values(engine, "speed", value, engine_models(engine) * n);
 }
 
 enum status engine_record_milestone(struct engine *engine, enum milestone which)
@@ -294,19 +310,19 @@ static enum status read_milestone(struct engine *engine, const struct record *r)
 }
 
 /* Before pruning the space has been planned only, and is made anew afterwards: the engine keeps these until then. */
-static enum status read_importance(struct engine *engine, const struct record *r)
+static enum status read_values(const struct record *r, size_t want, double **known)
 {
     const struct json *values;
     size_t n = 0;
     TRY(json_array(r->json, "values", r->where, &values, r->err));
-    free(engine->known_importance);
-    engine->known_importance = calloc(engine->space.n, sizeof *engine->known_importance);
-    if (!engine->known_importance)
-        return err_set(r->err, ERR_MEMORY, "out of memory for the importance of layers");
-    for (const struct json *item = json_first(values); item && n < engine->space.n; item = json_next(item))
-        TRY(json_as_number(item, r->where, &engine->known_importance[n++], r->err));
-    if (n != engine->space.n || json_size(values) != n)
-        return err_set(r->err, ERR_INPUT, "%s.values: %zu numbers, want %zu", r->where, json_size(values), engine->space.n);
+    free(*known);
+    *known = calloc(want, sizeof **known);
+    if (!*known)
+        return err_set(r->err, ERR_MEMORY, "out of memory for what was measured of the layers");
+    for (const struct json *item = json_first(values); item && n < want; item = json_next(item))
+        TRY(json_as_number(item, r->where, &(*known)[n++], r->err));
+    if (n != want || json_size(values) != n)
+        return err_set(r->err, ERR_INPUT, "%s.values: %zu numbers, want %zu", r->where, json_size(values), want);
     return OK;
 }
 
@@ -341,11 +357,13 @@ static enum status read_record(struct engine *engine, size_t i)
     else if (status == OK && strcmp(type, "trial") == 0)
         status = read_trial(engine, &r);
     else if (status == OK && strcmp(type, "importance") == 0)
-        status = read_importance(engine, &r);
+        status = read_values(&r, engine->space.n, &engine->known_importance);
+    else if (status == OK && strcmp(type, "speed") == 0)
+        status = read_values(&r, engine_models(engine) * engine->trials.n_levels, &engine->known_speed);
     else if (status == OK && strcmp(type, "milestone") == 0)
         status = read_milestone(engine, &r);
     else if (status == OK)
-        status = err_set(engine->err, ERR_INPUT, "%s.type: '%s', want trial, importance or milestone", where, type);
+        status = err_set(engine->err, ERR_INPUT, "%s.type: '%s', want trial, importance, speed or milestone", where, type);
     json_free(json);
     return status;
 }

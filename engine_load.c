@@ -170,6 +170,7 @@ void engine_free(struct engine *engine)
     search_archive_free(&engine->archive);
     search_prior_free(&engine->prior);
     free(engine->known_importance);
+    free(engine->known_speed);
     engine_pairs_free(&engine->pairs);
     if (engine->journal.path)
         journal_close(&engine->journal);

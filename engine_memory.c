@@ -253,6 +253,7 @@ enum status engine_plan_memory(struct engine *engine)
     engine->memory.program = (size_t)process_now_bytes();
     read_prune_options(engine);
     TRY(engine_ratios_new(engine));
+    TRY(engine_check_speed(engine));
     for (size_t k = 0; k < engine_models(engine); k++) {
         engine_use_ratio(engine, k);
         TRY(count_pruned(engine));

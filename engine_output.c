@@ -40,7 +40,7 @@ static enum status write_pareto(struct engine *engine)
     if (!front)
         return err_set(engine->err, ERR_MEMORY, "out of memory for the front");
     size_t n = search_front(a, front);
-    text_puts(&out, "trial,size_bytes,score,stderr,failed,short,on_front,pick,levels\n");
+    text_printf(&out, "trial,size_bytes,score,stderr,failed,short,on_front,pick,levels%s\n", engine->space.time ? ",tokens_per_second" : "");
     for (size_t i = 0; i < a->n; i++) {
         const struct search_point *p = &a->point[i];
         bool on_front = false;
@@ -53,6 +53,8 @@ static enum status write_pareto(struct engine *engine)
             text_printf(&out, "%.6f,%.6f,0,", p->score, sqrt(p->variance));
         text_printf(&out, "%d,%d,%d,", p->low_fidelity, on_front, i == engine->pick);
         print_levels(engine, p->level, &out);
+        if (engine->space.time)
+            text_printf(&out, ",%.2f", 1 / p->time);
         text_puts(&out, "\n");
     }
     free(front);

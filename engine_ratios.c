@@ -145,6 +145,8 @@ enum status engine_make_space(struct engine *engine, double max_size)
     struct search_space *space = &engine->space;
     engine->max_size = max_size;
     trials_space(&engine->trials, max_size, space);
+    space->size = size_of;
+    space->user = engine;
     if (engine->n_ratios == 0)
         return OK;
     size_t n = space->n;

@@ -168,6 +168,9 @@ static void fill_rule(const struct engine *e, struct filled *f)
 {
     if (isfinite(e->max_size))
         snprintf(f->rule, sizeof f->rule, "The pick is the best score within the budget of %.3f MB.", e->max_size / 1e6);
+    else if (e->space.time)
+        snprintf(f->rule, sizeof f->rule, "The pick trades bytes and seconds for score by equation 5 of AutoMixQ with a third objective: the least (size + time of a token) / 2 - %g x score, all on axes "
+                 "from 0 to 1: %.1f tokens a second where this search ran.", e->config->search_lambda, 1 / e->archive.point[e->pick].time);
     else
         snprintf(f->rule, sizeof f->rule, "The pick trades bytes for score by equation 5 of AutoMixQ: the least size - %g x score, both on axes from 0 to 1.",
                  e->config->search_lambda);

@@ -1,4 +1,4 @@
-/* pareto.c: two objectives, both minimised.  Hypervolume improvement: Emmerich et al. 2011; here in its O(n) form. */
+/* pareto.c: two or three objectives, all minimised.  Hypervolume improvement: Emmerich et al. 2011; here in its O(n) form, slice by slice. */
 #include "pareto.h"
 
 #include <math.h>
@@ -63,14 +63,14 @@ static double psi(double c, double m, double s)
 
 bool pareto_dominates(struct pareto_point p, struct pareto_point q)
 {
-    return p.a <= q.a && p.b <= q.b && (p.a < q.a || p.b < q.b);
+    return p.a <= q.a && p.b <= q.b && p.c <= q.c && (p.a < q.a || p.b < q.b || p.c < q.c);
 }
 
 size_t pareto_front(const struct pareto_point *p, size_t n, bool *front)
 {
     size_t count = 0;
     for (size_t i = 0; i < n; i++) {
-        front[i] = !isnan(p[i].a) && !isnan(p[i].b);
+        front[i] = !isnan(p[i].a) && !isnan(p[i].b) && !isnan(p[i].c);
         for (size_t j = 0; front[i] && j < n; j++)
             front[i] = !pareto_dominates(p[j], p[i]);
         count += front[i];
@@ -169,57 +169,127 @@ static int by_a(const void *x, const void *y)
     return (p->b > q->b) - (p->b < q->b);
 }
 
-/* The points inside the reference, sorted by a, each strictly better in b than those before. */
+static int by_number(const void *x, const void *y)
+{
+    const double *p = x, *q = y;
+    return (*p > *q) - (*p < *q);
+}
+
+/* Where slices begin: each value of c once, ascending.  Returns how many. */
+static size_t distinct_c(const struct pareto_point *p, size_t n, double *c)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++)
+        c[i] = p[i].c;
+    qsort(c, n, sizeof *c, by_number);
+    for (size_t i = 0; i < n; i++)
+        if (kept == 0 || c[i] != c[kept - 1])
+            c[kept++] = c[i];
+    return kept;
+}
+
+/* Of points sorted by a those that have begun and are strictly better in b than all before them. */
+static size_t front_from(const struct pareto_point *p, size_t n, double from, double best, struct pareto_point *front)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++)
+        if (p[i].c <= from && p[i].b < best) {
+            best = p[i].b;
+            front[kept++] = p[i];
+        }
+    return kept;
+}
+
+static enum status cut_slices(struct pareto_ehvi *e, const struct pareto_point *inside, size_t n, double *c, struct err *err)
+{
+    size_t slices = distinct_c(inside, n, c);
+    e->slice = calloc(slices + 1, sizeof *e->slice);
+    struct pareto_point *front = calloc(slices * n + 1, sizeof *front);
+    if (!e->slice || !front) {
+        free(front);
+        return err_set(err, ERR_MEMORY, "out of memory for a front of %zu points", n);
+    }
+    e->n = slices + 1;
+    e->slice[0] = (struct pareto_slice){.from = -INFINITY, .front = front};
+    for (size_t k = 0; k < slices; k++)
+        e->slice[k + 1] = (struct pareto_slice){.from = c[k], .front = front + k * n, .n = front_from(inside, n, c[k], e->reference.b, front + k * n)};
+    return OK;
+}
+
 enum status pareto_ehvi_new(struct pareto_ehvi *e, const struct pareto_point *p, size_t n, struct pareto_point reference, struct err *err)
 {
-    e->front = malloc((n ? n : 1) * sizeof *e->front);
-    e->n = 0;
-    e->reference = reference;
-    if (!e->front)
-        return err_set(err, ERR_MEMORY, "out of memory for a front of %zu points", n);
-    size_t inside = 0;
-    for (size_t i = 0; i < n; i++)
-        if (p[i].a < reference.a && p[i].b < reference.b)
-            e->front[inside++] = p[i];
-    qsort(e->front, inside, sizeof *e->front, by_a);
-    double best = reference.b;
-    for (size_t i = 0; i < inside; i++)
-        if (e->front[i].b < best) {
-            best = e->front[i].b;
-            e->front[e->n++] = e->front[i];
-        }
-    return OK;
+    struct pareto_point *inside = malloc((n ? n : 1) * sizeof *inside);
+    double *c = malloc((n ? n : 1) * sizeof *c);
+    size_t kept = 0;
+    *e = (struct pareto_ehvi){.reference = reference};
+    enum status status = inside && c ? OK : err_set(err, ERR_MEMORY, "out of memory for a front of %zu points", n);
+    for (size_t i = 0; status == OK && i < n; i++)
+        if (p[i].a < reference.a && p[i].b < reference.b && p[i].c < reference.c)
+            inside[kept++] = p[i];
+    if (status == OK) {
+        qsort(inside, kept, sizeof *inside, by_a);
+        status = cut_slices(e, inside, kept, c, err);
+    }
+    free(inside);
+    free(c);
+    return status;
 }
 
 void pareto_ehvi_free(struct pareto_ehvi *e)
 {
-    free(e->front);
+    if (e->slice)
+        free(e->slice[0].front);
+    free(e->slice);
     memset(e, 0, sizeof *e);
+}
+
+static double area_gain(const struct pareto_slice *slice, struct pareto_point reference, struct pareto_point mean, struct pareto_point sd)
+{
+    double sum = 0, left = -INFINITY, height = reference.b;
+    for (size_t i = 0; i <= slice->n; i++) {
+        double right = i < slice->n ? slice->front[i].a : reference.a;
+        double width = psi(right, mean.a, sd.a) - psi(left, mean.a, sd.a);
+        sum += (width > 0 ? width : 0) * psi(height, mean.b, sd.b);
+        left = right;
+        height = i < slice->n ? slice->front[i].b : height;
+    }
+    return sum > 0 ? sum : 0;
+}
+
+/* Where slice k ends. */
+static double slice_end(const struct pareto_ehvi *e, size_t k)
+{
+    return k + 1 < e->n ? e->slice[k + 1].from : e->reference.c;
 }
 
 double pareto_ehvi_at(const struct pareto_ehvi *e, struct pareto_point mean, struct pareto_point sd)
 {
-    double sum = 0, left = -INFINITY, height = e->reference.b;
-    for (size_t i = 0; i <= e->n; i++) {
-        double right = i < e->n ? e->front[i].a : e->reference.a;
-        double width = psi(right, mean.a, sd.a) - psi(left, mean.a, sd.a);
-        sum += (width > 0 ? width : 0) * psi(height, mean.b, sd.b);
-        left = right;
-        height = i < e->n ? e->front[i].b : height;
+    double sum = 0;
+    for (size_t k = 0; k < e->n; k++) {
+        double thick = slice_end(e, k) - (e->slice[k].from > mean.c ? e->slice[k].from : mean.c);
+        if (thick > 0)
+            sum += thick * area_gain(&e->slice[k], e->reference, mean, sd);
     }
-    return sum > 0 ? sum : 0;
+    return sum;
+}
+
+static double area_below(const struct pareto_slice *slice, struct pareto_point reference)
+{
+    double area = 0, top = reference.b;
+    for (size_t i = 0; i < slice->n; i++) {
+        area += (reference.a - slice->front[i].a) * (top - slice->front[i].b);
+        top = slice->front[i].b;
+    }
+    return area;
 }
 
 enum status pareto_hypervolume(const struct pareto_point *p, size_t n, struct pareto_point reference, double *volume, struct err *err)
 {
     struct pareto_ehvi e;
-    double top = reference.b;
-    TRY(pareto_ehvi_new(&e, p, n, reference, err));
+    enum status status = pareto_ehvi_new(&e, p, n, reference, err);
     *volume = 0;
-    for (size_t i = 0; i < e.n; i++) {
-        *volume += (reference.a - e.front[i].a) * (top - e.front[i].b);
-        top = e.front[i].b;
-    }
+    for (size_t k = 1; k < e.n; k++)
+        *volume += (slice_end(&e, k) - e.slice[k].from) * area_below(&e.slice[k], reference);
     pareto_ehvi_free(&e);
-    return OK;
+    return status;
 }

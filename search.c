@@ -313,39 +313,56 @@ enum status search_propose(const struct search_space *space, const struct search
 
 /* ---- fronts ---- */
 
-/* (size, -score) on axes that the whole archive spans: 0 to 1.  Failed points come as NaN. */
+static bool counts(const struct search_point *p)
+{
+    return !p->failed && !p->low_fidelity;
+}
+
+/* The axis of one objective: 0 to 1 over the archive. */
+static void stretch(double *x, size_t stride, size_t n)
+{
+    double low = INFINITY, high = -INFINITY;
+    for (size_t i = 0; i < n; i++) {
+        low = fmin(low, x[i * stride]);
+        high = fmax(high, x[i * stride]);
+    }
+    for (size_t i = 0; i < n; i++)
+        x[i * stride] = (x[i * stride] - low) / (high > low ? high - low : 1);
+}
+
+/* (size, -score, time) on axes that the whole archive spans: 0 to 1.  Failed points come as NaN. */
 static enum status normalised(const struct search_archive *archive, struct pareto_point **out, struct err *err)
 {
-    double low[2] = {INFINITY, INFINITY}, high[2] = {-INFINITY, -INFINITY};
+    enum { OBJECTIVES = sizeof(struct pareto_point) / sizeof(double) };
     struct pareto_point *p = malloc((archive->n ? archive->n : 1) * sizeof *p);
     if (!p)
         return err_set(err, ERR_MEMORY, "out of memory for a front");
     for (size_t i = 0; i < archive->n; i++) {
         const struct search_point *s = &archive->point[i];
-        p[i] = s->failed || s->low_fidelity ? (struct pareto_point){NAN, NAN} : (struct pareto_point){s->size, -s->score};
-        low[0] = fmin(low[0], p[i].a);
-        high[0] = fmax(high[0], p[i].a);
-        low[1] = fmin(low[1], p[i].b);
-        high[1] = fmax(high[1], p[i].b);
+        p[i] = counts(s) ? (struct pareto_point){s->size, -s->score, s->time} : (struct pareto_point){NAN, NAN, NAN};
     }
-    for (size_t i = 0; i < archive->n; i++) {
-        p[i].a = (p[i].a - low[0]) / (high[0] > low[0] ? high[0] - low[0] : 1);
-        p[i].b = (p[i].b - low[1]) / (high[1] > low[1] ? high[1] - low[1] : 1);
-    }
+    stretch(&p->a, OBJECTIVES, archive->n);
+    stretch(&p->b, OBJECTIVES, archive->n);
+    stretch(&p->c, OBJECTIVES, archive->n);
     *out = p;
     return OK;
+}
+
+static bool timed(const struct search_archive *archive)
+{
+    return archive->n > 0 && archive->point[0].time > 0;
 }
 
 double search_hypervolume(const struct search_archive *archive, size_t k)
 {
     struct err err;
-    struct pareto_point *p, reference = {1.1, 1.1};
+    struct pareto_point *p, reference = {1.1, 1.1, timed(archive) ? 1.1 : 1};
     double volume = 0;
     size_t n = 0;
     if (normalised(archive, &p, &err) != OK)
         return 0;
     for (size_t i = 0; i < k && i < archive->n; i++)
-        if (!isnan(p[i].a))
+        if (counts(&archive->point[i]))
             p[n++] = p[i];
     if (pareto_hypervolume(p, n, reference, &volume, &err) != OK)
         volume = 0;
@@ -371,11 +388,11 @@ size_t search_front(const struct search_archive *archive, size_t *index)
 }
 
 /* Eq. 5 is a trade of bytes for score.  With a budget there is no trade: what fits is allowed, so the best score counts.  Whatever dominates a
- * point that fits is smaller and fits too, so the front of all is enough, and breaks ties: of equal scores it has the smallest size only. */
+ * point that fits is smaller and fits too, so the front of all is enough; of equal values the smallest size. */
 enum status search_pick(const struct search_archive *archive, double lambda, double max_size, size_t *pick, struct err *err)
 {
     struct pareto_point *p;
-    bool *front = calloc(archive->n + 1, sizeof *front), budget = isfinite(max_size), any = false;
+    bool *front = calloc(archive->n + 1, sizeof *front), budget = isfinite(max_size), three = timed(archive), any = false;
     double best = INFINITY;
     enum status status = front ? normalised(archive, &p, err) : err_set(err, ERR_MEMORY, "out of memory for a front");
     if (status != OK) {
@@ -384,8 +401,9 @@ enum status search_pick(const struct search_archive *archive, double lambda, dou
     }
     pareto_front(p, archive->n, front);
     for (size_t i = 0; i < archive->n; i++) {
-        double value = budget ? p[i].b : p[i].a + lambda * p[i].b;
-        if (front[i] && archive->point[i].size <= max_size && value < best) {
+        double cost = three ? (p[i].a + p[i].c) / 2 : p[i].a, value = budget ? p[i].b : cost + lambda * p[i].b;
+        bool better = value < best || (any && value == best && p[i].a < p[*pick].a);
+        if (front[i] && archive->point[i].size <= max_size && better) {
             best = value;
             *pick = i;
             any = true;

@@ -1,7 +1,8 @@
 /* search.h: which configuration to try next.  The choice wing: it knows no model, it asks a callback, so it is tested on toys.
  *
  * A configuration is one level per variable.  size (bytes) is known exactly before a trial and adds up over the variables, unless one of them is a
- * pruning ratio, which scales what all others weigh; a higher level is never smaller.  score is measured with noise.
+ * pruning ratio, which scales what all others weigh; a higher level is never smaller.  score is measured with noise.  A third objective may be the time
+ * that a token takes, known exactly too, and neither rising nor falling with the levels.
  * A search is probes (what a strategy measures of each variable first), the seed set, then what the strategy proposes. */
 #ifndef VENEER_SEARCH_H
 #define VENEER_SEARCH_H
@@ -25,13 +26,14 @@ struct search_space {
     const uint8_t *kind;     /* [n] enum search_kind; NULL: all formats */
     const uint16_t *group;   /* [n] which layer a variable belongs to: its format and its rank make up for each other; NULL: each variable its own */
     const double *importance; /* [n] what is known before any trial, larger: more is lost at a low level, any unit; NULL: nothing */
+    double (*time)(void *user, const uint8_t *level); /* the third objective, smaller is better; NULL: there are two.  "gp" and "random" alone */
     const uint8_t *least;    /* [n] the lowest level that may be proposed; NULL: 0 */
     const struct search_prior *prior; /* "gp": what another search learnt (search_prior.h); NULL: nothing */
 };
 
 struct search_point {
     const uint8_t *level; /* [n] */
-    double size;
+    double size, time;    /* the space's; time 0: there are two objectives */
     double score;         /* larger is better */
     double variance;      /* of the score, e.g. p(1-p)/N averaged over tasks */
     double paired;        /* variance of its difference from other trials' scores, each bearing half: all answer the same questions; 0: not known */
@@ -83,7 +85,7 @@ struct strategy {
     const char *name;
     enum search_probes probes;
     bool own_seeds; /* proposes the seed set too: propose is asked for all after the probes */
-    bool any_size;  /* asks for the sizes of whole configurations alone, so that they need not add up: may be given a SEARCH_RATIO */
+    bool any_size;  /* asks for whole configurations alone, so that sizes need not add up: may be given a SEARCH_RATIO and a time */
     enum status (*propose)(const struct search_space *space, const struct search_archive *archive,
                            const struct search_options *options, struct search_proposal *next, struct err *err);
 };
@@ -100,11 +102,11 @@ enum status search_check_budget(const struct search_space *space, struct err *er
 /* Probes of a strategy in this space. */
 size_t search_probe_count(const struct search_space *space, enum search_probes probes);
 
-/* Dominated hypervolume of the first k points below (1.1, 1.1), on axes that the whole archive spans from 0 to 1; and the front's indices. */
+/* Dominated hypervolume of the first k points below 1.1 on each axis, on axes that the whole archive spans from 0 to 1; and the front's indices. */
 double search_hypervolume(const struct search_archive *archive, size_t k);
 size_t search_front(const struct search_archive *archive, size_t *index /*[n]*/);
 /* Eq. 5 of AutoMixQ (arXiv:2411.13814): argmin M(q) - lambda P(q) over the front, on axes that the archive spans from 0
- * to 1; with a budget: the best score within it, of equal scores the smallest size. */
+ * to 1; with three objectives M is the mean of size and time; with a budget: the best score within it, of equal scores the smallest size. */
 enum status search_pick(const struct search_archive *archive, double lambda, double max_size, size_t *pick, struct err *err);
 /* The same pick on the front of what the model of "gp" believes of each trial.  The best of many noisy scores was mostly lucky; a model that
  * pools all trials takes most of the luck out. */

@@ -33,14 +33,26 @@ static double size_axis(const struct search_model *m, double size)
     return (size - m->low_size) / m->size_range;
 }
 
+static double time_axis(const struct search_model *m, const uint8_t *level)
+{
+    return m->space->time ? (m->space->time(m->space->user, level) - m->low_time) / m->time_range : 0;
+}
+
+/* Sizes over the whole space; times over the trials, as neither end of the levels need be the fastest. */
 static enum status measure_axis(struct search_model *m, struct err *err)
 {
-    double high;
+    double high, slow = -INFINITY;
     uint8_t *level = malloc(m->space->n ? m->space->n : 1);
     if (!level)
         return err_set(err, ERR_MEMORY, "out of memory for the model of the scores");
     search_ends(m->space, level, &m->low_size, &high);
     m->size_range = high > m->low_size ? high - m->low_size : 1;
+    m->low_time = INFINITY;
+    for (size_t i = 0; i < m->archive->n; i++) {
+        m->low_time = fmin(m->low_time, m->archive->point[i].time);
+        slow = fmax(slow, m->archive->point[i].time);
+    }
+    m->time_range = slow > m->low_time ? slow - m->low_time : 1;
     free(level);
     return OK;
 }
@@ -81,12 +93,12 @@ static enum status make_front(struct search_model *m, struct err *err)
             continue;
         m->features(m->user, a->point[i].level, m->x);
         gp_predict(&m->gp, m->x, &mean, &variance);
-        tried[n++] = (struct pareto_point){size_axis(m, a->point[i].size), -mean};
+        tried[n++] = (struct pareto_point){size_axis(m, a->point[i].size), -mean, time_axis(m, a->point[i].level)};
         worst = fmax(worst, -mean);
         best = fmin(best, -mean);
     }
     double range = worst > best ? worst - best : 1;
-    struct pareto_point reference = {1.1, worst + 0.1 * range};
+    struct pareto_point reference = {1.1, worst + 0.1 * range, m->space->time ? 1.1 : 1};
     enum status status = pareto_ehvi_new(&m->ehvi, tried, n, reference, err);
     free(tried);
     return status;
@@ -118,7 +130,7 @@ double search_model_gain(struct search_model *m, const uint8_t *level, double *m
     m->features(m->user, level, m->x);
     gp_predict(&m->gp, m->x, mean, &variance);
     *sd = sqrt(variance);
-    struct pareto_point at = {size_axis(m, m->space->size(m->space->user, level)), -*mean}, s = {0, *sd};
+    struct pareto_point at = {size_axis(m, m->space->size(m->space->user, level)), -*mean, time_axis(m, level)}, s = {0, *sd, 0};
     return pareto_ehvi_at(&m->ehvi, at, s);
 }
 

@@ -43,6 +43,7 @@ struct search_model {
     struct gp gp;                     /* of standardised scores: score = gp.y_mean + gp.y_scale * mean */
     struct pareto_ehvi ehvi;          /* the reference lies a tenth of the ranges behind the worst */
     double low_size, size_range;      /* axis of sizes: 0 at all-low, 1 at all-high or the budget */
+    double low_time, time_range;      /* axis of times: 0 and 1 at the fastest and the slowest trial */
     double *x;                        /* [d] work space */
 };
 /* The position of each variable's level, x[space->n]; user: the space. */

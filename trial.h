@@ -58,6 +58,8 @@ struct trials {
     uint16_t *group;                  /* [n_variables] its layer */
     double *importance;               /* [n_variables] trials_measure_importance's, or NULL */
     double *bytes;                    /* [n_linears][n_formats] stored bytes of a linear */
+    double *weights;                  /* [n_linears] out * in */
+    double seconds[MAX_LEVELS];       /* of a token with every linear at a level, adapters merged: trials_measure_speed's; 0: not measured */
     double *rank_bytes;               /* [n_linears] stored bytes of an adapter of rank 1 where ranks are chosen */
     double fixed_bytes;               /* embeddings, norms, biases, adapters whose rank is not chosen */
 
@@ -147,6 +149,10 @@ enum status trials_divergence(struct trials *trials, const uint8_t *level, doubl
 /* Fills trials->importance (see trial_importance.c for the two measures); n_format_variables + 2 passes over the held-out text and one over a few
  * examples.  Needs held_out. */
 enum status trials_measure_importance(struct trials *trials, struct err *err);
+
+/* Fills trials->seconds (see trial_speed.c), by the clock: no two calls agree.  trials_time: what a token takes under a configuration by them. */
+enum status trials_measure_speed(struct trials *trials, struct err *err);
+double trials_time(const struct trials *trials, const uint8_t *level);
 
 /* Fine-tuning options that the configuration asks for, for `steps` optimizer steps. */
 void trial_options(const struct config *config, int64_t steps, struct finetune_options *options);

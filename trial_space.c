@@ -237,6 +237,7 @@ static enum status check_shapes(struct trials *trials, const struct model_config
             size_t out, in, at = linear_index(l, j);
             plan_shape(&trials->plan, shape, l, (enum linear)j, &out, &in);
             size_t rank = (size_t)trials->plan.layer[l].linear[j].rank, most = out < in ? out : in;
+            trials->weights[at] = (double)out * (double)in;
             trials->rank_bytes[at] = trials->ranked[at] ? (double)(out + in) * sizeof(float) : 0;
             if (rank > most) {
                 char which[64];
@@ -343,8 +344,9 @@ static enum status take_linears(struct trials *trials, const struct config *conf
     trials->pinned = calloc(trials->n_linears, 1);
     trials->ranked = calloc(trials->n_linears, sizeof *trials->ranked);
     trials->rank_bytes = calloc(trials->n_linears, sizeof *trials->rank_bytes);
+    trials->weights = calloc(trials->n_linears, sizeof *trials->weights);
     trials->bytes = calloc(trials->n_linears * MAX_LEVELS, sizeof *trials->bytes);
-    if (!trials->pinned || !trials->ranked || !trials->rank_bytes || !trials->bytes)
+    if (!trials->pinned || !trials->ranked || !trials->rank_bytes || !trials->weights || !trials->bytes)
         return err_set(err, ERR_MEMORY, "out of memory for the search space");
     TRY(read_levels(trials, err));
     return read_ranks(trials, err);
@@ -388,6 +390,7 @@ void trials_free(struct trials *trials)
     free(trials->pinned);
     free(trials->ranked);
     free(trials->rank_bytes);
+    free(trials->weights);
     evaluate_reference_free(trials->reference);
     arena_free(&trials->own);
     free(trials->bytes);

@@ -72,13 +72,13 @@ static double size_of(void *user, const uint8_t *level)
 
 static struct pareto_point on_axes(const struct problem *p, double size, double score)
 {
-    return (struct pareto_point){(size - p->low_size) / (p->high_size - p->low_size), (p->best - score) / (p->best - p->worst)};
+    return (struct pareto_point){(size - p->low_size) / (p->high_size - p->low_size), (p->best - score) / (p->best - p->worst), 0};
 }
 
 static double volume_of(const struct pareto_point *point, size_t n)
 {
     struct err err;
-    struct pareto_point reference = {1.1, 1.1};
+    struct pareto_point reference = {1.1, 1.1, 1};
     double volume = 0;
     return pareto_hypervolume(point, n, reference, &volume, &err) == OK ? volume : NAN;
 }

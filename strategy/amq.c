@@ -191,7 +191,7 @@ static bool join(struct iteration *it, const uint8_t *level)
     memcpy(individual(it, i), level, n);
     features(it, level, it->x);
     double size = it->space.size(it->space.user, level);
-    all->p[i] = (struct pareto_point){size, -it->predictor->predict(it->state->model, it->x)};
+    all->p[i] = (struct pareto_point){size, -it->predictor->predict(it->state->model, it->x), 0};
     all->violation[i] = size > it->space.max_size ? size - it->space.max_size : 0;
     all->n++;
     return true;

@@ -135,7 +135,7 @@ static enum status parents_new(const struct autoqra *q, struct parents *s, struc
         const struct search_point *point = &a->point[i];
         if (point->failed || !isfinite(point->score) || (point->low_fidelity && search_archive_has(a, q->space, point->level)))
             continue;
-        s->p[s->n] = (struct pareto_point){point->size, -point->score};
+        s->p[s->n] = (struct pareto_point){point->size, -point->score, 0};
         s->index[s->n++] = i;
     }
     return OK;

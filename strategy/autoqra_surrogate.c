@@ -81,13 +81,13 @@ static enum status make_front(const struct autoqra *q, struct autoqra_surrogate 
     const struct search_archive *a = q->archive;
     double best = -INFINITY;
     size_t n = 0;
-    struct pareto_point *p = malloc((a->n + 1) * sizeof *p), reference = {1.1, 1.1};
+    struct pareto_point *p = malloc((a->n + 1) * sizeof *p), reference = {1.1, 1.1, 1};
     if (!p)
         return err_set(err, ERR_MEMORY, "out of memory for a front");
     s->worst = INFINITY;
     for (size_t i = 0; i < a->n; i++)
         if (!a->point[i].failed && !a->point[i].low_fidelity && isfinite(a->point[i].score)) {
-            p[n++] = (struct pareto_point){size_axis(q, a->point[i].size), a->point[i].score};
+            p[n++] = (struct pareto_point){size_axis(q, a->point[i].size), a->point[i].score, 0};
             best = fmax(best, a->point[i].score);
             s->worst = fmin(s->worst, a->point[i].score);
         }
@@ -120,10 +120,11 @@ double autoqra_merit(const struct autoqra *q, const struct autoqra_surrogate *s,
     }
     if (!s->any)
         return score;
-    struct pareto_point at = {size_axis(q, q->space->size(q->space->user, level)), 1 - (score - s->worst) / s->range}, sure = {0, 0};
+    struct pareto_point at = {size_axis(q, q->space->size(q->space->user, level)), 1 - (score - s->worst) / s->range, 0}, sure = {0, 0, 0};
     double gain = pareto_ehvi_at(&s->front, at, sure);
-    for (size_t i = 0; i < s->front.n && s->front.front[i].a <= at.a; i++)
-        height = s->front.front[i].b;
+    const struct pareto_slice *front = &s->front.slice[s->front.n - 1]; /* of all points */
+    for (size_t i = 0; i < front->n && front->front[i].a <= at.a; i++)
+        height = front->front[i].b;
     return gain > 0 ? gain : height - at.b;
 }
 

@@ -33,8 +33,8 @@ static double volume_of(const struct toy *toy, const struct search_archive *arch
     double s0 = toy_size((void *)(uintptr_t)toy, low), s1 = toy_size((void *)(uintptr_t)toy, high), p0 = toy_truth(toy, low), p1 = toy_truth(toy, high);
     for (size_t i = 0; i < archive->n; i++)
         if (!archive->point[i].low_fidelity)
-            p[n++] = (struct pareto_point){(archive->point[i].size - s0) / (s1 - s0), (p1 - toy_truth(toy, archive->point[i].level)) / (p1 - p0)};
-    ASSERT_OK(pareto_hypervolume(p, n, (struct pareto_point){1.1, 1.1}, &volume, &err));
+            p[n++] = (struct pareto_point){(archive->point[i].size - s0) / (s1 - s0), (p1 - toy_truth(toy, archive->point[i].level)) / (p1 - p0), 0};
+    ASSERT_OK(pareto_hypervolume(p, n, (struct pareto_point){1.1, 1.1, 1}, &volume, &err));
     free(p);
     return volume;
 }

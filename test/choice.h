@@ -5,10 +5,11 @@
 
 #include "base/linalg.h"
 
+/* Of this process's own work: what runs beside a test does not make it slower. */
 static inline double now_ms(void)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
     return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
 }
 

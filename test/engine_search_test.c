@@ -175,6 +175,44 @@ static void another_runs_trials_are_a_prior(void **state)
     job_assert_same_file("prior", "prior-again", "search/journal.jsonl");
 }
 
+/* Lines of a journal up to and with the first one that holds `word`. */
+static size_t lines_until(const char *journal, const char *word)
+{
+    const char *at = strstr(journal, word);
+    assert_non_null(at);
+    size_t lines = 1;
+    for (const char *p = journal; p < at; p++)
+        lines += *p == '\n';
+    return lines;
+}
+
+/* A clock never says the same twice: after a stop the journal says it, for each ratio. */
+static void speed_is_a_third_objective(void **state)
+{
+    (void)state;
+    static const char *const ratios[] = {"pruning_ratios=", "pruning_ratios=0.08,0.16"}, *const dirs[][2] = {{"speed", "speed-again"}, {"speeds", "speeds-again"}};
+    char sentence[1024], out[64];
+    for (int c = 0; c < 2; c++)
+        for (int k = 0; k < 2; k++) {
+            if (k == 1) {
+                char path[64];
+                snprintf(path, sizeof path, "%s/search/journal.jsonl", dirs[c][0]);
+                char *journal = job_read_text(path);
+                assert_int_equal(job_count(journal, "\"type\":\"speed\""), 1);
+                job_cut_journal(dirs[c][0], dirs[c][1], lines_until(journal, "\"type\":\"speed\"") + 2);
+                free(journal);
+            }
+            snprintf(out, sizeof out, "output_dir=%s", dirs[c][k]);
+            if (job_run(sentence, "job.txt", out, "search=gp", "search_speed=yes", ratios[c], "num_trials=3", NULL))
+                fail_msg("%s: %s", ratios[c], sentence);
+            job_assert_same_file(dirs[c][0], dirs[c][k], "search/pareto.csv");
+            job_assert_same_file(dirs[c][0], dirs[c][k], "search/journal.jsonl");
+        }
+    assert_int_equal(job_run(sentence, "job.txt", "output_dir=bad", "search=dp", "search_speed=yes", NULL), VENEER_INPUT);
+    assert_string_equal(sentence, "search = dp, want gp or random with search_speed: it knows two objectives");
+    assert_int_not_equal(access("bad", F_OK), 0);
+}
+
 /* A journal of these records, ended by NULL. */
 static void write_journal(const char *path, const char *const *record)
 {
@@ -248,6 +286,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(cloq_starts_from_data),
         cmocka_unit_test(another_runs_trials_are_a_prior),
         cmocka_unit_test(priors_that_are_none),
+        cmocka_unit_test(speed_is_a_third_objective),
         cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests(tests, job_setup, job_teardown);

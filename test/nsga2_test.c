@@ -13,7 +13,7 @@
 static struct err err;
 
 /* Worked by hand: 0, 1, 2 are the front, 3 lies behind 1; 4 would lead but breaks its budget by 2, 5 and 6 by 1. */
-static const struct pareto_point points[] = {{1, 5}, {2, 3}, {4, 1}, {3, 4}, {0, 0}, {9, 9}, {1, 1}};
+static const struct pareto_point points[] = {{1, 5, 0}, {2, 3, 0}, {4, 1, 0}, {3, 4, 0}, {0, 0, 0}, {9, 9, 0}, {1, 1, 0}};
 static const double violation[] = {0, 0, 0, 0, 2, 1, 1};
 enum { N = sizeof points / sizeof *points };
 

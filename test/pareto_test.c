@@ -8,36 +8,56 @@
 #include "base/rng.h"
 #include "pareto.h"
 
-enum { SETS = 100000, MOST = 9, GRID = 8 };
+enum { SETS = 100000, MOST = 9, GRID = 8, DEPTH = 5 };
+
+/* Two objectives lie in the one layer c = 0 below 1, three in DEPTH layers. */
+static struct pareto_point reference(int depth)
+{
+    return (struct pareto_point){GRID, GRID, depth};
+}
+
+static struct pareto_point draw_one(struct rng *rng, int depth)
+{
+    struct pareto_point p = {rng_below(rng, GRID + 2), rng_below(rng, GRID + 2), 0};
+    if (depth > 1)
+        p.c = rng_below(rng, (uint32_t)depth + 2);
+    return p;
+}
 
 /* Whole numbers: every area below is exact.  Few values, so that ties and duplicates are common; some lie beyond the reference. */
-static size_t draw(struct rng *rng, struct pareto_point *p)
+static size_t draw(struct rng *rng, int depth, struct pareto_point *p)
 {
     size_t n = rng_below(rng, MOST + 1);
     for (size_t i = 0; i < n; i++)
-        p[i] = (struct pareto_point){rng_below(rng, GRID + 2), rng_below(rng, GRID + 2)};
+        p[i] = draw_one(rng, depth);
     return n;
 }
 
 static bool beaten(const struct pareto_point *p, size_t n, size_t i, const int *rank, int above)
 {
     for (size_t j = 0; j < n; j++)
-        if ((!rank || rank[j] >= above) && p[j].a <= p[i].a && p[j].b <= p[i].b && !(p[j].a == p[i].a && p[j].b == p[i].b))
+        if ((!rank || rank[j] >= above) && p[j].a <= p[i].a && p[j].b <= p[i].b && p[j].c <= p[i].c &&
+            !(p[j].a == p[i].a && p[j].b == p[i].b && p[j].c == p[i].c))
             return true;
     return false;
 }
 
-/* Unit cells below the reference (GRID, GRID) that some point covers. */
-static int cells(const struct pareto_point *p, size_t n)
+static bool covered(const struct pareto_point *p, size_t n, int x, int y, int z)
+{
+    for (size_t i = 0; i < n; i++)
+        if (p[i].a <= x && p[i].b <= y && p[i].c <= z)
+            return true;
+    return false;
+}
+
+/* Unit cells below the reference that some point covers. */
+static int cells(const struct pareto_point *p, size_t n, int depth)
 {
     int count = 0;
     for (int x = 0; x < GRID; x++)
         for (int y = 0; y < GRID; y++)
-            for (size_t i = 0; i < n; i++)
-                if (p[i].a <= x && p[i].b <= y) {
-                    count++;
-                    break;
-                }
+            for (int z = 0; z < depth; z++)
+                count += covered(p, n, x, y, z);
     return count;
 }
 
@@ -48,69 +68,72 @@ static void fronts_and_volumes(void **state)
     for (int c = 0; c < SETS; c++) {
         struct pareto_point p[MOST];
         struct err err;
+        int depth = c % 4 == 0 ? DEPTH : 1;
         bool front[MOST];
         double volume;
-        size_t n = draw(&rng, p), members = 0;
+        size_t n = draw(&rng, depth, p), members = 0;
         size_t found = pareto_front(p, n, front);
         for (size_t i = 0; i < n; i++) {
             assert_int_equal(front[i], !beaten(p, n, i, NULL, 0));
             members += front[i];
         }
         assert_int_equal(found, members);
-        assert_int_equal(pareto_hypervolume(p, n, (struct pareto_point){GRID, GRID}, &volume, &err), OK);
-        assert_true(volume == cells(p, n));
+        assert_int_equal(pareto_hypervolume(p, n, reference(depth), &volume, &err), OK);
+        assert_true(volume == cells(p, n, depth));
     }
 }
 
-/* With both objectives known exactly the expected improvement is the improvement. */
+/* With all objectives known exactly the expected improvement is the improvement. */
 static void known_exactly(void **state)
 {
     (void)state;
     struct rng rng = {.seed = 2, .stream = RNG_WORLD};
     for (int c = 0; c < SETS; c++) {
-        struct pareto_point p[MOST + 1], known = {0, 0};
+        struct pareto_point p[MOST + 1], known = {0, 0, 0};
         struct pareto_ehvi e;
         struct err err;
-        size_t n = draw(&rng, p);
-        int before = cells(p, n);
-        assert_int_equal(pareto_ehvi_new(&e, p, n, (struct pareto_point){GRID, GRID}, &err), OK);
-        p[n] = (struct pareto_point){rng_below(&rng, GRID + 2), rng_below(&rng, GRID + 2)};
-        assert_true(pareto_ehvi_at(&e, p[n], known) == cells(p, n + 1) - before);
+        int depth = c % 4 == 0 ? DEPTH : 1;
+        size_t n = draw(&rng, depth, p);
+        int before = cells(p, n, depth);
+        assert_int_equal(pareto_ehvi_new(&e, p, n, reference(depth), &err), OK);
+        p[n] = draw_one(&rng, depth);
+        assert_true(pareto_ehvi_at(&e, p[n], known) == cells(p, n + 1, depth) - before);
         pareto_ehvi_free(&e);
     }
 }
 
-static double gain(const struct pareto_point *p, size_t n, struct pareto_point at)
+static double gain(const struct pareto_point *p, size_t n, int depth, struct pareto_point at)
 {
     struct pareto_ehvi e;
     struct err err;
-    assert_int_equal(pareto_ehvi_new(&e, p, n, (struct pareto_point){GRID, GRID}, &err), OK);
-    double value = pareto_ehvi_at(&e, at, (struct pareto_point){0, 0});
+    assert_int_equal(pareto_ehvi_new(&e, p, n, reference(depth), &err), OK);
+    double value = pareto_ehvi_at(&e, at, (struct pareto_point){0, 0, 0});
     pareto_ehvi_free(&e);
     return value;
 }
 
-/* One objective known, the other normal: the mean gain over a midpoint rule.  The gain is piecewise linear with slopes of at most GRID, so
- * N cells over 12 deviations err by GRID N h^2 at most (h = 12 sd / N): below 1e-4 here; the tail beyond 6 deviations holds 1e-9. */
+/* One objective known, the other normal: the mean gain over a midpoint rule.  The gain is piecewise linear with slopes of at most GRID DEPTH,
+ * so N cells over 12 deviations err by GRID DEPTH h^2 / 8 at each of at most MOST kinks (h = 12 sd / N): below 1e-4 here; the tail beyond 6 deviations holds 1e-9. */
 static void one_known_one_normal(void **state)
 {
     (void)state;
     enum { N = 20000 };
     struct rng rng = {.seed = 3, .stream = RNG_WORLD};
     for (int c = 0; c < 60; c++) {
-        struct pareto_point p[MOST], mean = {rng_uniform(&rng) * GRID, rng_uniform(&rng) * GRID}, sd = {0, 0};
+        int depth = c % 3 == 0 ? DEPTH : 1;
+        struct pareto_point p[MOST], sd = {0, 0, 0}, mean = {rng_uniform(&rng) * GRID, rng_uniform(&rng) * GRID, depth > 1 ? rng_uniform(&rng) * DEPTH : 0};
         struct pareto_ehvi e;
         struct err err;
-        size_t n = draw(&rng, p);
+        size_t n = draw(&rng, depth, p);
         double s = 0.05 + 1.0 * rng_uniform(&rng), sum = 0;
         bool second = c % 2;
         for (int k = 0; k < N; k++) {
             double z = -6 + 12 * (k + 0.5) / N;
-            struct pareto_point at = {mean.a + (second ? 0 : s * z), mean.b + (second ? s * z : 0)};
-            sum += gain(p, n, at) * exp(-0.5 * z * z) * 0.3989422804014327 * 12 / N;
+            struct pareto_point at = {mean.a + (second ? 0 : s * z), mean.b + (second ? s * z : 0), mean.c};
+            sum += gain(p, n, depth, at) * exp(-0.5 * z * z) * 0.3989422804014327 * 12 / N;
         }
         *(second ? &sd.b : &sd.a) = s;
-        assert_int_equal(pareto_ehvi_new(&e, p, n, (struct pareto_point){GRID, GRID}, &err), OK);
+        assert_int_equal(pareto_ehvi_new(&e, p, n, reference(depth), &err), OK);
         assert_true(fabs(pareto_ehvi_at(&e, mean, sd) - sum) <= 1e-4);
         pareto_ehvi_free(&e);
     }
@@ -125,7 +148,7 @@ static void ranks_and_crowding(void **state)
         struct err err;
         int rank[MOST];
         double crowding[MOST];
-        size_t n = draw(&rng, p);
+        size_t n = draw(&rng, 1, p);
         assert_int_equal(pareto_ranks(p, n, rank, &err), OK);
         assert_int_equal(pareto_crowding(p, rank, n, crowding, &err), OK);
         for (size_t i = 0; i < n; i++) {
@@ -146,18 +169,18 @@ static void ranks_and_crowding(void **state)
 static void no_numbers(void **state)
 {
     (void)state;
-    struct pareto_point p[] = {{NAN, 1}, {2, 3}, {1, NAN}, {INFINITY, INFINITY}}, reference = {4, 4};
+    struct pareto_point p[] = {{NAN, 1, 0}, {2, 3, 0}, {1, NAN, 0}, {INFINITY, INFINITY, 0}}, corner = {4, 4, 1};
     struct pareto_ehvi e;
     struct err err;
     bool front[4];
     double volume;
     assert_int_equal(pareto_front(p, 4, front), 1);
     assert_true(front[1]);
-    assert_int_equal(pareto_hypervolume(p, 4, reference, &volume, &err), OK);
+    assert_int_equal(pareto_hypervolume(p, 4, corner, &volume, &err), OK);
     assert_true(volume == 2);
-    assert_int_equal(pareto_ehvi_new(&e, p, 4, reference, &err), OK);
-    assert_true(pareto_ehvi_at(&e, (struct pareto_point){1, NAN}, (struct pareto_point){0, 1}) == 0);
-    assert_true(pareto_ehvi_at(&e, (struct pareto_point){1, 1}, (struct pareto_point){0, 1e-320}) == 9 - 2);
+    assert_int_equal(pareto_ehvi_new(&e, p, 4, corner, &err), OK);
+    assert_true(pareto_ehvi_at(&e, (struct pareto_point){1, NAN, 0}, (struct pareto_point){0, 1, 0}) == 0);
+    assert_true(pareto_ehvi_at(&e, (struct pareto_point){1, 1, 0}, (struct pareto_point){0, 1e-320, 0}) == 9 - 2);
     pareto_ehvi_free(&e);
 }
 

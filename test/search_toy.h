@@ -145,8 +145,8 @@ static inline double toy_volume(const struct toy *toy, const struct search_archi
     size_t n = 0;
     for (size_t i = 0; i < archive->n; i++)
         if (!archive->point[i].failed && !archive->point[i].low_fidelity)
-            p[n++] = (struct pareto_point){(archive->point[i].size - s0) / (s1 - s0), (p1 - toy_truth(toy, archive->point[i].level)) / (p1 - p0)};
-    ASSERT_OK(pareto_hypervolume(p, n, (struct pareto_point){1.1, 1.1}, &volume, &err));
+            p[n++] = (struct pareto_point){(archive->point[i].size - s0) / (s1 - s0), (p1 - toy_truth(toy, archive->point[i].level)) / (p1 - p0), 0};
+    ASSERT_OK(pareto_hypervolume(p, n, (struct pareto_point){1.1, 1.1, 1}, &volume, &err));
     free(p);
     return volume;
 }
