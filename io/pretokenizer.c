@@ -1,13 +1,12 @@
 /* pretokenizer.c: what happens to text before BPE: rules that rewrite it (Unicode forms, prefixes, replacements), regular expressions that cut
  * it.  The components are those of huggingface/tokenizers; expressions are written as Oniguruma reads them, there, and turned into PCRE2's.
- * The only room that includes PCRE2 and utf8proc. */
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
+ * The only room that includes utf8proc. */
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
 
 #include "io/json.h"
+#include "io/regex.h"
 #include "io/tokenizer_private.h"
 
 enum { MAX_RULES = 16, MAX_CUTS = 8 };
@@ -18,12 +17,12 @@ struct rule {
     enum unicode_form form;
     bool first;
     char *text; /* owned: what is put in front, or in the place of matches */
-    pcre2_code *pattern;
+    struct regex *pattern;
 };
 
 struct cut {
     char *source; /* owned */
-    pcre2_code *pattern;
+    struct regex *pattern;
     bool drop;
 };
 
@@ -132,30 +131,21 @@ void pretokenizer_escape(const char *s, struct text *out)
     }
 }
 
-static enum status compile(const char *pattern, const char *source, const char *where, pcre2_code **out, struct err *err)
+static enum status compile(const char *pattern, const char *source, const char *where, struct regex **out, struct err *err)
 {
-    int error;
-    uint32_t empty = 0;
-    PCRE2_SIZE at;
-    *out = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NO_UTF_CHECK, &error, &at,
-                         NULL);
-    if (!*out) {
-        PCRE2_UCHAR message[128];
-        pcre2_get_error_message(error, message, sizeof message);
-        return err_set(err, ERR_INPUT, "%s: the regular expression '%.200s' is not understood: %s; use the model's GGUF instead", where, source,
-                       (const char *)message);
-    }
-    pcre2_pattern_info(*out, PCRE2_INFO_MATCHEMPTY, &empty);
-    if (empty) {
-        pcre2_code_free(*out);
-        *out = NULL;
-        return err_set(err, ERR_INPUT, "%s: the regular expression '%.200s' matches nothing at all, want one that takes a character", where, source);
-    }
-    pcre2_jit_compile(*out, PCRE2_JIT_COMPLETE); /* where there is no such compiler it is interpreted */
-    return OK;
+    struct err why;
+    size_t at;
+    enum status status = regex_new(out, pattern, REGEX_MULTILINE | REGEX_JIT, &at, &why);
+    if (status != OK)
+        return err_set(err, status, "%s: the regular expression '%.200s' is not understood: %s; use the model's GGUF instead", where, source, why.text);
+    if (!regex_takes_nothing(*out))
+        return OK;
+    regex_free(*out);
+    *out = NULL;
+    return err_set(err, ERR_INPUT, "%s: the regular expression '%.200s' matches nothing at all, want one that takes a character", where, source);
 }
 
-static enum status expression(const char *pattern, bool literal, const char *where, pcre2_code **out, struct err *err)
+static enum status expression(const char *pattern, bool literal, const char *where, struct regex **out, struct err *err)
 {
     struct reading r = {.at = pattern, .pattern = pattern, .where = where, .err = err};
     enum status status = OK;
@@ -185,11 +175,11 @@ void pretokenizer_free(struct pretokenizer *p)
     for (int list = 0; list < 2; list++)
         for (int i = 0; i < p->n_rules[list]; i++) {
             free(p->rule[list][i].text);
-            pcre2_code_free(p->rule[list][i].pattern);
+            regex_free(p->rule[list][i].pattern);
         }
     for (int i = 0; i < p->n_cuts; i++) {
         free(p->cut[i].source);
-        pcre2_code_free(p->cut[i].pattern);
+        regex_free(p->cut[i].pattern);
     }
     free(p);
 }
@@ -200,7 +190,7 @@ static enum status add_rule(struct pretokenizer *p, enum rules list, struct rule
     bool full = p->n_rules[list] == MAX_RULES;
     if (full || (text && !rule.text)) {
         free(rule.text);
-        pcre2_code_free(rule.pattern);
+        regex_free(rule.pattern);
         return full ? err_set(err, ERR_INPUT, "%s: has more than %d steps", where, MAX_RULES)
                     : err_set(err, ERR_MEMORY, "out of memory for a pre-tokenizer");
     }
@@ -298,23 +288,19 @@ const char *pretokenizer_expression(const struct pretokenizer *p, int i)
 
 /* ---- matching ---- */
 
-/* The next match in s[n] from `at`; *from = n: none.  The limits on steps and memory are PCRE2's own. */
-static enum status next_match(const pcre2_code *pattern, pcre2_match_data *match, const char *s, size_t n, size_t at, size_t *from, size_t *to,
+/* The next match in s[n] from `at`; *from = n: none. */
+static enum status next_match(const struct regex *pattern, struct regex_match *match, const char *s, size_t n, size_t at, size_t *from, size_t *to,
                               struct err *err)
 {
-    int found = pcre2_match(pattern, (PCRE2_SPTR)s, n, at, PCRE2_NO_UTF_CHECK, match, NULL);
-    if (found == PCRE2_ERROR_JIT_STACKLIMIT)
-        found = pcre2_match(pattern, (PCRE2_SPTR)s, n, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, match, NULL);
+    struct err why;
+    bool found;
+    enum status status = regex_next(pattern, match, s, n, at, &found, &why);
+    if (status != OK)
+        return err_set(err, status, "the tokenizer's regular expression gives up on this text behind byte %zu: %s", at, why.text);
     *from = *to = n;
-    if (found >= 0) {
-        *from = pcre2_get_ovector_pointer(match)[0];
-        *to = pcre2_get_ovector_pointer(match)[1];
-    } else if (found != PCRE2_ERROR_NOMATCH) {
-        PCRE2_UCHAR message[128];
-        pcre2_get_error_message(found, message, sizeof message);
-        return err_set(err, ERR_INPUT, "the tokenizer's regular expression gives up on this text behind byte %zu: %s", at, (const char *)message);
-    }
-    if (found >= 0 && *to <= *from) /* \K and look-arounds are the ways to this */
+    if (found)
+        regex_group(match, 0, from, to);
+    if (found && *to <= *from) /* \K and look-arounds are the ways to this */
         return err_set(err, ERR_INPUT, "the tokenizer's regular expression matches nothing at all at byte %zu of this text", *from);
     return OK;
 }
@@ -336,7 +322,7 @@ static enum status compose(enum unicode_form form, const struct text *in, struct
 
 static enum status replace(const struct rule *rule, const struct text *in, struct text *out, struct err *err)
 {
-    pcre2_match_data *match = pcre2_match_data_create(1, NULL);
+    struct regex_match *match = regex_match_new(rule->pattern);
     enum status status = match ? OK : err_set(err, ERR_MEMORY, "out of memory for tokenizing");
     for (size_t at = 0, from, to; status == OK && at < in->n; at = to) {
         status = next_match(rule->pattern, match, in->s, in->n, at, &from, &to, err);
@@ -344,7 +330,7 @@ static enum status replace(const struct rule *rule, const struct text *in, struc
         if (to > from)
             text_puts(out, rule->text);
     }
-    pcre2_match_data_free(match);
+    regex_match_free(match);
     return status;
 }
 
@@ -400,7 +386,7 @@ enum status pretokenizer_rewrite(const struct pretokenizer *p, enum rules list, 
 
 struct cutting {
     const struct pretokenizer *p;
-    pcre2_match_data *match[MAX_CUTS];
+    struct regex_match *match[MAX_CUTS];
     enum status (*each)(void *user, const char *s, size_t n);
     void *user;
     struct err *err;
@@ -427,12 +413,12 @@ enum status pretokenizer_cut(const struct pretokenizer *p, const char *text, siz
     struct cutting c = {.p = p, .each = each, .user = user, .err = err};
     enum status status = OK;
     for (int i = 0; i < p->n_cuts; i++)
-        if (!(c.match[i] = pcre2_match_data_create(1, NULL)))
+        if (!(c.match[i] = regex_match_new(p->cut[i].pattern)))
             status = err_set(err, ERR_MEMORY, "out of memory for tokenizing");
     if (status == OK)
         status = cut_text(&c, 0, text, n);
     for (int i = 0; i < p->n_cuts; i++)
-        pcre2_match_data_free(c.match[i]);
+        regex_match_free(c.match[i]);
     return status;
 }
 
