@@ -129,9 +129,10 @@ static const struct key keys[] = {
     {"target_bpw", NULL, NUMBER, AT(target_bpw), "0", 0, 32, NULL, false, "mean stored bits a weight of the linears"},
     {"max_hours", NULL, NUMBER, AT(max_hours), "0", 0, 1e6, NULL, true, "no new trial after so long"},
 
-    {"eval_tasks", "tasks", LIST, AT(eval_tasks), "boolq,piqa,hellaswag,winogrande,arc_easy,arc_challenge,openbookqa", 0, 0, "boolq piqa hellaswag winogrande arc_easy arc_challenge openbookqa lambada", false, "tasks"},
+    {"eval_tasks", "tasks", LIST, AT(eval_tasks), "boolq,piqa,hellaswag,winogrande,arc_easy,arc_challenge,openbookqa", 0, 0, NULL, false, "these, lambada, or tasks of your own (docs/evaluate.md)"},
     {"eval_data", NULL, PATH, AT(eval_data), "", 0, 0, NULL, false, "folder of the task files"},
     {"eval_limit", "limit", INTEGER, AT(eval_limit), "0", 0, 1e9, NULL, false, "documents of a task in each part; 0: all"},
+    {"num_fewshot", NULL, INTEGER, AT(num_fewshot), "0", 0, 1000, NULL, false, "examples in front of each document, from NAME.dev.jsonl or NAME.train.jsonl beside the task; 0: as its file says, else none"},
     {"search_eval_limit", NULL, INTEGER, AT(search_eval_limit), "0", 0, 1e9, NULL, false, "documents of a task in the part that steers the search; 0: eval_limit"},
     {"eval_split", NULL, NUMBER, AT(eval_split), "0.3", 0.01, 0.99, NULL, false, "share of each task that steers the search; the rest is scored once at the end"},
     {"harness", NULL, CHOICE, AT(harness), "current", 0, 0, "current legacy", false, "tokenization of context and choice: together or apart"},

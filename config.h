@@ -62,7 +62,7 @@ struct config {
     double target_size, max_memory, target_bpw, max_hours; /* bytes, bytes, bits, hours; 0: none */
     /* evaluation */
     char *eval_tasks, *eval_data, *harness, *bos;
-    int64_t eval_limit;
+    int64_t eval_limit, num_fewshot;
     double eval_split;
     /* export and the machine */
     char *export_formats; /* key: export */

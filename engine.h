@@ -52,6 +52,7 @@ struct memory_plan {
     size_t scratch;         /* of the kernels */
     size_t reference;       /* hidden states of the unquantized model on the held-out text */
     size_t requantize;      /* what gptq or awq takes */
+    size_t answers;         /* the context of the longest answer that a task has written */
     size_t start;           /* LoftQ's workspace for the largest linear */
     size_t program;         /* code, libraries, text of data and tasks: resident when the plan was made */
     size_t peak;            /* the largest sum that exists at one time */

@@ -44,6 +44,10 @@ static void put_outcome(struct text *out, const struct trial_outcome *o)
     for (size_t i = 0; i < o->n_tasks; i++) {
         const struct evaluate_result *r = &o->task[i];
         text_printf(out, "%s{\"task\":\"%s\",\"n\":%zu", i ? "," : "", r->task, r->n);
+        if (r->num_fewshot)
+            text_printf(out, ",\"num_fewshot\":%lld", (long long)r->num_fewshot);
+        if (r->exact_match)
+            text_puts(out, ",\"exact_match\":true");
         put_number(out, "acc", r->acc);
         put_number(out, "acc_stderr", r->acc_stderr);
         put_number(out, "acc_norm", r->acc_norm);
@@ -195,6 +199,8 @@ static enum status get_task(const struct record *r, const struct json *item, str
     memset(t, 0, sizeof *t);
     strncpy(t->task, name, sizeof t->task - 1);
     t->n = (size_t)n;
+    TRY(json_int_or(item, "num_fewshot", r->where, 0, JSON_MAX_INT, 0, &t->num_fewshot, r->err));
+    TRY(json_bool_or(item, "exact_match", r->where, false, &t->exact_match, r->err));
     TRY(get_number(r, item, "acc", &t->acc));
     TRY(get_number(r, item, "acc_stderr", &t->acc_stderr));
     TRY(get_number(r, item, "acc_norm", &t->acc_norm));

@@ -110,18 +110,15 @@ static enum status prepare_part(struct engine *engine, const struct task *task, 
 enum status engine_load_tasks(struct engine *engine)
 {
     struct trial_tasks *tasks = &engine->tasks;
-    for (const char *p = engine->config->eval_tasks; *p && *engine->config->eval_data;) {
-        size_t n = strcspn(p, ",");
-        if (tasks->n == MAX_TASKS)
-            return err_set(engine->err, ERR_INPUT, "eval_tasks names more than %d tasks", MAX_TASKS);
+    if (!*engine->config->eval_data || !*engine->config->eval_tasks)
+        return OK;
+    TRY(task_list_check(engine->config->eval_tasks, "eval_tasks", MAX_TASKS, engine->err));
+    for (const char *list = engine->config->eval_tasks; task_list_next(&list, tasks->name[tasks->n]);) {
         struct task *task = &engine->task[tasks->n];
-        char *name = tasks->name[tasks->n];
-        memcpy(name, p, n < 31 ? n : 31);
-        TRY(task_load(task, name, engine->config->eval_data, engine->err));
+        TRY(task_load_fewshot(task, tasks->name[tasks->n], engine->config->eval_data, engine->config->num_fewshot, engine->err));
         TRY(prepare_part(engine, task, PART_SEARCH, &tasks->search[tasks->n]));
         TRY(prepare_part(engine, task, PART_REPORT, &tasks->report[tasks->n]));
         tasks->n++;
-        p += n + (p[n] == ',');
     }
     return OK;
 }

@@ -152,7 +152,7 @@ static size_t peak_of(const struct engine *engine)
     size_t pruning = m->base_weights + m->importance + m->activations;
     size_t slicing = m->base_weights + (engine->config->iterative_steps > 1 ? m->base_weights : pruned) + m->activations;
     size_t starting = m->weights + m->variants + m->optimizer + m->activations + most(most(m->start, m->reference), m->requantize);
-    return most(most(most(loading, pruning), slicing), starting) + m->scratch + m->program;
+    return most(most(most(loading, pruning), slicing), starting) + m->scratch + m->answers + m->program;
 }
 
 static enum status choose_activations(struct engine *engine, const struct model *base)
@@ -230,6 +230,17 @@ static enum status count_pruned(struct engine *engine)
     return OK;
 }
 
+/* Of the base: a pruned model keeps no more keys and values. */
+static size_t largest_answers(const struct engine *engine, const struct model *base)
+{
+    size_t bytes = 0, rank = trials_max_rank(&engine->trials);
+    for (size_t i = 0; i < engine->tasks.n; i++) {
+        bytes = most(bytes, evaluate_bytes(engine->tasks.search[i], base, rank, engine->ops.threads));
+        bytes = most(bytes, evaluate_bytes(engine->tasks.report[i], base, rank, engine->ops.threads));
+    }
+    return bytes;
+}
+
 static enum status count_base(struct engine *engine, struct model *base)
 {
     struct memory_plan *m = &engine->memory;
@@ -241,6 +252,7 @@ static enum status count_base(struct engine *engine, struct model *base)
         model_grads_place(&grads, base, !prune_scores_all(&engine->prune_options), &importance);
     m->importance = importance.used * (engine_needs_gradients(engine) && engine_needs_fisher(engine) ? 2 : 1);
     m->scratch = engine_scratch_reals(engine) * sizeof(real);
+    m->answers = largest_answers(engine, base);
     return OK;
 }
 
@@ -325,6 +337,8 @@ void engine_print_plan(struct engine *engine, struct text *out)
         print_bytes(out, "reference", m->reference, "the unquantized model's hidden states on the held-out text");
     if (m->requantize)
         print_bytes(out, "quantizer", m->requantize, "its hidden states and moments, before the last fine-tunings");
+    if (m->answers)
+        print_bytes(out, "answers", m->answers, "keys, values and activations of the longest answer that a task has written");
     print_bytes(out, "start", m->start, "LoftQ's workspace, until all formats are made");
     print_bytes(out, "peak", m->peak, "the most that exists at one time");
 }

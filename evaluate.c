@@ -1,4 +1,4 @@
-/* evaluate.c: multiple-choice scoring with lm-evaluation-harness' semantics.
+/* evaluate.c: multiple-choice scoring with lm-evaluation-harness' semantics; evaluate_generate.c has the answers that a model writes.
  *
  * A document is one batch: the tokens that its choices share are computed once, and each choice attends to them.
  * What it is not: it writes no prompts (io/tasks.h) and knows no vocabulary (io/tokenizer.h).
@@ -7,40 +7,12 @@
 #include "evaluate.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/stop.h"
-
-/* A document made ready: what all choices have in common, then each choice's own rows.
- * tokens: | prefix (shared) | rest of choice 0 | rest of choice 1 | ...; a choice's rest begins with the last shared input token, since
- * that row predicts the first token in which the choices differ. */
-struct ready {
-    int64_t idx;
-    int32_t gold, n_choices;
-    int32_t prefix;                  /* rows shared by all choices */
-    int32_t *tokens, *labels;        /* [rows] */
-    int32_t rows;
-    int32_t start[MAX_CHOICES], len[MAX_CHOICES]; /* own rows of a choice */
-    int32_t characters[MAX_CHOICES];
-};
-
-struct evaluate_set {
-    char task[32];
-    bool has_norm, headline_norm, greedy;
-    struct ready *doc;
-    struct evaluate_sample *sample;
-    double *loglikelihood; /* [n * MAX_CHOICES] */
-    bool *all_greedy;      /* [n] */
-    size_t n, most_rows;
-    /* a batch under way */
-    struct batch batch;
-    int32_t *tokens, *positions, *labels;
-    struct segment *segments;
-    double *nll;
-    uint8_t *is_greedy;
-    size_t capacity;
-};
+#include "evaluate_private.h"
 
 /* ---- tokens of a (context, continuation) pair ---- */
 
@@ -73,15 +45,6 @@ static size_t without_trailing_space(const char *context)
     return n;
 }
 
-/* What tokens of a pair depend on besides its text. */
-struct encoder {
-    const struct tokenizer *tokenizer;
-    int32_t bos;    /* put in front of a context; -1: none */
-    int32_t prefix; /* stands for an empty context */
-    bool legacy;
-    size_t max_length;
-};
-
 /* A BOS that the tokenizer's models expect, unless the text itself opens with one; none in the old harness. */
 static enum status make_encoder(struct encoder *e, const struct tokenizer *tokenizer, const struct model_config *config,
                                 const struct evaluate_options *options, struct err *err)
@@ -97,8 +60,16 @@ static enum status make_encoder(struct encoder *e, const struct tokenizer *token
     return OK;
 }
 
-/* The context's own tokens, with BOS, into out. */
-static enum status encode_context(struct tokens *out, const struct encoder *e, const char *text, size_t n, struct err *err)
+const char *evaluate_where(const struct task *task, const struct task_doc *doc, char where[512])
+{
+    if (task->path)
+        snprintf(where, 512, "%s:%zu", task->path, doc->line);
+    else
+        snprintf(where, 512, "document %lld", (long long)doc->idx);
+    return where;
+}
+
+enum status evaluate_encode_context(struct tokens *out, const struct encoder *e, const char *text, size_t n, struct err *err)
 {
     TRY(tokenizer_encode(e->tokenizer, text, n, true, out, err));
     if (e->bos < 0 || (out->n > 0 && out->id[0] == e->bos))
@@ -120,9 +91,9 @@ static enum status encode_together(struct tokens *out, size_t *context_n, const 
     text_puts(&text, continuation);
     enum status status = text.failed ? err_set(err, ERR_MEMORY, "out of memory for a document") : OK;
     if (status == OK)
-        status = encode_context(out, e, text.s, text.n, err);
+        status = evaluate_encode_context(out, e, text.s, text.n, err);
     if (status == OK)
-        status = encode_context(&alone, e, context, without_trailing_space(context), err);
+        status = evaluate_encode_context(&alone, e, context, without_trailing_space(context), err);
     *context_n = alone.n;
     text_free(&text);
     tokens_free(&alone);
@@ -132,7 +103,7 @@ static enum status encode_together(struct tokens *out, size_t *context_n, const 
 static enum status encode_apart(struct tokens *out, size_t *context_n, const struct encoder *e, const char *context,
                                 const char *continuation, struct err *err)
 {
-    TRY(encode_context(out, e, context, strlen(context), err));
+    TRY(evaluate_encode_context(out, e, context, strlen(context), err));
     *context_n = out->n;
     return tokenizer_encode(e->tokenizer, continuation, strlen(continuation), true, out, err);
 }
@@ -153,10 +124,11 @@ static enum status encode_alone(struct tokens *out, size_t *context_n, const str
     return OK;
 }
 
-/* All tokens of a pair and how many are context; too long ones lose their left. */
-static enum status encode_pair(struct tokens *out, size_t *context_n, const struct encoder *e, const struct task_doc *doc, int choice,
-                               struct err *err)
+/* All tokens of a pair and how many are context; too long ones lose their left, but for a user's own. */
+static enum status encode_pair(struct tokens *out, size_t *context_n, const struct encoder *e, const struct task *task, const struct task_doc *doc,
+                               int choice, struct err *err)
 {
+    char where[512];
     const char *context = doc->context[choice], *continuation = doc->continuation[choice];
     if (*context == 0)
         TRY(encode_alone(out, context_n, e, continuation, err));
@@ -165,7 +137,10 @@ static enum status encode_pair(struct tokens *out, size_t *context_n, const stru
     else
         TRY(encode_together(out, context_n, e, context, continuation, err));
     if (*context_n < 1 || *context_n >= out->n)
-        return err_set(err, ERR_INPUT, "document %lld: choice %d has no token of its own", (long long)doc->idx, choice);
+        return err_set(err, ERR_INPUT, "%s: choice %d has no token of its own", evaluate_where(task, doc, where), choice);
+    if (out->n > e->max_length + 1 && e->own)
+        return err_set(err, ERR_INPUT, "%s: context and choice %d have %zu tokens: the model's window holds %zu; want a shorter one, or fewer of num_fewshot",
+                       evaluate_where(task, doc, where), choice, out->n, e->max_length);
     if (out->n > e->max_length + 1) {
         size_t cut = out->n - (e->max_length + 1);
         memmove(out->id, out->id + cut, (e->max_length + 1) * sizeof *out->id);
@@ -224,7 +199,7 @@ static enum status lay_out(struct ready *ready, const struct pairs *pairs, int n
     return OK;
 }
 
-static enum status make_ready(struct ready *ready, const struct task_doc *doc, const struct encoder *encoder, struct err *err)
+static enum status make_ready(struct ready *ready, const struct task *task, const struct task_doc *doc, const struct encoder *encoder, struct err *err)
 {
     struct pairs pairs;
     memset(&pairs, 0, sizeof pairs);
@@ -232,7 +207,7 @@ static enum status make_ready(struct ready *ready, const struct task_doc *doc, c
     enum status status = OK;
     for (int c = 0; status == OK && c < doc->n_choices; c++) {
         ready->characters[c] = doc->characters[c];
-        status = encode_pair(&pairs.t[c], &pairs.context_n[c], encoder, doc, c, err);
+        status = encode_pair(&pairs.t[c], &pairs.context_n[c], encoder, task, doc, c, err);
     }
     if (status == OK)
         status = lay_out(ready, &pairs, doc->n_choices, err);
@@ -247,11 +222,14 @@ static enum status prepare_docs(struct evaluate_set *set, const struct task *tas
     for (size_t i = 0; i < n; i++) {
         TRY(stop_check(err));
         struct ready *d = &set->doc[set->n++]; /* counted first: what it holds is freed even when it failed half-way */
-        TRY(make_ready(d, &task->doc[index ? index[i] : i], encoder, err));
+        const struct task_doc *doc = &task->doc[index ? index[i] : i];
+        TRY(set->rules ? evaluate_ready_prompt(set, d, &set->written[i], task, doc, encoder, err) : make_ready(d, task, doc, encoder, err));
         size_t rows = (size_t)d->rows;
         set->most_rows = rows > set->most_rows ? rows : set->most_rows;
         set->sample[i] = (struct evaluate_sample){.idx = d->idx, .n_choices = d->n_choices, .gold = d->gold,
-                                                  .loglikelihood = set->loglikelihood + i * MAX_CHOICES};
+                                                  .loglikelihood = set->loglikelihood + i * MAX_CHOICES,
+                                                  .answer = set->rules ? &set->written[i].answer : NULL,
+                                                  .headline = set->own && set->headline_norm ? "acc_norm" : NULL};
     }
     return OK;
 }
@@ -269,7 +247,11 @@ static struct evaluate_set *new_set(const struct task *task, size_t n)
     set->has_norm = task->has_norm;
     set->headline_norm = task->headline_norm;
     set->greedy = task->greedy;
-    if (set->doc && set->sample && set->loglikelihood && set->all_greedy)
+    set->own = task->own;
+    set->num_fewshot = task->num_fewshot;
+    set->rules = task->rules ? task_rules_share(task->rules) : NULL;
+    set->written = calloc(n ? n : 1, sizeof *set->written);
+    if (set->doc && set->sample && set->loglikelihood && set->all_greedy && set->written)
         return set;
     evaluate_free(set);
     return NULL;
@@ -287,6 +269,8 @@ enum status evaluate_prepare(struct evaluate_set **out, const struct task *task,
     struct evaluate_set *set = new_set(task, n);
     if (!set)
         return err_set(err, ERR_MEMORY, "out of memory for task %s", task->name);
+    set->tokenizer = tokenizer;
+    encoder.own = task->own;
     enum status status = prepare_docs(set, task, index, n, &encoder, err);
     if (status == OK) {
         *out = set;
@@ -310,21 +294,24 @@ void evaluate_free(struct evaluate_set *set)
 {
     if (!set)
         return;
-    for (size_t i = 0; set->doc && i < set->n; i++) {
+    for (size_t i = 0; i < set->n; i++) {
         free(set->doc[i].tokens);
         free(set->doc[i].labels);
+        evaluate_free_written(&set->written[i]);
     }
     free_batch(set);
     free(set->doc);
     free(set->sample);
     free(set->loglikelihood);
     free(set->all_greedy);
+    free(set->written);
+    task_rules_free(set->rules);
     free(set);
 }
 
 size_t evaluate_rows(const struct evaluate_set *set)
 {
-    return set->most_rows;
+    return set->rules ? 0 : set->most_rows;
 }
 
 /* ---- scoring ---- */
@@ -430,6 +417,9 @@ static void summarise(struct evaluate_set *set, size_t count, struct evaluate_re
     double ll = 0;
     for (size_t i = 0; i < count; i++) {
         struct evaluate_sample *s = &set->sample[i];
+        right += s->answer && s->acc;
+        if (s->answer)
+            continue;
         s->acc = set->greedy ? set->all_greedy[i] : best(s->loglikelihood, NULL, s->n_choices) == s->gold;
         s->acc_norm = best(s->loglikelihood, set->doc[i].characters, s->n_choices) == s->gold;
         right += s->acc;
@@ -440,6 +430,8 @@ static void summarise(struct evaluate_set *set, size_t count, struct evaluate_re
     memset(r, 0, sizeof *r);
     memcpy(r->task, set->task, sizeof r->task);
     r->n = count;
+    r->num_fewshot = set->num_fewshot;
+    r->exact_match = set->rules != NULL;
     r->acc = (double)right / n;
     r->acc_stderr = proportion_stderr(r->acc, count);
     r->acc_norm = set->has_norm ? (double)right_norm / n : NAN;
@@ -449,15 +441,13 @@ static void summarise(struct evaluate_set *set, size_t count, struct evaluate_re
     r->perplexity = set->greedy ? exp(-ll / n) : NAN;
 }
 
-enum status evaluate_run(struct evaluate_set *set, double share, struct model_run *run, const struct model *model, const struct lora *lora,
-                         struct evaluate_result *result, const struct evaluate_sample **samples, struct err *err)
+static enum status score_choices(struct evaluate_set *set, size_t count, struct model_run *run, const struct model *model, const struct lora *lora,
+                                 struct err *err)
 {
     if (set->most_rows > run->max_n)
         return err_set(err, ERR_FAILED, "task %s: a document has %zu rows, memory was planned for %zu", set->task, set->most_rows,
                        run->max_n);
     TRY(reserve_batch(set, run->max_n, err));
-    size_t count = (size_t)ceil(share * (double)set->n);
-    count = count < 1 ? 1 : count > set->n ? set->n : count;
     for (size_t first = 0; first < count;) {
         size_t last = first, rows = 0;
         while (last < count && rows + (size_t)set->doc[last].rows <= run->max_n)
@@ -466,6 +456,15 @@ enum status evaluate_run(struct evaluate_set *set, double share, struct model_ru
         TRY(score_batch(set, first, last, run, model, lora, err));
         first = last;
     }
+    return OK;
+}
+
+enum status evaluate_run(struct evaluate_set *set, double share, struct model_run *run, const struct model *model, const struct lora *lora,
+                         struct evaluate_result *result, const struct evaluate_sample **samples, struct err *err)
+{
+    size_t count = (size_t)ceil(share * (double)set->n);
+    count = count < 1 ? 1 : count > set->n ? set->n : count;
+    TRY(set->rules ? evaluate_write_answers(set, count, run, model, lora, err) : score_choices(set, count, run, model, lora, err));
     summarise(set, count, result);
     if (samples)
         *samples = set->sample;

@@ -1,4 +1,4 @@
-/* evaluate.h: scores a model: multiple-choice tasks as lm-evaluation-harness does, perplexity, divergence from a reference. */
+/* evaluate.h: scores a model: multiple choice and written answers as lm-evaluation-harness does, perplexity, divergence from a reference. */
 #ifndef VENEER_EVALUATE_H
 #define VENEER_EVALUATE_H
 #include <stdbool.h>
@@ -23,29 +23,43 @@ struct evaluate_options {
 
 /* A task made ready once: tokens of every document, choices batched over their common prefix. */
 struct evaluate_set; /* opaque */
-/* Documents index[n] of task->doc, or the first n when index is NULL.  The task may be freed afterwards; *set is NULL on failure.
- * ERR_INPUT: no document, a choice without tokens, a BOS that is wanted and not there. */
+/* Documents index[n] of task->doc, or the first n when index is NULL.  The task may be freed afterwards, the tokenizer must stay; *set is NULL on failure.
+ * ERR_INPUT: no document, a choice without tokens, a BOS that is wanted and not there; a document of a user's own that the model's window does not hold, or
+ * whose prompt leaves no room for max_gen_toks in it (the common-sense tasks lose their left, as in the harness). */
 enum status evaluate_prepare(struct evaluate_set **set, const struct task *task, const size_t *index, size_t n,
                              const struct tokenizer *tokenizer, const struct model_config *config,
                              const struct evaluate_options *options, struct err *err);
 void evaluate_free(struct evaluate_set *set);
-/* Rows of the largest single document: run->max_n must hold it. */
+/* Rows of the largest single document: run->max_n must hold it; 0 when answers are written. */
 size_t evaluate_rows(const struct evaluate_set *set);
+/* Bytes that evaluate_run takes beside its run, to have a model with adapters of up to max_rank write answers: the context of the longest; 0 for choices. */
+size_t evaluate_bytes(const struct evaluate_set *set, const struct model *model, size_t max_rank, int threads);
 
 struct evaluate_result {
     char task[32];
     size_t n;
+    int64_t num_fewshot;
+    bool exact_match;                 /* answers are written: acc is the share of exact matches */
     double acc, acc_stderr;
     double acc_norm, acc_norm_stderr; /* NaN where the task has none (boolq, winogrande) */
     double headline, headline_stderr; /* the metric of the published tables */
     double perplexity;                /* lambada, else NaN */
 };
 
+/* What a model wrote. */
+struct evaluate_answer {
+    const char *target;    /* what is right */
+    const char *written;   /* up to the first stop string */
+    const char *extracted; /* the part that counts; NULL: the pattern is not in it */
+};
+
 struct evaluate_sample {
     int64_t idx;
     int32_t n_choices, gold;
     double *loglikelihood; /* [n_choices] nats */
-    bool acc, acc_norm;
+    bool acc, acc_norm;    /* acc: of a written answer whether it is an exact match */
+    const struct evaluate_answer *answer; /* NULL: choices */
+    const char *headline;  /* "acc_norm" where a user's own task has it as its metric, else NULL */
 };
 
 /* True when the sample counts as right in its task's headline. */
@@ -62,9 +76,10 @@ enum status evaluate_run(struct evaluate_set *set, double share, struct model_ru
 void evaluate_mean(const struct evaluate_result *results, size_t n, double *mean, double *variance);
 /* lm-eval style JSON of results ({"results": {task: {"acc,none": ...}}, ...}); extra: further top-level members, or NULL. */
 void evaluate_print_json(const struct evaluate_result *results, size_t n, const char *extra, struct text *out);
-/* A table for people: task, n, acc, acc_norm with +- stderr. */
+/* A table for people: task, n, acc, acc_norm, and exact_match if some task has it, with +- stderr. */
 void evaluate_print_table(const struct evaluate_result *results, size_t n, struct text *out);
-/* One document as a JSON object: {task, idx, loglikelihoods, label, acc, acc_norm}; and documents, a line each. */
+/* One document as a JSON object: {task, idx, loglikelihoods, label, acc, acc_norm}, or {task, idx, target, resps, filtered_resps, exact_match}; and documents, a
+ * line each. */
 void evaluate_print_sample(const char *task, const struct evaluate_sample *sample, bool has_norm, struct text *out);
 void evaluate_print_samples(const char *task, const struct evaluate_sample *samples, size_t n, bool has_norm, struct text *out);
 

@@ -1,6 +1,7 @@
 /* evaluate_compare.c: answers read back, paired by document, compared. */
 #include "evaluate_compare.h"
 
+#include <dirent.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,11 +47,12 @@ static enum status add_answer(struct answers *answers, const char *task, int64_t
 /* One document as evaluate_print_sample writes it. */
 static enum status read_sample(struct answers *answers, const struct json *json, const char *where, struct err *err)
 {
-    const char *task;
+    const char *task, *metric;
     int64_t idx, right;
     TRY(json_string(json, "task", where, &task, err));
     TRY(json_int(json, "idx", where, 0, JSON_MAX_INT, &idx, err));
-    TRY(json_int(json, task_headline_norm(task) ? "acc_norm" : "acc", where, 0, 1, &right, err));
+    TRY(json_string_or(json, "headline", where, task_headline_norm(task) ? "acc_norm" : "acc", &metric, err));
+    TRY(json_int(json, json_member(json, "exact_match") ? "exact_match" : metric, where, 0, 1, &right, err));
     return add_answer(answers, task, idx, right == 1, err);
 }
 
@@ -134,19 +136,47 @@ static enum status read_costs(struct answers *answers, const char *folder, struc
     return status;
 }
 
+/* eval/samples_TASK.jsonl: the common-sense tasks in their order, then a user's own by name. */
+static int place_of(const char *name)
+{
+    int i = 0;
+    size_t n = strlen(name) - strlen(".jsonl");
+    for (const char *task; (task = task_name_at((size_t)i)); i++)
+        if (strlen(task) == n - strlen("samples_") && strncmp(name + strlen("samples_"), task, strlen(task)) == 0)
+            break;
+    return i;
+}
+
+static int by_place(const struct dirent **a, const struct dirent **b)
+{
+    int x = place_of((*a)->d_name), y = place_of((*b)->d_name);
+    return x != y ? x - y : strcmp((*a)->d_name, (*b)->d_name);
+}
+
+static int is_samples(const struct dirent *entry)
+{
+    size_t n = strlen(entry->d_name);
+    return n > 14 && strncmp(entry->d_name, "samples_", 8) == 0 && strcmp(entry->d_name + n - 6, ".jsonl") == 0;
+}
+
 static enum status read_folder(struct answers *answers, const char *folder, struct err *err)
 {
-    for (size_t i = 0; task_name_at(i); i++) {
-        char name[64];
-        struct stat file;
-        snprintf(name, sizeof name, "eval/samples_%s.jsonl", task_name_at(i));
-        char *path = path_join(folder, name);
-        if (!path)
-            return err_set(err, ERR_MEMORY, "out of memory for a path");
-        enum status status = stat(path, &file) == 0 ? read_lines(answers, path, err) : OK;
+    char *eval = path_join(folder, "eval");
+    struct dirent **file = NULL;
+    if (!eval)
+        return err_set(err, ERR_MEMORY, "out of memory for a path");
+    int n = scandir(eval, &file, is_samples, by_place);
+    enum status status = OK;
+    for (int i = 0; i < n; i++) {
+        char *path = status == OK ? path_join(eval, file[i]->d_name) : NULL;
+        if (status == OK)
+            status = path ? read_lines(answers, path, err) : err_set(err, ERR_MEMORY, "out of memory for a path");
         free(path);
-        TRY(status);
+        free(file[i]);
     }
+    free(file);
+    free(eval);
+    TRY(status);
     return answers->n_tasks ? read_costs(answers, folder, err) : OK;
 }
 

@@ -10,11 +10,12 @@
 #include "base/err.h"
 #include "base/text.h"
 
-enum { ANSWERS_TASKS = 8 };
+enum { ANSWERS_TASKS = 16 };
 
 struct answer {
     int64_t idx;   /* of the document in its task */
-    uint8_t right; /* by the task's headline metric: acc_norm for hellaswag, arc_challenge, openbookqa, else acc */
+    uint8_t right; /* by the task's headline metric: exact_match of a written answer; acc_norm for hellaswag, arc_challenge, openbookqa, and where the task's file
+                    * says so; else acc */
 };
 
 /* What one model answered. */

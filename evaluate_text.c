@@ -72,8 +72,8 @@ void evaluate_print_json(const struct evaluate_result *results, size_t n, const 
     for (size_t i = 0; i < n; i++) {
         const struct evaluate_result *r = &results[i];
         text_printf(out, "%s\n    \"%s\": {\"alias\": \"%s\"", i ? "," : "", r->task, r->task);
-        number_member(out, "acc,none", r->acc);
-        number_member(out, "acc_stderr,none", r->acc_stderr);
+        number_member(out, r->exact_match ? "exact_match,none" : "acc,none", r->acc);
+        number_member(out, r->exact_match ? "exact_match_stderr,none" : "acc_stderr,none", r->acc_stderr);
         number_member(out, "acc_norm,none", r->acc_norm);
         number_member(out, "acc_norm_stderr,none", r->acc_norm_stderr);
         number_member(out, "perplexity,none", r->perplexity);
@@ -84,36 +84,72 @@ void evaluate_print_json(const struct evaluate_result *results, size_t n, const 
         text_printf(out, "%s\"%s\": {\"original\": %zu, \"effective\": %zu}", i ? ", " : "", results[i].task, results[i].n, results[i].n);
     text_puts(out, "},\n  \"n-shot\": {");
     for (size_t i = 0; i < n; i++)
-        text_printf(out, "%s\"%s\": 0", i ? ", " : "", results[i].task);
+        text_printf(out, "%s\"%s\": %lld", i ? ", " : "", results[i].task, (long long)results[i].num_fewshot);
     text_printf(out, "}%s%s\n}\n", extra ? ",\n  " : "", extra ? extra : "");
+}
+
+/* One cell of a share with its error; an empty one where there is none. */
+static void print_share(bool there, double x, double error, struct text *out)
+{
+    if (there)
+        text_printf(out, " %.4f +- %.4f  |", x, error);
+    else
+        text_printf(out, " %-17s |", "");
 }
 
 void evaluate_print_table(const struct evaluate_result *results, size_t n, struct text *out)
 {
-    text_printf(out, "| %-14s | %6s | %-17s | %-17s |\n", "task", "n", "acc", "acc_norm");
-    text_puts(out, "|----------------|-------:|-------------------|-------------------|\n");
+    bool matches = false;
+    for (size_t i = 0; i < n; i++)
+        matches = matches || results[i].exact_match;
+    text_printf(out, "| %-14s | %6s | %-17s | %-17s |", "task", "n", "acc", "acc_norm");
+    text_puts(out, matches ? " exact_match       |\n" : "\n");
+    text_puts(out, "|----------------|-------:|-------------------|-------------------|");
+    text_puts(out, matches ? "-------------------|\n" : "\n");
     for (size_t i = 0; i < n; i++) {
         const struct evaluate_result *r = &results[i];
-        text_printf(out, "| %-14s | %6zu | %.4f +- %.4f%*s |", r->task, r->n, r->acc, r->acc_stderr, 1, "");
-        if (isfinite(r->acc_norm))
-            text_printf(out, " %.4f +- %.4f%*s |\n", r->acc_norm, r->acc_norm_stderr, 1, "");
-        else
-            text_printf(out, " %-17s |\n", "");
+        text_printf(out, "| %-14s | %6zu |", r->task, r->n);
+        print_share(!r->exact_match, r->acc, r->acc_stderr, out);
+        print_share(isfinite(r->acc_norm), r->acc_norm, r->acc_norm_stderr, out);
+        if (matches)
+            print_share(r->exact_match, r->acc, r->acc_stderr, out);
+        text_puts(out, "\n");
     }
     double mean, variance;
     evaluate_mean(results, n, &mean, &variance);
-    text_printf(out, "\nmean of the tasks' headline metrics %.4f +- %.4f (acc; acc_norm for hellaswag, arc_challenge, openbookqa)\n", mean,
-                sqrt(variance));
+    text_printf(out, "\nmean of the tasks' headline metrics %.4f +- %.4f (acc; acc_norm for hellaswag, arc_challenge, openbookqa%s)\n", mean,
+                sqrt(variance), matches ? "; exact_match where answers are written" : "");
+}
+
+static void print_answer(const struct evaluate_answer *a, struct text *out)
+{
+    text_puts(out, ", \"target\": ");
+    text_json_string(out, a->target, strlen(a->target));
+    text_puts(out, ", \"resps\": [");
+    text_json_string(out, a->written, strlen(a->written));
+    text_puts(out, "], \"filtered_resps\": [");
+    if (a->extracted)
+        text_json_string(out, a->extracted, strlen(a->extracted));
+    else
+        text_puts(out, "null");
 }
 
 void evaluate_print_sample(const char *task, const struct evaluate_sample *s, bool has_norm, struct text *out)
 {
-    text_printf(out, "{\"task\": \"%s\", \"idx\": %lld, \"loglikelihoods\": [", task, (long long)s->idx);
+    text_printf(out, "{\"task\": \"%s\", \"idx\": %lld", task, (long long)s->idx);
+    if (s->answer) {
+        print_answer(s->answer, out);
+        text_printf(out, "], \"exact_match\": %d}", s->acc);
+        return;
+    }
+    text_puts(out, ", \"loglikelihoods\": [");
     for (int c = 0; c < s->n_choices; c++)
         text_printf(out, "%s%.9g", c ? ", " : "", s->loglikelihood[c]);
     text_printf(out, "], \"label\": %d, \"acc\": %d", s->gold, s->acc);
     if (has_norm)
         text_printf(out, ", \"acc_norm\": %d", s->acc_norm);
+    if (s->headline)
+        text_printf(out, ", \"headline\": \"%s\"", s->headline);
     text_puts(out, "}");
 }
 

@@ -104,6 +104,14 @@ enum status generator_open(struct generator *g, const struct model *model, const
     return place(g, context, err);
 }
 
+size_t generator_bytes(const struct model *model, size_t max_rank, size_t context, int threads)
+{
+    struct generator g = {.model = model, .ops = {.ops = cpu_ops(false), .threads = threads}};
+    struct err err;
+    g.run = (struct model_run){.ops = &g.ops, .max_rank = max_rank};
+    return place(&g, context, &err) == OK ? g.memory.used : SIZE_MAX;
+}
+
 void generator_close(struct generator *g)
 {
     arena_free(&g->memory);

@@ -50,6 +50,8 @@ struct generator {
 /* Takes the memory for a context of `context` tokens.  model and lora are borrowed. */
 enum status generator_open(struct generator *generator, const struct model *model, const struct lora *lora, size_t context, int threads,
                            enum compute compute, struct err *err);
+/* Bytes that it takes, with adapters of up to max_rank. */
+size_t generator_bytes(const struct model *model, size_t max_rank, size_t context, int threads);
 void generator_close(struct generator *generator); /* a zeroed one is fine */
 /* The context grows by n tokens; logits are those of the last one.  ERR_INPUT when it is full. */
 enum status generator_feed(struct generator *generator, const int32_t *tokens, size_t n, struct err *err);

@@ -18,7 +18,7 @@
 #include "model.h"
 #include "search.h"
 
-enum { MAX_LEVELS = 16, MAX_TASKS = 8, TRIALS_NOT_PINNED = 255 };
+enum { MAX_LEVELS = 16, MAX_TASKS = 16, TRIALS_NOT_PINNED = 255 };
 
 /* A linear in one format with its adapter's start. */
 struct variant {
@@ -28,7 +28,7 @@ struct variant {
 };
 
 struct trial_tasks {
-    char name[MAX_TASKS][32];
+    char name[MAX_TASKS][MAX_TASK_NAME + 1];
     struct evaluate_set *search[MAX_TASKS], *report[MAX_TASKS];
     size_t n;
 };

@@ -16,12 +16,17 @@ static const char usage[] =
     "MODEL: a Hugging Face folder, a .gguf file, the model/ folder that train wrote, or a llama2.c .bin.\n"
     "\n"
     "  --data DIR          folder of the task files\n"
-    "  --tasks A,B,...     boolq piqa hellaswag winogrande arc_easy arc_challenge openbookqa lambada\n"
+    "  --tasks A,B,...     boolq piqa hellaswag winogrande arc_easy arc_challenge openbookqa lambada; any other name is a task of your\n"
+    "                      own, DIR/NAME.test.jsonl or DIR/NAME.jsonl, a document a line: {\"context\", \"choices\", \"gold\"}, or\n"
+    "                      {\"prompt\", \"answer\", \"pattern\"} for answers that the model writes (docs/evaluate.md: MMLU, GSM8K)\n"
+    "  --num-fewshot N     examples in front of each document, the first ones of DIR/NAME.dev.jsonl or DIR/NAME.train.jsonl;\n"
+    "                      0: as the task's file says, else none (0)\n"
     "  --first I           skip the first I documents of each task (0)\n"
     "  --limit N           documents of each task; 0: all (0)\n"
-    "  --harness current|legacy   context and choice tokenized together or apart (current)\n"
+    "  --harness current|legacy   context and choice tokenized together, as lm-evaluation-harness does today, or apart and without\n"
+    "                      a begin-of-text token, as the one of 2023 that LLM-Pruner carries (current)\n"
     "  --bos auto|yes|no   a begin-of-text token in front (auto: as the tokenizer's models expect)\n"
-    "  --samples FILE      one JSON line a document: log-likelihoods in nats, acc, acc_norm\n"
+    "  --samples FILE      one JSON line a document: log-likelihoods in nats, acc, acc_norm; or what was written, exact_match\n"
     "  --json FILE         results in lm-evaluation-harness' form, with every document's; - is stdout\n"
     "  --compare A B ...   no model is run: accuracies of finished runs, on the documents that both answered, with the 95 % interval of\n"
     "                      the difference (bootstrap) and McNemar's test; each a file of --json or --samples, or a folder that train wrote.\n"
@@ -42,7 +47,7 @@ static const char usage[] =
 struct options {
     const char *model, *adapter, *data, *tasks, *harness, *bos, *samples, *json, *perplexity, *kl, *text, *compute_dtype;
     enum compute compute;
-    long long first, limit, window, batch, threads;
+    long long first, limit, num_fewshot, window, batch, threads;
     bool quiet;
 };
 
@@ -64,6 +69,7 @@ static enum status parse(int argc, char **argv, struct options *o, struct err *e
                  {"--compute-dtype", &o->compute_dtype, NULL, 0, 0},
                  {"--first", NULL, &o->first, 0, 1 << 30},
                  {"--limit", NULL, &o->limit, 0, 1 << 30},
+                 {"--num-fewshot", NULL, &o->num_fewshot, 0, 1000},
                  {"--window", NULL, &o->window, 2, 1 << 20},
                  {"--batch", NULL, &o->batch, 1, 1 << 20},
                  {"--threads", NULL, &o->threads, 0, 1024}};
@@ -104,7 +110,7 @@ static enum status parse(int argc, char **argv, struct options *o, struct err *e
 
 /* ---- tasks ---- */
 
-enum { MOST_TASKS = 8 };
+enum { MOST_TASKS = 16 };
 
 struct scoring {
     const struct options *o;
@@ -122,15 +128,11 @@ static enum status prepare(struct scoring *s, struct err *err)
                                        .bos = strcmp(s->o->bos, "yes") == 0  ? BOS_YES
                                               : strcmp(s->o->bos, "no") == 0 ? BOS_NO
                                                                              : BOS_AUTO};
-    for (const char *p = s->o->tasks; *p; s->n++) {
-        char name[32];
-        size_t n = strcspn(p, ",");
-        snprintf(name, sizeof name, "%.*s", (int)(n < 31 ? n : 31), p);
-        p += n + (p[n] == ',');
-        if (s->n == MOST_TASKS)
-            return err_set(err, ERR_INPUT, "--tasks names more than %d tasks", MOST_TASKS);
+    char name[MAX_TASK_NAME + 1];
+    TRY(task_list_check(s->o->tasks, "--tasks", MOST_TASKS, err));
+    for (const char *list = s->o->tasks; task_list_next(&list, name); s->n++) {
         struct task *task = &s->task[s->n];
-        TRY(task_load(task, name, s->o->data, err));
+        TRY(task_load_fewshot(task, name, s->o->data, s->o->num_fewshot, err));
         size_t first = (size_t)s->o->first < task->n ? (size_t)s->o->first : task->n, left = task->n - first;
         size_t count = s->o->limit && (size_t)s->o->limit < left ? (size_t)s->o->limit : left;
         size_t *index = malloc((count + 1) * sizeof *index);
@@ -159,7 +161,7 @@ static enum status score(struct scoring *s, struct err *err)
         const struct evaluate_sample *samples;
         TRY(evaluate_run(s->set[i], 1, &s->in->run, &s->in->model, inference_lora(s->in), &s->result[i], &samples, err));
         if (!s->o->quiet)
-            fprintf(stderr, "%s: %zu documents, acc %.4f\n", s->result[i].task, s->result[i].n, s->result[i].acc);
+            fprintf(stderr, "%s: %zu documents, %s %.4f\n", s->result[i].task, s->result[i].n, s->result[i].exact_match ? "exact_match" : "acc", s->result[i].acc);
         evaluate_print_samples(s->result[i].task, samples, s->result[i].n, s->task[i].has_norm, &s->samples);
         text_printf(&s->documents, "%s\n    \"%s\": [", i ? "," : "", s->result[i].task);
         for (size_t k = 0; k < s->result[i].n; k++) {
