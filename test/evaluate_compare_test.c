@@ -159,6 +159,32 @@ static void three_forms(void **state)
     free_both(both);
 }
 
+/* A task of one's own counts by exact_match, or by what its lines say; in a folder it stands behind the common-sense tasks. */
+static void own_tasks(void **state)
+{
+    (void)state;
+    struct answers both[2];
+    struct err err;
+    assert_int_equal(dir_make("own/eval", &err), OK);
+    write_text("own/run.json", "{\"measured_peak_bytes\": 5e6, \"seconds\": 12}");
+    write_text("own/eval/results.json", "{\"rows\": {\"pick\": {\"size_bytes\": 2500000}}}");
+    write_lines("own/eval/samples_piqa.jsonl", "piqa", 0, 1, "1");
+    write_lines("own/eval/samples_boolq.jsonl", "boolq", 0, 1, "1");
+    write_text("own/eval/samples_gsm8k.jsonl", "{\"task\": \"gsm8k\", \"idx\": 0, \"target\": \"7\", \"resps\": [\"7\"], \"filtered_resps\": [\"7\"], \"exact_match\": 1}\n"
+                                               "{\"task\": \"gsm8k\", \"idx\": 1, \"exact_match\": 1}\n{\"task\": \"gsm8k\", \"idx\": 2, \"exact_match\": 0}\n");
+    write_text("own/eval/samples_a-b.jsonl", "{\"task\": \"a-b\", \"idx\": 0, \"acc\": 1, \"acc_norm\": 0, \"headline\": \"acc_norm\"}\n");
+    write_text("b.json", "{\"samples\": {\"gsm8k\": [{\"task\": \"gsm8k\", \"idx\": 0, \"exact_match\": 0}, {\"task\": \"gsm8k\", \"idx\": 1, \"exact_match\": 0}]}}");
+    read_both("own", "b.json", both);
+    static const char *const names[] = {"boolq", "piqa", "a-b", "gsm8k"};
+    assert_int_equal(both[0].n_tasks, 4);
+    for (size_t i = 0; i < 4; i++)
+        assert_string_equal(both[0].task[i].name, names[i]);
+    assert_false(both[0].task[2].answer[0].right);
+    struct comparison c = compared(both, "gsm8k");
+    assert_true(c.n == 2 && c.only_a == 2 && c.only_b == 0 && fabs(c.p - 0.5) <= 1e-15); /* 2 / 2^2 */
+    free_both(both);
+}
+
 static void refusals(void **state)
 {
     (void)state;
@@ -169,6 +195,7 @@ static void refusals(void **state)
         {"old.json", "{\"results\": {}}", "old.json.samples: is missing, want an object"},
         {"word.jsonl", "word\n", NULL},
         {"metric.jsonl", "{\"task\": \"boolq\", \"idx\": 0}", "metric.jsonl:1.acc: is missing, want a number"},
+        {"match.jsonl", "{\"task\": \"gsm8k\", \"idx\": 0, \"exact_match\": 2}", "match.jsonl:1.exact_match: got 2, want an integer from 0 to 1"},
         {"norm.jsonl", "{\"task\": \"hellaswag\", \"idx\": 0, \"acc\": 1}", "norm.jsonl:1.acc_norm: is missing, want a number"},
         {"twice.jsonl", "{\"task\": \"boolq\", \"idx\": 3, \"acc\": 1}\n{\"task\": \"boolq\", \"idx\": 3, \"acc\": 1}\n", "twice.jsonl: document 3 of boolq is there twice"},
     };
@@ -199,7 +226,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(mcnemar_by_hand), cmocka_unit_test(pairs_are_by_document), cmocka_unit_test(the_interval_is_that_of_the_difference),
-        cmocka_unit_test(three_forms),     cmocka_unit_test(refusals),
+        cmocka_unit_test(three_forms),     cmocka_unit_test(own_tasks),             cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests(tests, enter_folder, leave_folder);
 }
