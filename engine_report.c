@@ -18,6 +18,7 @@ struct filled {
     char value[FACTS][160], version[32], summary[512], when[64], rule[256], remark[256];
     struct report_fact fact[FACTS];
     const char *task[MAX_TASKS], *remarks[REMARKS];
+    char label[MAX_TASKS][MAX_TASK_NAME + 20]; /* of tasks whose metric is not an accuracy */
     struct report_column column[MILESTONES];
     double score[MILESTONES][MAX_TASKS], error[MILESTONES][MAX_TASKS];
     struct report_trial *trial; /* [archive.n] */
@@ -116,8 +117,10 @@ static void fill_tasks(const struct engine *e, struct filled *f)
 {
     static const char *const name[MILESTONES] = {"before pruning", "pruned, not tuned", "all low, tuned", "all high, tuned", "pick, tuned"};
     struct report *r = &f->report;
-    for (size_t t = 0; t < e->tasks.n; t++)
-        f->task[t] = e->tasks.name[t];
+    for (size_t t = 0; t < e->tasks.n; t++) {
+        snprintf(f->label[t], sizeof f->label[t], "%s (exact match)", e->tasks.name[t]);
+        f->task[t] = e->task[t].rules ? f->label[t] : e->tasks.name[t];
+    }
     for (int k = 0; k < MILESTONES; k++) {
         const struct milestone_record *m = &e->milestone[k];
         if (!m->done || m->outcome.n_tasks != e->tasks.n)
