@@ -90,6 +90,20 @@ $(B)/test/%_test: $(B)/test/%_test.o $(B)/libveneer.a
 	$(CC) -o $@ $^ $(LDFLAGS_) -lcmocka $(LIBS)
 $(B)/test/limits_test: | $(B)/train $(B)/tools/generate
 $(B)/test/merge_report_test: | $(B)/tools/convert
+# Other programs on our files (docs/interop.md): a virtual environment of theirs, then one line a check.  llama.cpp is built on
+# the way, without -march=native: CMAKE_ARGS says otherwise.
+CLIENTS := build/clients
+CMAKE_ARGS ?= -DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF
+$(B)/clients/ours: $(B)/test/clients/ours.o $(B)/libveneer.a
+	@mkdir -p $(@D)
+	$(CC) -o $@ $^ $(LDFLAGS_) $(LIBS)
+$(CLIENTS)/installed: test/clients/requirements.txt
+	python3 -m venv $(CLIENTS)/venv
+	CMAKE_ARGS='$(CMAKE_ARGS)' $(CLIENTS)/venv/bin/python -m pip install $(PIP_ARGS) -r $<
+	touch $@
+test-clients: $(PROGRAMS) $(B)/clients/ours $(CLIENTS)/installed
+	$(CLIENTS)/venv/bin/python -B test/clients/run.py --ours $(B)/clients/ours $(CLIENTS_ARGS)
+.PHONY: test-clients
 # Benchmarks are build/bench/NAME, beside the tables that they write.
 BENCHES   := kernels program llama7b search bitstack quantizers
 BENCH_OBJ := $(patsubst %.c,$(B)/%.o,$(filter-out $(BENCHES:%=bench/%.c),$(wildcard bench/*.c)))
@@ -159,7 +173,7 @@ uninstall:
 stats:
 	@wc -l *.c *.h base/* io/* cpu/* strategy/* tools/*.c | sort -n
 help:
-	@echo 'make [config=release|debug|sanitize|tsan|coverage|fuzz] [all|test|test-golden|test-neon|test-instructions|fuzz|bench|deps|models|check|install|uninstall|stats|clean]'
+	@echo 'make [config=release|debug|sanitize|tsan|coverage|fuzz] [all|test|test-golden|test-clients|test-neon|test-instructions|fuzz|bench|deps|models|check|install|uninstall|stats|clean]'
 
 .SECONDARY:
 -include $(shell find build -name '*.d' 2>/dev/null)
