@@ -7,7 +7,7 @@ floor() {
     base/err.h|base/size.h|base/real.h|veneer.h) echo 0 ;;
     base/*) echo 1 ;;
     quant*|io/json.*) echo 10 ;;
-    io/model_config.*|io/safetensors.*|io/gguf*|io/regex.*) echo 11 ;;
+    io/jinja*|io/regex.*|io/model_config.*|io/safetensors.*|io/gguf*) echo 11 ;;
     io/tokenizer*|io/spm.*|io/bpe.*|io/pretokenizer.*) echo 12 ;;
     io/checkpoint*|io/dataset*|io/tasks*|io/adapter.*) echo 13 ;;
     io/report*) echo 25 ;;
