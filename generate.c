@@ -1,4 +1,4 @@
-/* generate.c: decoding with a cache, sampling, characters, chat forms. */
+/* generate.c: decoding with a cache, sampling, characters, conversations. */
 #include "generate.h"
 
 #include <math.h>
@@ -76,6 +76,7 @@ static enum status place(struct generator *g, size_t context, struct err *err)
     g->run.max_n = context < PROMPT_ROWS ? context : PROMPT_ROWS;
     g->ops.scratch = arena_take(&g->memory, model_scratch_size(g->model, &g->ops, context), sizeof(real));
     g->logits = arena_take(&g->memory, V, sizeof(real));
+    g->held = arena_take(&g->memory, context, sizeof *g->held);
     g->sampler.candidate = arena_take(&g->memory, V, sizeof *g->sampler.candidate);
     kv_cache_place(&g->cache, g->model, context, &g->memory);
     return model_run_place(&g->run, g->model, g->lora, &g->memory, err);
@@ -127,6 +128,7 @@ enum status generator_feed(struct generator *g, const int32_t *tokens, size_t n,
     while (n > 0) {
         size_t rows = n < g->run.max_n ? n : g->run.max_n;
         TRY(model_decode(&g->run, g->model, g->lora, &g->cache, tokens, rows, g->logits, err));
+        memcpy(g->held + g->cache.n - rows, tokens, rows * sizeof *tokens);
         tokens += rows;
         n -= rows;
     }
@@ -225,41 +227,77 @@ void text_stream_free(struct text_stream *s)
 
 /* ---- chat ---- */
 
-struct chat_form {
-    const char *mark;                  /* found in the template */
-    const char *opening;               /* before the first turn */
-    const char *before, *after;        /* around the user's words, up to where the answer begins */
-    const char *closing;               /* before a later turn: what ends the answer before it */
-};
-
-/* Forms of chat that models were tuned with; their templates say the same in Jinja. */
-static const struct chat_form forms[] = {
-    {"named SmolLM", "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n",
-     "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>\n"},
-    {"<|im_start|>", "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n", "<|im_start|>user\n",
-     "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>\n"},
-    {"<|start_header_id|>", "", "<|start_header_id|>user<|end_header_id|>\n\n",
-     "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>"},
-    {"[INST]", "", "[INST] ", " [/INST]", "</s>"},
-    {"<|user|>", "", "<|user|>\n", "</s>\n<|assistant|>\n", "</s>\n"},
-    {"ASSISTANT:",
-     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite "
-     "answers to the user's questions. ",
-     "USER: ", " ASSISTANT:", "</s>"},
-};
-
-enum status chat_turn(const char *chat_template, const char *user, bool first, struct text *out, struct err *err)
+enum status conversation_open(struct conversation *c, struct chat_template *template, struct err *err)
 {
-    for (size_t i = 0; chat_template && i < sizeof forms / sizeof *forms; i++) {
-        const struct chat_form *form = &forms[i];
-        if (!strstr(chat_template, form->mark))
-            continue;
-        text_puts(out, first ? form->opening : form->closing);
-        text_puts(out, form->before);
-        text_puts(out, user);
-        text_puts(out, form->after);
-        return out->failed ? err_set(err, ERR_MEMORY, "out of memory for a turn") : OK;
+    memset(c, 0, sizeof *c);
+    c->template = template;
+    return chat_template_end(template, &c->end, err);
+}
+
+void conversation_free(struct conversation *c)
+{
+    for (size_t i = 0; i < c->n; i++)
+        free(c->content[i]);
+    free(c->content);
+    free(c->message);
+    memset(c, 0, sizeof *c);
+}
+
+static enum status reserve(struct conversation *c, struct err *err)
+{
+    if (c->n < c->cap)
+        return OK;
+    size_t cap = c->cap ? 2 * c->cap : 16;
+    struct chat_message *message = realloc(c->message, cap * sizeof *message);
+    c->message = message ? message : c->message;
+    char **content = message ? realloc(c->content, cap * sizeof *content) : NULL;
+    if (!content)
+        return err_set(err, ERR_MEMORY, "out of memory for a conversation");
+    c->content = content;
+    c->cap = cap;
+    return OK;
+}
+
+enum status conversation_say(struct conversation *c, const char *role, const char *content, struct err *err)
+{
+    TRY(reserve(c, err));
+    char *copy = strdup(content);
+    if (!copy)
+        return err_set(err, ERR_MEMORY, "out of memory for a conversation");
+    c->content[c->n] = copy;
+    c->message[c->n++] = (struct chat_message){.role = role, .content = copy};
+    return OK;
+}
+
+/* What the context already holds of tokens; the last one is always fed, for its logits. */
+static size_t held(const struct generator *g, const struct tokens *tokens)
+{
+    size_t n = 0;
+    while (n < g->cache.n && n + 1 < tokens->n && g->held[n] == tokens->id[n])
+        n++;
+    return n;
+}
+
+enum status conversation_feed(const struct conversation *c, struct generator *g, size_t *fed, struct err *err)
+{
+    struct tokens tokens = {0};
+    const struct chat chat = {.message = c->message, .n = c->n};
+    enum status status = chat_template_encode(c->template, &chat, true, -1, &tokens, err);
+    if (status == OK && tokens.n == 0)
+        status = err_set(err, ERR_INPUT, "the chat template makes no text of this conversation");
+    if (status == OK && tokens.n >= g->cache.capacity)
+        status = err_set(err, ERR_INPUT, "the conversation has %zu tokens, its context holds %zu", tokens.n, g->cache.capacity);
+    if (status == OK) {
+        size_t known = held(g, &tokens);
+        *fed = tokens.n - known;
+        g->cache.n = known;
+        status = generator_feed(g, tokens.id + known, *fed, err);
     }
-    return err_set(err, ERR_INPUT, chat_template ? "the model's chat template is of no known form; use --prompt"
-                                                 : "the model has no chat template; use --prompt");
+    tokens_free(&tokens);
+    return status;
+}
+
+bool conversation_is_end(const struct conversation *c, const struct generator *g, int32_t token)
+{
+    return token == c->end || generator_is_end(g, token);
 }

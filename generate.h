@@ -12,6 +12,7 @@
 #include "base/err.h"
 #include "base/rng.h"
 #include "base/text.h"
+#include "io/chat_template.h"
 #include "io/tokenizer.h"
 #include "model.h"
 
@@ -44,6 +45,7 @@ struct generator {
     struct kv_cache cache;
     struct sampler sampler;
     real *logits; /* [V] after the last token that was fed */
+    int32_t *held; /* [cache.n] what was fed */
     struct arena memory;
 };
 
@@ -81,8 +83,23 @@ void text_stream_free(struct text_stream *stream); /* a zeroed one is fine */
 
 /* ---- chat ---- */
 
-/* Text of one user turn in the form that a chat template asks for, with what opens the assistant's answer.  Known by their marks:
- * ChatML, Llama 3, Llama 2, Zephyr, Vicuna; first: the conversation begins.  ERR_INPUT when template is NULL or none of these. */
-enum status chat_turn(const char *chat_template, const char *user, bool first, struct text *out, struct err *err);
+struct conversation {
+    struct chat_template *template; /* borrowed */
+    struct chat_message *message;   /* [n] */
+    char **content;                 /* [n], owned */
+    size_t n, cap;
+    int32_t end; /* the token that ends a turn; -1: none */
+};
+
+/* Errors as chat_template_end's; conversation_free in any case. */
+enum status conversation_open(struct conversation *conversation, struct chat_template *template, struct err *err);
+void conversation_free(struct conversation *conversation); /* a zeroed one is fine */
+/* Another message; the content is copied, the role is borrowed. */
+enum status conversation_say(struct conversation *conversation, const char *role, const char *content, struct err *err);
+/* Brings the generator's context to the whole conversation and what opens the assistant's answer: what it already holds of that stays, what the
+ * template now writes in another way is taken back.  *fed: tokens that were new.  ERR_INPUT: the template refuses, the context is too small. */
+enum status conversation_feed(const struct conversation *conversation, struct generator *generator, size_t *fed, struct err *err);
+/* The token ends an answer: the template's end of a turn, or of the model's eos_token_id. */
+bool conversation_is_end(const struct conversation *conversation, const struct generator *generator, int32_t token);
 
 #endif

@@ -43,7 +43,7 @@ enum status run_fail(struct run *r, const char *format, ...)
 
 enum status run_lacks(struct run *r, const char *kind, const char *name)
 {
-    return run_fail(r, "%s%s is not among what this program knows of Jinja; name another template, such as chatml", kind, name);
+    return run_fail(r, "%s%s is not among what this program knows of Jinja; choose another template (--chat-template, chat_template), such as chatml", kind, name);
 }
 
 /* ---- names ---- */

@@ -9,7 +9,8 @@ floor() {
     quant*|io/json.*) echo 10 ;;
     io/jinja*|io/regex.*|io/model_config.*|io/safetensors.*|io/gguf*) echo 11 ;;
     io/tokenizer*|io/spm.*|io/bpe.*|io/pretokenizer.*) echo 12 ;;
-    io/checkpoint*|io/dataset*|io/tasks*|io/adapter.*) echo 13 ;;
+    io/checkpoint*|io/chat_template*|io/tasks*|io/adapter.*) echo 13 ;;
+    io/dataset*) echo 14 ;;
     io/report*) echo 25 ;;
     ops.h) echo 20 ;;
     plan*) echo 21 ;;

@@ -16,6 +16,9 @@ static const char usage[] =
     "  --prompt TEXT       the text to continue; it is printed before its continuation\n"
     "  --prompt-file F     the same from a file; - is stdin\n"
     "  --chat              a conversation: one line of stdin a turn, in the form of the model's chat template\n"
+    "  --chat-template T   another form: chatml, llama2, llama3, mistral-v1, mistral-v3, mistral-v7, zephyr, vicuna, alpaca, gemma, phi3,\n"
+    "                      or a file of Jinja\n"
+    "  --system TEXT       the system's message that the conversation begins with\n"
     "  --bench             tokens/s of a prompt (pp) and of generation (tg), as a table\n"
     "  -n N                tokens to make at most; 0: until the context is full (128)\n"
     "  --temperature T     0: always the likeliest token (0.8)\n"
@@ -34,7 +37,7 @@ static const char usage[] =
     "exit: 0 done, 1 failed, 2 wrong usage or input, 3 not enough memory, 75 stopped\n";
 
 struct options {
-    const char *model, *adapter, *prompt, *prompt_file, *device, *compute_dtype;
+    const char *model, *adapter, *prompt, *prompt_file, *chat_template, *system, *device, *compute_dtype;
     enum compute compute;
     long long n, top_k, seed, threads;
     double temperature, top_p;
@@ -63,6 +66,8 @@ static enum status parse_valued(int argc, char **argv, int *i, struct options *o
     } table[] = {{"--adapter", &o->adapter, NULL, NULL, 0, 0},
                  {"--prompt", &o->prompt, NULL, NULL, 0, 0},
                  {"--prompt-file", &o->prompt_file, NULL, NULL, 0, 0},
+                 {"--chat-template", &o->chat_template, NULL, NULL, 0, 0},
+                 {"--system", &o->system, NULL, NULL, 0, 0},
                  {"--device", &o->device, NULL, NULL, 0, 0},
                  {"--compute-dtype", &o->compute_dtype, NULL, NULL, 0, 0},
                  {"-n", NULL, &o->n, NULL, 0, 1 << 30},
@@ -112,6 +117,8 @@ static enum status parse(int argc, char **argv, struct options *o, struct err *e
         return err_set(err, ERR_INPUT, "no model is named; --help says how");
     if ((o->prompt != NULL) + (o->prompt_file != NULL) + o->chat + o->bench != 1)
         return err_set(err, ERR_INPUT, "want one of --prompt, --prompt-file, --chat and --bench");
+    if (!o->chat && (o->chat_template || o->system))
+        return err_set(err, ERR_INPUT, "%s is of --chat", o->system ? "--system" : "--chat-template");
     if (strcmp(o->device, "auto") != 0 && strcmp(o->device, "cpu") != 0)
         return err_set(err, ERR_INPUT, "--device %s, this build has auto and cpu", o->device);
     return compute_parse(o->compute_dtype, &o->compute, err);
@@ -119,9 +126,12 @@ static enum status parse(int argc, char **argv, struct options *o, struct err *e
 
 /* ---- text out ---- */
 
-static enum status print(struct text *text, struct err *err)
+/* copy: gets the text too, or NULL. */
+static enum status print(struct text *text, struct text *copy, struct err *err)
 {
     bool good = text->n == 0 || (fwrite(text->s, 1, text->n, stdout) == text->n && fflush(stdout) == 0);
+    if (copy && text->n)
+        text_add(copy, text->s, text->n);
     text_clear(text);
     return good ? OK : err_set(err, ERR_FAILED, "standard output cannot be written");
 }
@@ -131,37 +141,33 @@ struct speed {
     double prompt_s, made_s;
 };
 
-/* Feeds what is new of the prompt, then makes up to n tokens; each is printed as soon as its characters are whole. */
-static enum status continue_text(struct generator *g, const struct tokenizer *tokenizer, const struct tokens *prompt, size_t n,
+/* Makes up to n tokens behind what the generator holds; each is printed as soon as its characters are whole.  talk: the conversation whose answer
+ * this is, or NULL; answer: gets all that was printed, or NULL. */
+static enum status continue_text(struct generator *g, const struct tokenizer *tokenizer, const struct conversation *talk, size_t n, struct text *answer,
                                  struct speed *speed, struct err *err)
 {
     struct text_stream stream = {0};
     struct text text = {0};
-    double start = clock_s(), fed;
-    enum status status = generator_feed(g, prompt->id, prompt->n, err);
-    if (status == OK)
-        status = text_stream_start(&stream, tokenizer, prompt->id, prompt->n, err);
-    fed = clock_s();
+    double start = clock_s();
+    enum status status = text_stream_start(&stream, tokenizer, g->held, g->cache.n, err);
     size_t made = 0;
     while (status == OK && made < n) {
         int32_t token = generator_sample(g);
-        if (generator_is_end(g, token))
+        if (talk ? conversation_is_end(talk, g, token) : generator_is_end(g, token))
             break;
         made++;
         status = text_stream_add(&stream, token, &text, err);
         if (status == OK)
-            status = print(&text, err);
+            status = print(&text, answer, err);
         if (status == OK && made < n)
             status = generator_feed(g, &token, 1, err);
     }
     if (status == OK)
         status = text_stream_end(&stream, &text, err);
     if (status == OK)
-        status = print(&text, err);
-    speed->prompt += prompt->n;
+        status = print(&text, answer, err);
     speed->made += made;
-    speed->prompt_s += fed - start;
-    speed->made_s += clock_s() - fed;
+    speed->made_s += clock_s() - start;
     text_stream_free(&stream);
     text_free(&text);
     return status;
@@ -185,14 +191,9 @@ static enum status open_generator(struct generator *g, const struct options *o, 
     return OK;
 }
 
-static enum status encode(const struct tokenizer *tokenizer, const char *text, size_t n, bool chat, bool begin, struct tokens *tokens,
-                          struct err *err)
+static enum status end_line(struct err *err)
 {
-    int32_t bos = tokenizer_bos(tokenizer);
-    /* a text without words still begins somewhere */
-    if (begin && bos >= 0 && (tokenizer_add_bos(tokenizer) || n == 0))
-        TRY(tokens_push(tokens, bos, err));
-    return tokenizer_encode(tokenizer, text, n, chat, tokens, err);
+    return putchar('\n') == EOF || fflush(stdout) != 0 ? err_set(err, ERR_FAILED, "standard output cannot be written") : OK;
 }
 
 /* ---- a prompt ---- */
@@ -240,15 +241,28 @@ static enum status generate_tokens(const struct options *o, const struct inferen
         return err_set(err, ERR_INPUT, "the prompt has %zu tokens, the model's context holds %zu with what it makes", tokens->n, most);
     n = n == 0 || n > most - tokens->n ? most - tokens->n : n;
     TRY(open_generator(&g, o, in, tokens->n + n, err));
-    enum status status = print(prompt, err);
+    enum status status = print(prompt, NULL, err);
+    double start = clock_s();
     if (status == OK)
-        status = continue_text(&g, in->tokenizer, tokens, n, &speed, err);
+        status = generator_feed(&g, tokens->id, tokens->n, err);
+    speed = (struct speed){.prompt = tokens->n, .prompt_s = clock_s() - start};
+    if (status == OK)
+        status = continue_text(&g, in->tokenizer, NULL, n, NULL, &speed, err);
     generator_close(&g);
-    if (status == OK && (putchar('\n') == EOF || fflush(stdout) != 0))
-        status = err_set(err, ERR_FAILED, "standard output cannot be written");
+    if (status == OK)
+        status = end_line(err);
     if (status == OK)
         report_speed(o, &speed);
     return status;
+}
+
+static enum status encode_prompt(const struct tokenizer *tokenizer, const struct text *prompt, struct tokens *tokens, struct err *err)
+{
+    int32_t bos = tokenizer_bos(tokenizer);
+    /* a text without words still begins somewhere */
+    if (bos >= 0 && (tokenizer_add_bos(tokenizer) || prompt->n == 0))
+        TRY(tokens_push(tokens, bos, err));
+    return tokenizer_encode(tokenizer, prompt->s ? prompt->s : "", prompt->n, false, tokens, err);
 }
 
 static enum status run_prompt(const struct options *o, const struct inference *in, struct err *err)
@@ -257,7 +271,7 @@ static enum status run_prompt(const struct options *o, const struct inference *i
     struct tokens tokens = {0};
     enum status status = read_prompt(o, &prompt, err);
     if (status == OK)
-        status = encode(in->tokenizer, prompt.s ? prompt.s : "", prompt.n, false, true, &tokens, err);
+        status = encode_prompt(in->tokenizer, &prompt, &tokens, err);
     if (status == OK)
         status = generate_tokens(o, in, &prompt, &tokens, err);
     text_free(&prompt);
@@ -269,44 +283,36 @@ static enum status run_prompt(const struct options *o, const struct inference *i
 
 enum { CHAT_CONTEXT = 4096 };
 
-static enum status chat_answer(const struct options *o, const struct inference *in, struct generator *g, const char *line, struct err *err)
+static enum status chat_answer(const struct options *o, const struct inference *in, struct generator *g, struct conversation *talk, const char *line,
+                               struct err *err)
 {
-    struct text turn = {0};
-    struct tokens tokens = {0};
+    struct text answer = {0};
     struct speed speed = {0};
-    bool first = g->cache.n == 0;
-    enum status status = chat_turn(tokenizer_chat_template(in->tokenizer), line, first, &turn, err);
+    double start = clock_s();
+    TRY(conversation_say(talk, "user", line, err));
+    TRY(conversation_feed(talk, g, &speed.prompt, err));
+    speed.prompt_s = clock_s() - start;
+    size_t left = g->cache.capacity - g->cache.n, n = o->n == 0 || (size_t)o->n > left ? left : (size_t)o->n;
+    text_puts(&answer, "");
+    enum status status = continue_text(g, in->tokenizer, talk, n, &answer, &speed, err);
+    if (status == OK && answer.failed)
+        status = err_set(err, ERR_MEMORY, "out of memory for an answer");
     if (status == OK)
-        status = encode(in->tokenizer, turn.s, turn.n, true, first, &tokens, err);
-    size_t left = g->cache.capacity - g->cache.n, n = (size_t)o->n;
-    if (status == OK && tokens.n >= left)
-        status = err_set(err, ERR_INPUT, "the conversation has %zu tokens, its context holds %zu", g->cache.n + tokens.n,
-                         g->cache.capacity);
-    if (status == OK) {
-        n = n == 0 || n > left - tokens.n ? left - tokens.n : n;
-        status = continue_text(g, in->tokenizer, &tokens, n, &speed, err);
-    }
-    if (status == OK && (putchar('\n') == EOF || fflush(stdout) != 0))
-        status = err_set(err, ERR_FAILED, "standard output cannot be written");
+        status = conversation_say(talk, "assistant", answer.s, err);
+    if (status == OK)
+        status = end_line(err);
     if (status == OK)
         report_speed(o, &speed);
-    text_free(&turn);
-    tokens_free(&tokens);
+    text_free(&answer);
     return status;
 }
 
-static enum status run_chat(const struct options *o, const struct inference *in, struct err *err)
+static enum status answer_lines(const struct options *o, const struct inference *in, struct generator *g, struct conversation *talk, struct err *err)
 {
-    struct generator g;
-    size_t most = (size_t)in->model.config.max_position_embeddings;
     char *line = NULL;
     size_t cap = 0;
     bool person = isatty(STDIN_FILENO);
-    struct text trial = {0};
-    enum status status = chat_turn(tokenizer_chat_template(in->tokenizer), "", true, &trial, err); /* before anyone types */
-    text_free(&trial);
-    TRY(status);
-    TRY(open_generator(&g, o, in, most < CHAT_CONTEXT ? most : CHAT_CONTEXT, err));
+    enum status status = OK;
     while (status == OK) {
         if (person)
             fputs("> ", stderr);
@@ -315,12 +321,47 @@ static enum status run_chat(const struct options *o, const struct inference *in,
             break;
         if (n > 0 && line[n - 1] == '\n')
             line[n - 1] = 0;
-        if (*line)
-            status = chat_answer(o, in, &g, line, err);
+        if (*line && !utf8_is_name(line, strlen(line)))
+            status = err_set(err, ERR_INPUT, "a line of the conversation is no UTF-8 text");
+        else if (*line)
+            status = chat_answer(o, in, g, talk, line, err);
     }
     free(line);
-    generator_close(&g);
     return status == OK ? stop_check(err) : status;
+}
+
+static enum status open_template(const struct options *o, const struct inference *in, struct chat_template **template, struct err *err)
+{
+    char *named = NULL;
+    if (o->chat_template)
+        TRY(chat_template_read(o->chat_template, &named, err));
+    const char *source = named ? named : tokenizer_chat_template(in->tokenizer);
+    enum status status = source ? chat_template_open(template, source, named ? o->chat_template : "the model's chat template", in->tokenizer, err)
+                                : err_set(err, ERR_INPUT, "the model has no chat template; give one by --chat-template (%s, or a file), or use --prompt",
+                                          chat_template_names);
+    free(named);
+    return status;
+}
+
+static enum status run_chat(const struct options *o, const struct inference *in, struct err *err)
+{
+    struct generator g;
+    struct conversation talk = {0};
+    struct chat_template *template;
+    size_t most = (size_t)in->model.config.max_position_embeddings;
+    TRY(open_template(o, in, &template, err));
+    enum status status = conversation_open(&talk, template, err);
+    if (status == OK && o->system)
+        status = conversation_say(&talk, "system", o->system, err);
+    if (status == OK)
+        status = open_generator(&g, o, in, most < CHAT_CONTEXT ? most : CHAT_CONTEXT, err);
+    if (status == OK) {
+        status = answer_lines(o, in, &g, &talk, err);
+        generator_close(&g);
+    }
+    conversation_free(&talk);
+    chat_template_free(template);
+    return status;
 }
 
 /* ---- a benchmark, its table in the form of llama.cpp's llama-bench ---- */
@@ -409,7 +450,7 @@ static enum status run_bench(const struct options *o, const struct inference *in
     text_printf(&table, "\nmemory bandwidth just measured: %.1f GB/s (reading, %d threads); %% is of that\n", bandwidth / 1e9,
                 in->ops.threads);
     if (status == OK)
-        status = table.failed ? err_set(err, ERR_MEMORY, "out of memory for the table") : print(&table, err);
+        status = table.failed ? err_set(err, ERR_MEMORY, "out of memory for the table") : print(&table, NULL, err);
     text_free(&table);
     generator_close(&g);
     return status;

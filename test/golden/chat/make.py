@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
-"""Remakes jinja.json: pieces of templates and what they render to, by transformers' own environment (Jinja2 in a sandbox).
+"""Remakes the files beside it by transformers and Jinja2.
 
     python3 -m venv v && v/bin/pip install transformers jinja2
-    v/bin/python test/golden/chat/make.py
+    ./convert data/models/SmolLM2-135M-Instruct.Q4_1.gguf /tmp/smollm2 --format hf    # its tokenizer as transformers reads it
+    v/bin/python test/golden/chat/make.py /tmp/smollm2
 
-A case that Jinja2 refuses has "error" in place of "text"."""
+jinja.json    pieces of templates and what they render to in transformers' own environment; "error" where Jinja2 refuses
+known.json    conversations in the forms of io/chat_template_known.c, written by the functions below from the forms' descriptions
+smollm2.json  text, ids and the mask of assistant tokens by apply_chat_template; the model's own template is not in the file"""
 import json
 import pathlib
+import sys
 
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
@@ -114,15 +118,125 @@ def case(source):
         return {"source": source, "error": f"{type(e).__name__}: {e}"[:200]}
 
 
+# ---- forms by name ----
+BOS, EOS = "<s>", "</s>"
+VICUNA = ("A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite answers to the "
+          "user's questions. ")
+ALPACA = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+
+
+def turns(talk, prompt, write, opening, first=""):
+    return first + "".join(write(m["role"], m["content"]) for m in talk) + (opening if prompt else "")
+
+
+def bracketed(talk, user, answer, system=lambda s: s + "\n\n"):
+    """[INST] forms: the system's words stand in front of the first user's."""
+    out, lead = "", ""
+    for m in talk:
+        if m["role"] == "system":
+            lead = system(m["content"])
+        elif m["role"] == "user":
+            out, lead = out + user(lead + m["content"], lead), ""
+        else:
+            out += answer(m["content"])
+    return out
+
+
+def llama2(talk, prompt):
+    out, lead = "", ""
+    for m in talk:
+        if m["role"] == "system":
+            lead = f"<<SYS>>\n{m['content'].strip()}\n<</SYS>>\n\n"
+        elif m["role"] == "user":
+            out, lead = out + f"{BOS}[INST] {lead}{m['content'].strip()} [/INST]", ""
+        else:
+            out += f" {m['content'].strip()} {EOS}"
+    return out
+
+
+def gemma(talk, prompt):
+    out, lead = BOS, ""
+    for m in talk:
+        if m["role"] == "system":
+            lead = m["content"] + "\n\n"
+            continue
+        role = "model" if m["role"] == "assistant" else "user"
+        out, lead = out + f"<start_of_turn>{role}\n{lead}{m['content'].strip()}<end_of_turn>\n", ""
+    return out + ("<start_of_turn>model\n" if prompt else "")
+
+
+def vicuna(role, content):
+    content = content.strip()
+    return f"{content} " if role == "system" else f"USER: {content} " if role == "user" else f"ASSISTANT: {content}{EOS}"
+
+
+def alpaca(role, content):
+    content = content.strip()
+    return content + "\n\n" if role == "system" else f"### Instruction:\n{content}\n\n" if role == "user" else f"### Response:\n{content}{EOS}\n\n"
+
+
+def mistral_v7(role, content):
+    return f"[SYSTEM_PROMPT] {content}[/SYSTEM_PROMPT]" if role == "system" else f"[INST] {content}[/INST]" if role == "user" else f" {content}{EOS}"
+
+
+FORMS = {
+    "chatml": lambda t, p: turns(t, p, lambda r, c: f"<|im_start|>{r}\n{c}<|im_end|>\n", "<|im_start|>assistant\n"),
+    "llama2": llama2,
+    "llama3": lambda t, p: turns(t, p, lambda r, c: f"<|start_header_id|>{r}<|end_header_id|>\n\n{c.strip()}<|eot_id|>",
+                                 "<|start_header_id|>assistant<|end_header_id|>\n\n", BOS),
+    "mistral-v1": lambda t, p: BOS + bracketed(t, lambda c, _: f" [INST] {c} [/INST]", lambda c: f" {c}{EOS}"),
+    "mistral-v3": lambda t, p: BOS + bracketed(t, lambda c, _: f"[INST] {c}[/INST]", lambda c: f" {c.strip()}{EOS}"),
+    "mistral-v7": lambda t, p: turns(t, p, mistral_v7, "", BOS),
+    "zephyr": lambda t, p: turns(t, p, lambda r, c: f"<|{r}|>\n{c}{EOS}\n", "<|assistant|>\n"),
+    "vicuna": lambda t, p: turns(t, p, vicuna, "ASSISTANT:", "" if t[0]["role"] == "system" else VICUNA),
+    "alpaca": lambda t, p: turns(t, p, alpaca, "### Response:\n", "" if t[0]["role"] == "system" else ALPACA),
+    "gemma": gemma,
+    "phi3": lambda t, p: turns(t, p, lambda r, c: f"<|{r}|>\n{c}<|end|>\n", "<|assistant|>\n"),
+}
+TALKS = [
+    [{"role": "user", "content": "Hi"}],
+    [{"role": "user", "content": " Größe?\n"}, {"role": "assistant", "content": " 日本 "}, {"role": "user", "content": "bye"}],
+    [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}, {"role": "user", "content": "three"},
+     {"role": "assistant", "content": "four\nlines"}],
+]
+
+
+def known():
+    cases = [{"name": name, "messages": talk, "add_generation_prompt": prompt, "text": form(talk, prompt)}
+             for name, form in FORMS.items() for talk in TALKS for prompt in (False, True)]
+    return {"bos_token": BOS, "eos_token": EOS, "cases": cases}
+
+
+# ---- a tokenizer ----
+MASKED = ("{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' %}{% generation %}{{ m.content + '<|im_end|>' }}{% endgeneration %}"
+          "{{ '\n' }}{% else %}{{ m.content + '<|im_end|>\n' }}{% endif %}{% endfor %}")
+
+
+def smollm2(folder):
+    from transformers import AutoTokenizer
+    t = AutoTokenizer.from_pretrained(folder)
+    cases = []
+    for talk in TALKS:
+        masked = t.apply_chat_template(talk, chat_template=MASKED, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+        cases.append({"messages": talk, "text": t.apply_chat_template(talk, tokenize=False),
+                      "prompt": t.apply_chat_template(talk, tokenize=False, add_generation_prompt=True),
+                      "ids": t.apply_chat_template(talk, tokenize=True, return_dict=True)["input_ids"],
+                      "masked_ids": masked["input_ids"], "mask": masked["assistant_masks"]})
+    return {"masked": MASKED, "cases": cases}
+
+
+def write(name, value):
+    (HERE / name).write_text(json.dumps(value, ensure_ascii=False, indent=0) + "\n")
+
+
 def main():
     sources = SPACE + ["{{ " + e + " }}" for e in VALUE + CALL] + STATEMENT
     cases = [case(s) for s in sources]
-    out = {"variables": VARIABLES, "cases": cases}
-    (HERE / "jinja.json").write_text(json.dumps(out, ensure_ascii=False, indent=0) + "\n")
-    print(len(cases), "cases,", sum("error" in c for c in cases), "refused")
-    for c in cases:
-        if "error" in c:
-            print("   ", repr(c["source"]), c["error"])
+    write("jinja.json", {"variables": VARIABLES, "cases": cases})
+    write("known.json", known())
+    print(len(cases), "pieces,", sum("error" in c for c in cases), "refused")
+    if len(sys.argv) > 1:
+        write("smollm2.json", smollm2(sys.argv[1]))
 
 
 if __name__ == "__main__":
