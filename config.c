@@ -67,13 +67,13 @@ static const struct key keys[] = {
     {"calibration_samples", NULL, INTEGER, AT(calibration_samples), "10", 1, 100000, NULL, false, "sequences for importance"},
     {"calibration_seq_len", NULL, INTEGER, AT(calibration_seq_len), "128", 2, 1 << 20, NULL, false, "tokens of each"},
 
-    {"quant_types", NULL, LIST, AT(quant_types), "nf4,int8", 0, 0, "nf4 fp4 int8 int8_64 nf8 q4_0 q4_1 q5_0 q5_1 q8_0 iq4_nl hqq2 hqq3 hqq4 bf16 f16 f32", false, "formats that the search may give a layer"},
+    {"quant_types", NULL, LIST, AT(quant_types), "nf4,int8", 0, 0, "keep nf4 fp4 int8 int8_64 nf8 q4_0 q4_1 q5_0 q5_1 q8_0 iq4_nl hqq2 hqq3 hqq4 bf16 f16 f32", false, "formats that the search may give a layer; keep: the one that each linear of the model is stored in, byte for byte"},
     {"quantizer", NULL, CHOICE, AT(quantizer), "hqq", 0, 0, "hqq rtn gptq awq", false, "how hqq2, hqq3 and hqq4 are written at last, at the bits that were chosen: gptq and awq use calibration data, rtn rounds to nearest, hqq keeps what the search tried"},
     {"search_quantizer", NULL, CHOICE, AT(search_quantizer), "hqq", 0, 0, "hqq gptq", false, "how hqq2, hqq3 and hqq4 are written while the search tries them; gptq: by the moments of the unquantized model on calibration data"},
     {"quantizer_samples", NULL, INTEGER, AT(quantizer_samples), "128", 1, 100000, NULL, false, "sequences of calibration_seq_len tokens for gptq, awq and cloq"},
     {"double_quant", NULL, BOOLEAN, AT(double_quant), "no", 0, 0, NULL, false, "quantize the scales of nf4 and fp4 too"},
     {"block_size", NULL, INTEGER, AT(block_size), "64", 32, 4096, NULL, false, "elements that share a scale in nf4 and fp4"},
-    {"embedding_type", "token_embedding_type", CHOICE, AT(embedding_type), "f32", 0, 0, "f32 bf16 f16 int8 q8_0 nf4", false, "format of the embedding and the head from loading on: in every trial and in what is written; counts in sizes"},
+    {"embedding_type", "token_embedding_type", CHOICE, AT(embedding_type), "auto", 0, 0, "auto keep f32 bf16 f16 int8 q8_0 nf4", false, "format of the embedding and the head from loading on: in every trial and in what is written; counts in sizes; keep: as the model stores them; auto: keep if quant_types has keep, else f32"},
     {"bits_pattern", NULL, STRING, AT(bits_pattern), "", 0, 0, NULL, false, "regex=format,... : linears pinned to a format"},
     {"rank_pattern", NULL, STRING, AT(rank_pattern), "", 0, 0, NULL, false, "regex=rank,..."},
     {"alpha_pattern", NULL, STRING, AT(alpha_pattern), "", 0, 0, NULL, false, "regex=alpha,..."},
@@ -139,6 +139,7 @@ static const struct key keys[] = {
     {"bos", "add_bos_token", CHOICE, AT(bos), "auto", 0, 0, "auto yes no", false, "begin-of-text token in front"},
 
     {"export", NULL, LIST, AT(export_formats), "hf,gguf,peft", 0, 0, "hf gguf peft none", true, "what is written at the end"},
+    {"export_merge", NULL, CHOICE, AT(export_merge), "auto", 0, 0, "auto yes no", true, "adapters merged into model.gguf, or beside it in adapter.gguf; auto: beside it if quant_types has keep, whose blocks a merge would round anew"},
     {"export_dtype", "torch_dtype", CHOICE, AT(export_dtype), "f32", 0, 0, "f32 bf16 f16", false, "of norms, biases and f32 matrices in model/; counts in sizes"},
     {"threads", NULL, INTEGER, AT(threads), "0", 0, 1024, NULL, true, "0: one a core"},
     {"compute_dtype", "bnb_4bit_compute_dtype", CHOICE, AT(compute_dtype), "auto", 0, 0, "auto f32 bf16", false, "products in fine-tuning and evaluation; auto: bf16, or what this CPU has that is at least as exact. Activations wait for backward as bf16 unless f32. Pruning and train_mode = full compute in f32"},
@@ -506,6 +507,23 @@ enum objective config_objective(const struct config *config)
     return OBJECTIVE_ACCURACY;
 }
 
+bool config_keeps(const struct config *config)
+{
+    return strcmp(config->train_mode, "full") != 0 && config_list_has(config->quant_types, "keep");
+}
+
+const char *config_embedding(const struct config *config)
+{
+    if (strcmp(config->embedding_type, "auto") != 0)
+        return config->embedding_type;
+    return config_keeps(config) && strcmp(config->pruning_mode, "channel") != 0 ? "keep" : "f32";
+}
+
+bool config_merges(const struct config *config)
+{
+    return strcmp(config->export_merge, "auto") == 0 ? !config_keeps(config) : strcmp(config->export_merge, "yes") == 0;
+}
+
 enum status config_ratios(const struct config *config, double ratio[CONFIG_RATIOS], size_t *n, struct err *err)
 {
     bool good = true;
@@ -548,6 +566,30 @@ static enum status check_ratios(const struct config *config, struct err *err)
     return OK;
 }
 
+/* What is stored is the base: nothing can be read out of weights that it was made from. */
+static enum status check_keep(const struct config *config, struct err *err)
+{
+    if (!config_keeps(config))
+        return OK;
+    bool alone = strcmp(config->quant_types, "keep") == 0, ranks = *config->rank_types || strcmp(config->search, "autoqra") == 0;
+    const struct {
+        bool wrong;
+        const char *key, *why;
+    } bad[] = {
+        {strcmp(config->lora_init, "pissa") == 0, "lora_init", "lora_init = pissa takes its directions out of the weights, which quant_types = keep leaves as they are: want default or gaussian"},
+        {strcmp(config->lora_init, "cloq") == 0, "lora_init", "lora_init = cloq makes up for what quantization lost, which a model that is stored quantized does not tell: want default or gaussian with quant_types = keep"},
+        {strcmp(config->quantizer, "hqq") != 0, "quantizer", "a calibrated quantizer needs the weights before quantization: want quantizer = hqq with quant_types = keep"},
+        {strcmp(config->search_quantizer, "hqq") != 0, "search_quantizer", "a calibrated quantizer needs the weights before quantization: want search_quantizer = hqq with quant_types = keep"},
+        {*config->search_prior, "search_prior", "search_prior cannot compare quant_types = keep, which is another format in every model"},
+        {alone && !ranks && !*config->pruning_ratios && !*config->plan && strcmp(config->search, "none") != 0, "search",
+         "nothing to choose with quant_types = keep alone: want search = none, or rank_types, pruning_ratios or more quant_types"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        if (bad[i].wrong)
+            return err_set(err, ERR_INPUT, "%s: %s", origin(config, bad[i].key), bad[i].why);
+    return OK;
+}
+
 /* Keys of one mode of pruning in another. */
 static enum status check_pruning(const struct config *config, struct err *err)
 {
@@ -561,7 +603,7 @@ static enum status check_pruning(const struct config *config, struct err *err)
     if (config->global_pruning && strcmp(mode, "block") != 0)
         return err_set(err, ERR_INPUT, "%s: global_pruning is for pruning_mode = block: with %s all units stand in one list already",
                        origin(config, "global_pruning"), mode);
-    if (strcmp(mode, "channel") == 0 && strcmp(config->embedding_type, "f32") != 0)
+    if (strcmp(mode, "channel") == 0 && strcmp(config_embedding(config), "f32") != 0)
         return err_set(err, ERR_INPUT, "%s: embedding_type = %s, want f32 with pruning_mode = channel, which cuts the embedding's columns",
                        origin(config, "embedding_type"), config->embedding_type);
     return OK;
@@ -576,11 +618,12 @@ enum status config_check(const struct config *config, struct err *err)
         TRY(need(config, "model", config->model, "the base model, a folder or a .gguf file", err));
     TRY(need(config, "output_dir", config->output_dir, "want a folder", err));
     TRY(need(config, "quant_types", config->quant_types, "want formats such as nf4,int8", err));
+    TRY(check_keep(config, err));
     if (!full)
         TRY(need(config, "dataset", config->dataset, "fine-tuning needs data", err));
     if (!full && strcmp(config->search, "none") != 0 && !*config->plan && config_objective(config) == OBJECTIVE_ACCURACY)
         TRY(need(config, "eval_data", config->eval_data, "the search is scored on tasks", err));
-    if (full && strcmp(config->embedding_type, "f32") != 0)
+    if (full && strcmp(config_embedding(config), "f32") != 0)
         return err_set(err, ERR_INPUT, "%s: embedding_type = %s, want f32 with train_mode = full, which trains the embedding too",
                        origin(config, "embedding_type"), config->embedding_type);
     TRY(check_pruning(config, err));

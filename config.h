@@ -66,6 +66,7 @@ struct config {
     double eval_split;
     /* export and the machine */
     char *export_formats; /* key: export */
+    char *export_merge;   /* auto, yes, no */
     char *export_dtype;
     int64_t threads;
     char *compute_dtype, *device;
@@ -95,6 +96,12 @@ void config_identity(const struct config *config, struct text *out);
 bool config_identity_differs(const char *before, const char *now, char *out, size_t n);
 /* Is `item` in a comma-separated list? */
 bool config_list_has(const char *list, const char *item);
+/* The base stays in the formats of its checkpoint, at least as one that is chosen from: quant_types holds keep. */
+bool config_keeps(const struct config *config);
+/* The key embedding_type, auto resolved: a format's name or "keep". */
+const char *config_embedding(const struct config *config);
+/* The key export_merge, auto resolved. */
+bool config_merges(const struct config *config);
 /* The key pruning_ratios, ascending; *n 0 where it is empty.  ERR_INPUT when it is no such list. */
 enum { CONFIG_RATIOS = 8 };
 enum status config_ratios(const struct config *config, double ratio[CONFIG_RATIOS], size_t *n, struct err *err);

@@ -280,7 +280,6 @@ static enum status reach_uniform(struct engine *engine, enum milestone which)
 /* The milestone AFTER_PRUNING. */
 static enum status score_pruned(struct engine *engine)
 {
-    const struct plan_storage storage = trials_storage(engine->config);
     struct milestone_record *after = &engine->milestone[AFTER_PRUNING];
     if (after->done)
         return OK;
@@ -288,7 +287,7 @@ static enum status score_pruned(struct engine *engine)
         TRY(trials_score(&engine->trials, PART_REPORT, 1, &engine->pruned, NULL, &after->outcome, engine->err));
     else
         after->outcome = engine->milestone[BEFORE_PRUNING].outcome; /* the same model */
-    after->outcome.size = (double)plan_bytes(&engine->pruned.plan, &engine->shape, &storage);
+    after->outcome.size = (double)plan_bytes(&engine->pruned.plan, &engine->shape, &engine->trials.storage);
     TRY(engine_record_milestone(engine, AFTER_PRUNING));
     log_line(&engine->log, "after pruning, untuned: %.4f", after->outcome.score);
     return OK;

@@ -45,7 +45,8 @@ struct memory_plan {
     size_t base_weights;    /* the model as loaded, until it is pruned */
     size_t loading;         /* a matrix that is encoded on the way in */
     size_t importance;      /* gradients of its weights */
-    size_t weights;         /* pruned, linears F32: what every format is made from */
+    size_t slicing;         /* a matrix that is decoded and encoded anew where a cut divides its blocks */
+    size_t weights;         /* pruned, linears F32 or as they are stored: what every format is made from */
     size_t variants;        /* every linear in every format with its adapter's start */
     size_t optimizer;       /* adapters, gradients, moments, micro-batch */
     size_t activations;     /* of a batch; kept or recomputed */
@@ -96,6 +97,7 @@ struct engine {
 
     /* inputs */
     struct checkpoint *checkpoint;
+    struct model_stored stored;    /* how it holds its matrices */
     struct tokenizer *own_tokenizer; /* from scratch */
     const struct tokenizer *tokenizer;
     struct dataset dataset, calibration; /* calibration: n 0 when it is the dataset */
@@ -150,6 +152,9 @@ int engine_threads(const struct config *config);
 size_t engine_scratch_reals(struct engine *engine);     /* of the kernels, for the largest batch */
 struct model_run engine_run_of(const struct engine *engine, bool keep); /* what a pass over the largest batch needs room for */
 bool engine_prunes(const struct config *config);
+/* The formats in which a model of these widths lies in memory before trials change them: F32; with quant_types = keep those of the checkpoint, or what a cut
+ * leaves of them (prune_formats, which appends to told).  Embedding and head by embedding_type.  plan_free(&held->plan) releases. */
+enum status engine_held(const struct engine *engine, const struct model_config *shape, struct model_stored *held, struct text *told);
 bool engine_needs_gradients(const struct engine *engine);  /* importance is Taylor's */
 bool engine_needs_fisher(const struct engine *engine);
 

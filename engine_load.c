@@ -15,6 +15,7 @@ static enum status load_model_head(struct engine *engine)
     if (*config->model) {
         TRY(checkpoint_open(&engine->checkpoint, config->model, engine->err));
         TRY(model_config_copy(&engine->base_shape, checkpoint_config(engine->checkpoint), engine->err));
+        TRY(model_stored_formats(&engine->stored, engine->checkpoint, engine->err));
     }
     if (*config->tokenizer) {
         TRY(tokenizer_load_sentencepiece(&engine->own_tokenizer, config->tokenizer, engine->err));
@@ -172,6 +173,7 @@ void engine_free(struct engine *engine)
     if (engine->journal.path)
         journal_close(&engine->journal);
     text_free(&engine->trial_notes);
+    plan_free(&engine->stored.plan);
     model_config_free(&engine->base_shape);
     model_config_free(&engine->shape);
     checkpoint_close(engine->checkpoint);

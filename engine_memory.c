@@ -4,6 +4,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "quant_cut.h"
+
 /* ---- pruning options ---- */
 
 static void read_prune_options(struct engine *engine)
@@ -55,16 +57,26 @@ bool engine_needs_fisher(const struct engine *engine)
 
 /* ---- the memory plan: every lifetime counted by the code that later carves it ---- */
 
-static enum status count_model(const struct model_config *shape, enum format embed, size_t *bytes, struct model *model, struct err *err)
+enum status engine_held(const struct engine *engine, const struct model_config *shape, struct model_stored *held, struct text *told)
 {
-    struct plan plan;
+    const char *embedding = config_embedding(engine->config);
+    TRY(plan_new(&held->plan, shape, FORMAT_F32, engine->err));
+    if (config_keeps(engine->config))
+        prune_formats(&held->plan, shape, &engine->stored.plan, &engine->base_shape, engine->prune_options.mode, NULL, told);
+    held->embed = engine->stored.embed;
+    held->head = engine->stored.head;
+    if (strcmp(embedding, "keep") == 0)
+        return OK;
+    format_parse(embedding, &held->embed, NULL); /* one of its names: config.c has checked */
+    held->head = held->embed;
+    return OK;
+}
+
+static enum status count_model(const struct model_config *shape, const struct model_stored *held, size_t *bytes, struct model *model, struct err *err)
+{
     struct arena arena = {0};
-    TRY(plan_new(&plan, shape, FORMAT_F32, err));
-    enum status status = model_shape(model, shape, &plan, err);
-    plan_free(&plan);
-    if (status != OK)
-        return status;
-    model_place(model, embed, &arena);
+    TRY(model_shape(model, shape, &held->plan, err));
+    model_place_head(model, held->embed, held->head, &arena);
     *bytes = arena.used;
     return OK;
 }
@@ -129,11 +141,13 @@ static size_t start_workspace(const struct engine *engine)
     if (lora_init_parse(engine->config->lora_init, &options.init, &err) != OK)
         return 0;
     size_t largest = 0;
-    for (int l = 0; l < engine->shape.num_hidden_layers; l++)
+    bool keeps = config_keeps(engine->config), quantizes = trials_quantizes(&engine->trials);
+    for (int l = 0; quantizes && l < engine->shape.num_hidden_layers; l++)
         for (int j = 0; j < LINEAR_COUNT; j++) {
             size_t out, in;
             plan_shape(&engine->trials.plan, &engine->shape, l, (enum linear)j, &out, &in);
-            largest = most(largest, lora_start_bytes(out, in, engine->trials.plan.layer[l].linear[j].rank, &options));
+            size_t decoded = keeps ? out * in * sizeof(real) : 0;
+            largest = most(largest, decoded + lora_start_bytes(out, in, engine->trials.plan.layer[l].linear[j].rank, &options));
         }
     return largest;
 }
@@ -143,14 +157,28 @@ int engine_threads(const struct config *config)
     return config->threads > 0 ? (int)config->threads : machine_cores();
 }
 
+/* A matrix that a cut divides is decoded and encoded anew. */
+static size_t recoding_bytes(const struct engine *engine, const struct model *pruned)
+{
+    size_t bytes = 0;
+    for (int l = 0; l < pruned->plan.n_layers; l++)
+        for (int j = 0; j < LINEAR_COUNT; j++) {
+            const struct qmat *q = &pruned->layer[l].linear[j];
+            size_t wide = most((size_t)engine->base_shape.intermediate_size[l], q->cols);
+            bytes = most(bytes, quant_cut_bytes(q->rows, q->cols, wide));
+        }
+    return bytes;
+}
+
 /* The first of several steps leaves a model that is hardly smaller beside the base.  Of several ratios, 0 takes the base itself. */
 static size_t peak_of(const struct engine *engine)
 {
     const struct memory_plan *m = &engine->memory;
-    size_t pruned = m->weights - (engine->n_ratios && engine->ratio[engine->n_ratios - 1].value == 0 ? m->base_weights : 0);
+    bool takes_base = engine->n_ratios ? engine->ratio[engine->n_ratios - 1].value == 0 : !engine_prunes(engine->config);
+    size_t pruned = m->weights - (takes_base ? m->base_weights : 0) + m->slicing;
     size_t loading = m->base_weights + m->loading;
     size_t pruning = m->base_weights + m->importance + m->activations;
-    size_t slicing = m->base_weights + (engine->config->iterative_steps > 1 ? m->base_weights : pruned) + m->activations;
+    size_t slicing = m->base_weights + (engine->config->iterative_steps > 1 ? m->base_weights + m->slicing : pruned) + m->activations;
     size_t starting = m->weights + m->variants + m->optimizer + m->activations + most(most(m->start, m->reference), m->requantize);
     return most(most(most(loading, pruning), slicing), starting) + m->scratch + m->answers + m->program;
 }
@@ -182,12 +210,16 @@ static enum status check_limits(const struct engine *engine)
     return OK;
 }
 
+static bool ratio_prunes(const struct engine *engine)
+{
+    return engine->n_ratios ? engine_ratio(engine) > 0 : engine_prunes(engine->config);
+}
+
 static enum status shape_after_pruning(struct engine *engine)
 {
-    bool prunes = engine->n_ratios ? engine_ratio(engine) > 0 : engine_prunes(engine->config);
     engine->prune_options.ratio = engine_ratio(engine);
     TRY(model_config_copy(&engine->shape, &engine->base_shape, engine->err));
-    if (prunes)
+    if (ratio_prunes(engine))
         TRY(prune_widths(&engine->shape, &engine->prune_options, &engine->group_ratio, &engine->achieved_ratio, engine->err));
     return OK;
 }
@@ -199,14 +231,21 @@ static enum status count_pruned(struct engine *engine)
     struct trials *trials = &engine->trials;
     struct arena variants = {0}, optimizer = {0};
     struct model pruned = {0};
+    struct model_stored held;
+    struct text told = {0};
     size_t weights;
     TRY(shape_after_pruning(engine));
-    enum status status = trials_init(trials, engine->config, &engine->shape, engine->err);
-    if (status != OK)
-        return engine->n_ratios ? err_prefix(engine->err, status, "pruning_ratios: at %g", engine_ratio(engine)) : status;
+    TRY(engine_held(engine, &engine->shape, &held, &told));
+    bool recodes = told.n > 0;
+    text_free(&told);
+    enum status status = trials_init(trials, engine->config, &engine->shape, &held, engine->err);
+    if (status != OK && engine->n_ratios)
+        status = err_prefix(engine->err, status, "pruning_ratios: at %g", engine_ratio(engine));
     trials->dataset = &engine->dataset;
     trials->held_out = engine->held_out.n ? &engine->held_out : NULL;
-    status = count_model(&engine->shape, trials_storage(engine->config).embed, &weights, &pruned, engine->err);
+    if (status == OK)
+        status = count_model(&engine->shape, &held, &weights, &pruned, engine->err);
+    plan_free(&held.plan);
     if (status != OK) {
         model_free(&pruned);
         return status;
@@ -226,6 +265,8 @@ static enum status count_pruned(struct engine *engine)
         size_t tokens = (size_t)(engine->config->quantizer_samples * engine->config->calibration_seq_len);
         m->requantize = most(m->requantize, trials_requantize_bytes(trials, &pruned, tokens, engine->ops.threads));
     }
+    if (recodes)
+        m->slicing = most(m->slicing, recoding_bytes(engine, &pruned));
     model_free(&pruned);
     return OK;
 }
@@ -246,8 +287,14 @@ static enum status count_base(struct engine *engine, struct model *base)
     struct memory_plan *m = &engine->memory;
     struct arena importance = {0};
     struct model_grads grads;
-    TRY(count_model(&engine->base_shape, trials_storage(engine->config).embed, &m->base_weights, base, engine->err));
-    m->loading = model_load_bytes(base);
+    struct model_stored held;
+    struct text told = {0};
+    TRY(engine_held(engine, &engine->base_shape, &held, &told)); /* nothing is cut yet */
+    text_free(&told);
+    enum status status = count_model(&engine->base_shape, &held, &m->base_weights, base, engine->err);
+    plan_free(&held.plan);
+    TRY(status);
+    m->loading = engine->checkpoint ? model_load_bytes(base, engine->checkpoint) : 0;
     if (engine_needs_gradients(engine))
         model_grads_place(&grads, base, !prune_scores_all(&engine->prune_options), &importance);
     m->importance = importance.used * (engine_needs_gradients(engine) && engine_needs_fisher(engine) ? 2 : 1);
@@ -284,6 +331,30 @@ static void print_bytes(struct text *out, const char *name, size_t bytes, const 
     text_printf(out, "%-16s %14zu  %s\n", name, bytes, what);
 }
 
+/* The key quant_types; in the place of keep what the layer's linears are stored in. */
+static void layer_formats(const struct trials *t, int l, struct text *out)
+{
+    bool seen[FORMAT_COUNT] = {false};
+    for (size_t f = 0; f < t->n_levels; f++)
+        for (int j = 0; j < LINEAR_COUNT; j++) {
+            struct plan_linear p;
+            trials_set_format(t, (size_t)(l * LINEAR_COUNT + j), t->format[f], &p);
+            if (!seen[p.format])
+                text_printf(out, "%s%s", out->n ? "," : "", format_info(p.format)->name);
+            seen[p.format] = true;
+        }
+}
+
+static void print_recoded(struct engine *engine, struct text *out)
+{
+    struct text told = {0};
+    struct model_stored held = {.embed = FORMAT_F32};
+    if (engine_held(engine, &engine->shape, &held, &told) == OK && told.n)
+        text_printf(out, "encoded anew     %14s  %s: the cut divides their blocks\n", "", told.s);
+    plan_free(&held.plan);
+    text_free(&told);
+}
+
 /* The model of the ratio in use. */
 static void print_model(struct engine *engine, struct text *out)
 {
@@ -296,8 +367,11 @@ static void print_model(struct engine *engine, struct text *out)
     text_printf(out, "%-8s %6s %8s %6s  %-20s %5s\n", "layer", "heads", "kv_heads", "ffn", "formats", "rank");
     for (int l = 0; l < t->plan.n_layers; l++) {
         const struct plan_layer *p = &t->plan.layer[l];
-        text_printf(out, "%-8d %6d %8d %6d  %-20s %5d\n", l, p->heads, p->kv_heads, p->ffn, engine->config->quant_types,
+        struct text formats = {0};
+        layer_formats(t, l, &formats);
+        text_printf(out, "%-8d %6d %8d %6d  %-20s %5d\n", l, p->heads, p->kv_heads, p->ffn, formats.n ? formats.s : "",
                     p->linear[0].rank);
+        text_free(&formats);
     }
     if (engine->shape.num_hidden_layers != engine->base_shape.num_hidden_layers)
         text_printf(out, "\nlayers           %14d  of %d: the %s", engine->shape.num_hidden_layers, engine->base_shape.num_hidden_layers,
@@ -312,11 +386,14 @@ static void print_model(struct engine *engine, struct text *out)
         low += t->bytes[i * MAX_LEVELS] + (t->ranked[i] ? t->rank_bytes[i] * t->rank[0] : 0);
         high += t->bytes[i * MAX_LEVELS + t->n_levels - 1] + (t->ranked[i] ? t->rank_bytes[i] * t->rank[t->n_ranks - 1] : 0);
     }
+    print_recoded(engine, out);
     text_printf(out, "stored model     %14.0f  to %.0f bytes, by the formats%s chosen\n\n", low, high, t->n_ranks ? " and ranks" : "");
 }
 
 void engine_print_plan(struct engine *engine, struct text *out)
 {
+    static const char *const weights[2][2] = {{"the pruned model, linears F32", "a pruned model of each ratio, linears F32"},
+                                              {"the pruned model, as it is stored", "a pruned model of each ratio, as it is stored"}};
     const struct memory_plan *m = &engine->memory;
     for (size_t k = 0; k < engine_models(engine); k++) {
         engine_use_ratio(engine, k);
@@ -326,10 +403,11 @@ void engine_print_plan(struct engine *engine, struct text *out)
     }
     text_puts(out, "memory in bytes\n");
     print_bytes(out, "program", m->program, "code, libraries, data and tasks");
-    print_bytes(out, "base weights", m->base_weights, "the model as loaded, linears F32, until it is pruned");
+    bool keeps = config_keeps(engine->config);
+    print_bytes(out, "base weights", m->base_weights, keeps ? "the model as it is stored, until it is pruned" : "the model as loaded, linears F32, until it is pruned");
     print_bytes(out, "importance", m->importance, "gradients of its weights, until it is pruned");
-    print_bytes(out, "weights", m->weights, engine->n_ratios ? "a pruned model of each ratio, linears F32" : "the pruned model, linears F32");
-    print_bytes(out, "formats", m->variants, "its linears in every format, with adapter starts");
+    print_bytes(out, "weights", m->weights, weights[keeps][engine->n_ratios > 0]);
+    print_bytes(out, "formats", m->variants, keeps ? "adapter starts, and its linears in every other format" : "its linears in every format, with adapter starts");
     print_bytes(out, "optimizer", m->optimizer, "adapters, gradients, moments, micro-batch");
     print_bytes(out, "activations", m->activations, m->keep_activations ? "kept for backward" : "recomputed in backward");
     print_bytes(out, "scratch", m->scratch, "of the kernels");

@@ -60,20 +60,26 @@ static void free_calibration(struct calibration *c)
     free(c->labels);
 }
 
-/* Linears F32, the embedding in embedding_type. */
-static enum status place_model(struct engine *engine, struct model *model, const struct model_config *shape, struct arena *arena,
-                               const char *what)
+/* In the formats in which it is held. */
+static enum status place_model(struct engine *engine, struct model *model, const struct model_config *shape, const struct model_stored *held,
+                               struct arena *arena, const char *what)
 {
-    struct plan plan;
-    enum format embed = trials_storage(engine->config).embed;
-    TRY(plan_new(&plan, shape, FORMAT_F32, engine->err));
-    enum status status = model_shape(model, shape, &plan, engine->err);
-    plan_free(&plan);
-    TRY(status);
-    model_place(model, embed, arena);
+    TRY(model_shape(model, shape, &held->plan, engine->err));
+    model_place_head(model, held->embed, held->head, arena);
     TRY(arena_commit(arena, what, engine->err));
-    model_place(model, embed, arena);
+    model_place_head(model, held->embed, held->head, arena);
     return OK;
+}
+
+static enum status place_base(struct engine *engine)
+{
+    struct model_stored held;
+    struct text told = {0};
+    TRY(engine_held(engine, &engine->base_shape, &held, &told)); /* nothing is cut yet */
+    text_free(&told);
+    enum status status = place_model(engine, &engine->base, &engine->base_shape, &held, &engine->base_weights, "base weights");
+    plan_free(&held.plan);
+    return status;
 }
 
 enum status engine_place_run(struct engine *engine, const struct model *model)
@@ -164,6 +170,22 @@ static void log_layers(const struct engine *engine, const int32_t *layer, int32_
     text_free(&gone);
 }
 
+/* The smaller model's formats are what the cut leaves of from's; what it divides is told. */
+static enum status place_cut(struct engine *engine, const struct model *from, const struct model_config *shape, const struct prune_selection *selection,
+                             struct model *to, struct arena *arena)
+{
+    struct model_stored held = {.embed = from->embed.format, .head = from->head.format};
+    struct text told = {0};
+    TRY(plan_new(&held.plan, shape, FORMAT_F32, engine->err));
+    prune_formats(&held.plan, shape, &from->plan, &from->config, selection->mode, selection, &told);
+    if (config_keeps(engine->config))
+        log_line(&engine->log, "stored blocks: %s%s", told.n ? "encoded anew, as the cut divides them: " : "all that stay are as they were", told.n ? told.s : "");
+    text_free(&told);
+    enum status status = place_model(engine, to, shape, &held, arena, "pruned weights");
+    plan_free(&held.plan);
+    return status;
+}
+
 /* The units of `from` that stay, and the smaller model in `to` (its own arena). */
 static enum status cut(struct engine *engine, const struct model *from, const struct prune_scores *scores, double ratio, struct model *to,
                        struct arena *arena, int32_t *layer)
@@ -175,9 +197,10 @@ static enum status cut(struct engine *engine, const struct model *from, const st
     if (status == OK)
         status = prune_config(&shape, &from->config, &selection, engine->err);
     if (status == OK)
-        status = place_model(engine, to, &shape, arena, "pruned weights");
+        status = place_cut(engine, from, &shape, &selection, to, arena);
+    if (status == OK)
+        status = prune_apply(to, from, &selection, engine->err);
     if (status == OK) {
-        prune_apply(to, from, &selection);
         follow_layers(layer, &selection);
         engine->group_ratio = selection.group_ratio;
         engine->achieved_ratio = selection.achieved;
@@ -271,11 +294,23 @@ static enum status prune_to_ratios(struct engine *engine)
     return status;
 }
 
+static void log_kept(const struct engine *engine)
+{
+    if (!config_keeps(engine->config))
+        return;
+    log_line(&engine->log, "the base is what is stored: %.2f bits a weight of the linears, embedding %s", plan_bits(&engine->base.plan, &engine->base_shape),
+             format_info(engine->base.embed.format)->name);
+    if (strcmp(engine->config->lora_init, "loftq") == 0)
+        log_line(&engine->log, "lora_init = loftq finds nothing that a stored format lacks: beside it adapters start with B = 0, as with default");
+}
+
 enum status engine_prune(struct engine *engine)
 {
-    TRY(place_model(engine, &engine->base, &engine->base_shape, &engine->base_weights, "base weights"));
+    bool frozen = config_keeps(engine->config) && !engine_prunes(engine->config); /* else the cut wants linears in the layout of files */
+    TRY(place_base(engine));
     TRY(model_load(&engine->base, engine->checkpoint, engine->err));
-    TRY(model_embed_to_panels(&engine->base, engine->err));
+    TRY((frozen ? model_to_panels : model_embed_to_panels)(&engine->base, engine->err));
+    log_kept(engine);
     TRY(engine_place_run(engine, &engine->base));
     engine->trials.log = engine->log;
     engine->trials.run = &engine->run;
@@ -284,8 +319,7 @@ enum status engine_prune(struct engine *engine)
     struct milestone_record *before = &engine->milestone[BEFORE_PRUNING];
     if (!before->done) {
         TRY(trials_score(&engine->trials, PART_REPORT, 1, &engine->base, NULL, &before->outcome, engine->err));
-        struct plan_storage storage = trials_storage(engine->config);
-        before->outcome.size = (double)plan_bytes(&engine->base.plan, &engine->base_shape, &storage);
+        before->outcome.size = (double)plan_bytes(&engine->base.plan, &engine->base_shape, &engine->trials.storage);
         log_line(&engine->log, "before pruning: %.4f +- %.4f", before->outcome.score, sqrt(before->outcome.variance));
         TRY(engine_record_milestone(engine, BEFORE_PRUNING));
     }
@@ -302,9 +336,12 @@ static enum status place_training(struct engine *engine)
 {
     struct trials *t = &engine->trials;
     struct trials old = *t;
+    struct model_stored held = {engine->pruned.plan, engine->pruned.embed.format, engine->pruned.head.format};
     trials_free(&old);
     memset(t, 0, sizeof *t);
-    TRY(trials_init(t, engine->config, &engine->shape, engine->err));
+    TRY(trials_init(t, engine->config, &engine->shape, &held, engine->err));
+    if (config_keeps(engine->config))
+        TRY(model_to_panels(&engine->pruned, engine->err));
     t->log = engine->log;
     t->run = &engine->run;
     t->tasks = &engine->tasks;

@@ -176,14 +176,26 @@ static enum status write_adapter(struct engine *engine)
     return status;
 }
 
+/* Merged, or the base alone: then with keep as it is stored. */
 static enum status write_gguf(struct engine *engine, const struct model *model, const struct lora *lora)
 {
     char *path = output_path(engine, "model.gguf");
     if (!path)
         return err_set(engine->err, ERR_MEMORY, "out of memory for a path");
-    enum status status = export_gguf(path, model, lora, engine->tokenizer, "veneer", engine->err);
+    enum status status = !lora && config_keeps(engine->config) ? export_gguf_stored(path, model, engine->tokenizer, "veneer", engine->err)
+                                                               : export_gguf(path, model, lora, engine->tokenizer, "veneer", engine->err);
     if (status == ERR_FAILED)
         err_prefix(engine->err, status, "%s (export=hf,peft leaves it out)", path);
+    free(path);
+    return status;
+}
+
+static enum status write_gguf_adapter(struct engine *engine, const struct trials *t)
+{
+    char *path = output_path(engine, "adapter.gguf");
+    if (!path)
+        return err_set(engine->err, ERR_MEMORY, "out of memory for a path");
+    enum status status = export_adapter_gguf(path, &t->lora, &t->model.config, FORMAT_F32, "veneer", engine->err);
     free(path);
     return status;
 }
@@ -191,8 +203,8 @@ static enum status write_gguf(struct engine *engine, const struct model *model, 
 /* A packed embedding as export_gguf stores it, in the nearest ggml format; one in floats loses nothing that shows. */
 static enum status make_gguf_embed(const struct qmat *from, struct qmat *q, bool fill, real *W, struct arena *arena, struct err *err)
 {
-    if (format_is_float(from->format))
-        return OK;
+    if (format_is_float(from->format) || export_gguf_format(from) == from->format)
+        return OK; /* the view shows the model's own */
     quant_place(q, export_gguf_format(from), 0, false, from->rows, from->cols, arena);
     if (!fill)
         return OK;
@@ -200,8 +212,8 @@ static enum status make_gguf_embed(const struct qmat *from, struct qmat *q, bool
     return quant_encode(q, W, false, err);
 }
 
-/* Places and fills every matrix as export_gguf stores it: adapters merged, nearest ggml format. */
-static enum status make_gguf_matrices(struct engine *engine, struct model *view, real *W, struct arena *arena)
+/* Places and fills every matrix as export_gguf stores it: nearest ggml format, adapters merged where there are any; what goes over as it is shows the model's. */
+static enum status make_gguf_matrices(struct engine *engine, struct model *view, const struct lora *lora, real *W, struct arena *arena)
 {
     const struct trials *t = &engine->trials;
     for (int pass = 0; pass < 2; pass++) {
@@ -214,10 +226,13 @@ static enum status make_gguf_matrices(struct engine *engine, struct model *view,
             for (int j = 0; j < LINEAR_COUNT; j++) {
                 const struct qmat *from = &t->model.layer[l].linear[j];
                 struct qmat *q = &view->layer[l].linear[j];
-                quant_place(q, export_gguf_format(from), 0, false, from->rows, from->cols, arena);
-                if (!pass)
+                bool merged = lora && lora->adapter[l][j].r > 0;
+                enum format format = merged ? export_gguf_merged_format(from) : export_gguf_format(from);
+                if (!merged && format == from->format)
                     continue;
-                TRY(export_gguf_linear(&t->model, &t->lora, l, (enum linear)j, W, q, engine->err));
+                quant_place(q, format, 0, false, from->rows, from->cols, arena);
+                if (pass)
+                    TRY(export_gguf_linear(&t->model, lora, l, (enum linear)j, W, q, engine->err));
             }
         if (!pass)
             TRY(arena_commit(arena, "GGUF weights", engine->err));
@@ -225,8 +240,9 @@ static enum status make_gguf_matrices(struct engine *engine, struct model *view,
     return OK;
 }
 
-/* What the GGUF's formats cost: KL of its distribution from the fine-tuned model's, on the first examples of the data. */
-static enum status measure_gguf(struct engine *engine, struct evaluate_divergences *d)
+/* What the GGUF's formats cost: KL of its distribution from the fine-tuned model's, on the first examples of the data.  merged: with the adapters in its
+ * matrices, else beside them. */
+static enum status measure_gguf(struct engine *engine, bool merged, struct evaluate_divergences *d)
 {
     struct trials *t = &engine->trials;
     struct model view = {0};
@@ -245,11 +261,11 @@ static enum status measure_gguf(struct engine *engine, struct evaluate_divergenc
     if (status == OK)
         status = model_alias(&view, &t->model, &t->plan, engine->err);
     if (status == OK)
-        status = make_gguf_matrices(engine, &view, W, &arena);
+        status = make_gguf_matrices(engine, &view, merged ? &t->lora : NULL, W, &arena);
     if (status == OK && n < window)
         window = n;
     if (status == OK)
-        status = evaluate_divergence(&engine->run, &view, NULL, &engine->run, &t->model, &t->lora, tokens, n, window, d, engine->err);
+        status = evaluate_divergence(&engine->run, &view, merged ? NULL : &t->lora, &engine->run, &t->model, &t->lora, tokens, n, window, d, engine->err);
     model_free(&view);
     arena_free(&arena);
     free(W);
@@ -337,9 +353,13 @@ enum status engine_write_outputs(struct engine *engine)
     if (config_list_has(formats, "hf"))
         TRY(write_folder(engine, &t->model));
     if (config_list_has(formats, "gguf")) {
-        TRY(write_gguf(engine, &t->model, &t->lora));
-        TRY(measure_gguf(engine, &gguf));
-        log_line(&engine->log, "model.gguf: KL %.5f nats a token from the fine-tuned model (its formats, adapters merged)", gguf.kl);
+        bool merged = config_merges(engine->config) || t->lora.n == 0;
+        TRY(write_gguf(engine, &t->model, merged && t->lora.n ? &t->lora : NULL));
+        if (!merged)
+            TRY(write_gguf_adapter(engine, t));
+        TRY(measure_gguf(engine, merged, &gguf));
+        log_line(&engine->log, "model.gguf%s: KL %.5f nats a token from the fine-tuned model (its formats, adapters %s)", merged ? "" : " with adapter.gguf",
+                 gguf.kl, merged ? "merged" : "beside them");
     }
     engine->gguf_kl = gguf.kl;
     return write_run(engine, &gguf);

@@ -252,7 +252,7 @@ static void fill_layers(const struct engine *e, struct filled *f, bool *failed)
         return;
     for (int l = 0; l < L; l++) {
         const double value[SERIES] = {bits_of(e, l), e->trials.plan.layer[l].heads, e->trials.plan.layer[l].ffn, rank_of(e, l)};
-        const double full[SERIES] = {e->trials.n_levels ? format_info(e->trials.format[e->trials.n_levels - 1])->bits : value[0],
+        const double full[SERIES] = {e->trials.n_levels ? fmax(trials_level_bits(&e->trials, e->trials.format[e->trials.n_levels - 1]), value[0]) : value[0],
                                      whole->num_attention_heads[l], whole->intermediate_size[l], fmax((double)e->config->lora_r, value[3])};
         for (int k = 0; k < SERIES; k++) {
             f->layer[(size_t)k * n + (size_t)l] = value[k];

@@ -26,10 +26,14 @@ enum status export_tokenizer(const char *dir, const struct tokenizer *tokenizer,
  * linear takes the ggml format nearest to its own: export_gguf_format. */
 enum status export_gguf(const char *path, const struct model *model, const struct lora *lora, const struct tokenizer *tokenizer,
                         const char *name, struct err *err);
+/* The model as it is held, without adapters: every matrix whose format GGUF has keeps it, F32 and BF16 too, and ggml's blocks byte for byte. */
+enum status export_gguf_stored(const char *path, const struct model *model, const struct tokenizer *tokenizer, const char *name, struct err *err);
 /* nf4, fp4 -> q4_0; int8, int8_64, nf8 -> q8_0; hqq2, hqq3, hqq4 -> q4_1; ggml's own stay; the rest, and rows that are no multiple of 32, -> f16. */
 enum format export_gguf_format(const struct qmat *W);
+/* Of a linear into which an adapter is merged: superblocks have no encoder and become q8_0, in which least of the update is lost. */
+enum format export_gguf_merged_format(const struct qmat *W);
 /* A linear as the GGUF has it: q, placed in export_gguf_format of the linear, in Hugging Face's row order.  Merged and encoded; without an adapter
- * the codes of hqq2, hqq3, hqq4 are taken over, and ggml's blocks byte for byte where they are not in panels.  W: room for [out, in].  Errors as quant_encode's. */
+ * the codes of hqq2, hqq3, hqq4 are taken over, and ggml's blocks byte for byte.  W: room for [out, in].  Errors as quant_encode's. */
 enum status export_gguf_linear(const struct model *model, const struct lora *lora, int layer, enum linear linear, real *W, struct qmat *q,
                                struct err *err);
 /* W + s B A of a linear as reals [out, in], in Hugging Face's row order. */

@@ -326,11 +326,27 @@ static void print_generation(const struct model_config *c, struct text *out)
     text_puts(out, c->n_eos > 1 ? "]}\n" : "}\n");
 }
 
+/* The formats in which the folder can be read back: superblocks, which have no encoder, are F32 in it from now on. */
+static enum status print_formats(const struct plan *plan, struct text *out, struct err *err)
+{
+    struct plan held;
+    TRY(plan_copy(&held, plan, err));
+    for (int l = 0; l < held.n_layers; l++)
+        for (int j = 0; j < LINEAR_COUNT; j++) {
+            struct plan_linear *p = &held.layer[l].linear[j];
+            if (format_info(p->format)->read_only)
+                *p = (struct plan_linear){.format = FORMAT_F32, .rank = p->rank, .alpha = p->alpha};
+        }
+    plan_print(&held, out);
+    plan_free(&held);
+    return OK;
+}
+
 static enum status write_configs(const char *dir, const struct model *model, const char *dtype, struct err *err)
 {
     struct text plan = {0}, generation = {0}, config = {0}, extra = {0};
     const struct model_config *c = &model->config;
-    plan_print(&model->plan, &plan);
+    TRY(print_formats(&model->plan, &plan, err));
     TRY(write_text(dir, "plan.txt", &plan, err));
     print_generation(c, &generation);
     TRY(write_text(dir, "generation_config.json", &generation, err));

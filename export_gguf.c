@@ -7,6 +7,7 @@
 #include "base/stop.h"
 #include "export_private.h"
 #include "quant_affine.h"
+#include "quant_panel.h"
 
 enum format export_gguf_format(const struct qmat *W)
 {
@@ -19,10 +20,23 @@ enum format export_gguf_format(const struct qmat *W)
     return W->cols % (size_t)format_info(want)->row_multiple == 0 ? want : FORMAT_F16;
 }
 
-/* Blocks in the layout of files go over as they are. */
+enum format export_gguf_merged_format(const struct qmat *W)
+{
+    enum format f = export_gguf_format(W);
+    return format_info(f)->read_only ? FORMAT_Q8_0 : f; /* whole superblocks are whole blocks */
+}
+
+/* Codes that go over as they are. */
 static bool takes_over(enum format to, const struct qmat *from)
 {
-    return format_is_ggml(to) && from->format == to && !from->panels;
+    return from->format == to && (format_is_ggml(to) || format_is_float(to)) && (to != FORMAT_F32 || sizeof(real) == sizeof(float));
+}
+
+/* q: placed as `from` is. */
+static enum status take_over(struct qmat *q, const struct qmat *from, struct err *err)
+{
+    quant_copy(q, from);
+    return quant_from_panels(q, err);
 }
 
 void export_merged(const struct model *model, const struct lora *lora, int layer, enum linear linear, real *W)
@@ -38,10 +52,8 @@ enum status export_gguf_linear(const struct model *model, const struct lora *lor
 {
     const struct qmat *from = &model->layer[layer].linear[linear];
     bool merged = lora && lora->adapter[layer][linear].r > 0;
-    if (!merged && takes_over(q->format, from)) {
-        quant_copy(q, from);
-        return OK;
-    }
+    if (!merged && takes_over(q->format, from))
+        return take_over(q, from, err);
     export_merged(model, lora, layer, linear, W);
     if (!merged && quant_affine_bits(from->format) > 0 && q->format == FORMAT_Q4_1)
         return quant_affine_as_q4_1(q, from, W, err);
@@ -53,9 +65,18 @@ enum status export_gguf_linear(const struct model *model, const struct lora *lor
 struct source {
     const struct model *model;
     const struct lora *lora;
+    bool stored;        /* as export_gguf_stored says */
     real *temp;         /* the largest matrix */
     float *rope_freqs;  /* [head_dim / 2] */
 };
+
+/* The format of a matrix of the model, into which an adapter is merged or not. */
+static enum format format_for(const struct source *s, const struct qmat *q, bool merged)
+{
+    if (s->stored && format_is_float(q->format))
+        return q->format;
+    return merged ? export_gguf_merged_format(q) : export_gguf_format(q);
+}
 
 enum { EMBED, HEAD, NORM, ROPE_FREQS, LAYERS }; /* ids; then 16 a layer */
 enum { INPUT_NORM = LINEAR_COUNT, POST_NORM = LINEAR_COUNT + 1, BIAS = 8, PER_LAYER = 16 };
@@ -115,6 +136,23 @@ enum status export_gguf_encoded(const real *W, const struct gguf_item *item, str
     return status;
 }
 
+/* A matrix in panels is copied and turned back. */
+static enum status put_stored(const struct qmat *from, const struct gguf_item *item, struct gguf_sink *sink, struct err *err)
+{
+    struct arena arena = {0};
+    struct qmat q;
+    if (!from->panels)
+        return gguf_sink_put(sink, from->codes, (size_t)item->bytes, err);
+    quant_place(&q, from->format, 0, false, from->rows, from->cols, &arena);
+    TRY(arena_commit(&arena, item->name, err));
+    quant_place(&q, from->format, 0, false, from->rows, from->cols, &arena);
+    enum status status = take_over(&q, from, err);
+    if (status == OK)
+        status = gguf_sink_put(sink, q.codes, (size_t)item->bytes, err);
+    arena_free(&arena);
+    return status;
+}
+
 static enum status emit(void *user, const struct gguf_item *item, struct gguf_sink *sink, struct err *err)
 {
     struct source *s = user;
@@ -123,7 +161,7 @@ static enum status emit(void *user, const struct gguf_item *item, struct gguf_si
     if (item->id == EMBED || item->id == HEAD) {
         const struct qmat *q = item->id == EMBED ? &m->embed : &m->head;
         if (takes_over(item->format, q))
-            return gguf_sink_put(sink, q->codes, (size_t)item->bytes, err);
+            return put_stored(q, item, sink, err);
         quant_decode_rows(q, 0, q->rows, s->temp);
         return export_gguf_encoded(s->temp, item, sink, err);
     }
@@ -169,8 +207,9 @@ static enum status put_vector(struct gguf_writer *w, const char *name, size_t n,
     return gguf_put_tensor(w, &item, err);
 }
 
-static enum status put_layer(struct gguf_writer *w, const struct model *model, int l, struct err *err)
+static enum status put_layer(struct gguf_writer *w, const struct source *s, int l, struct err *err)
 {
+    const struct model *model = s->model;
     size_t C = (size_t)model->config.hidden_size;
     char name[GGUF_MAX_TENSOR_NAME + 1];
     snprintf(name, sizeof name, "blk.%d.attn_norm.weight", l);
@@ -180,7 +219,8 @@ static enum status put_layer(struct gguf_writer *w, const struct model *model, i
     for (int j = 0; j < LINEAR_COUNT; j++) {
         const struct qmat *q = &model->layer[l].linear[j];
         export_gguf_name(l, (enum linear)j, "weight", name);
-        TRY(export_gguf_matrix(w, name, q->rows, q->cols, export_gguf_format(q), layer_id(l, j), err));
+        bool merged = s->lora && s->lora->adapter[l][j].r > 0;
+        TRY(export_gguf_matrix(w, name, q->rows, q->cols, format_for(s, q, merged), layer_id(l, j), err));
         export_gguf_name(l, (enum linear)j, "bias", name);
         if (model->layer[l].bias[j])
             TRY(put_vector(w, name, q->rows, layer_id(l, BIAS + 1 + j), err));
@@ -214,14 +254,14 @@ static enum status rope_divisors(struct source *s, struct err *err)
 static enum status put_tensors(struct gguf_writer *w, const struct source *s, struct err *err)
 {
     const struct model *m = s->model;
-    TRY(export_gguf_matrix(w, "token_embd.weight", m->embed.rows, m->embed.cols, export_gguf_format(&m->embed), EMBED, err));
+    TRY(export_gguf_matrix(w, "token_embd.weight", m->embed.rows, m->embed.cols, format_for(s, &m->embed, false), EMBED, err));
     TRY(put_vector(w, "output_norm.weight", (size_t)m->config.hidden_size, NORM, err));
     if (!m->config.tie_word_embeddings)
-        TRY(export_gguf_matrix(w, "output.weight", m->head.rows, m->head.cols, export_gguf_format(&m->head), HEAD, err));
+        TRY(export_gguf_matrix(w, "output.weight", m->head.rows, m->head.cols, format_for(s, &m->head, false), HEAD, err));
     if (s->rope_freqs)
         TRY(put_vector(w, "rope_freqs.weight", (size_t)m->config.head_dim / 2, ROPE_FREQS, err));
     for (int l = 0; l < m->plan.n_layers; l++)
-        TRY(put_layer(w, m, l, err));
+        TRY(put_layer(w, s, l, err));
     return OK;
 }
 
@@ -378,13 +418,13 @@ static size_t largest(const struct model *m)
     return most;
 }
 
-enum status export_gguf(const char *path, const struct model *model, const struct lora *lora, const struct tokenizer *tokenizer,
-                        const char *name, struct err *err)
+static enum status write_model(const char *path, struct source s, const struct tokenizer *tokenizer, const char *name, struct err *err)
 {
+    const struct model *model = s.model;
     struct gguf_writer w = {0};
     size_t n = largest(model);
     TRY(export_gguf_tokenizer(tokenizer, err));
-    struct source s = {.model = model, .lora = lora, .temp = malloc(n * sizeof(real))};
+    s.temp = malloc(n * sizeof(real));
     enum status status = s.temp ? OK : err_set(err, ERR_MEMORY, "out of memory for a matrix of %zu elements", n);
     put_keys(&w, model, name);
     put_tokenizer(&w, tokenizer, model->config.vocab_size);
@@ -398,6 +438,17 @@ enum status export_gguf(const char *path, const struct model *model, const struc
     free(s.temp);
     free(s.rope_freqs);
     return status;
+}
+
+enum status export_gguf(const char *path, const struct model *model, const struct lora *lora, const struct tokenizer *tokenizer,
+                        const char *name, struct err *err)
+{
+    return write_model(path, (struct source){.model = model, .lora = lora}, tokenizer, name, err);
+}
+
+enum status export_gguf_stored(const char *path, const struct model *model, const struct tokenizer *tokenizer, const char *name, struct err *err)
+{
+    return write_model(path, (struct source){.model = model, .stored = true}, tokenizer, name, err);
 }
 
 enum status export_vocabulary(const char *path, const struct tokenizer *tokenizer, struct err *err)

@@ -1,7 +1,6 @@
 /* inference.c: opening a model for use. */
 #include "inference.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "base/linalg.h"
@@ -13,54 +12,29 @@ static bool stays(const struct inference_options *o, enum format stored)
     return !o->decode || (o->keep_blocks && format_is_ggml(stored));
 }
 
-/* The formats that a checkpoint without a plan stores its linears in. */
-static enum status stored_formats(struct inference *in, const struct inference_options *o, struct err *err)
-{
-    for (int l = 0; l < in->plan.n_layers; l++)
-        for (int j = 0; j < LINEAR_COUNT; j++) {
-            char module[64], name[80];
-            struct qmat stored;
-            plan_name(l, (enum linear)j, module);
-            snprintf(name, sizeof name, "%s.weight", module);
-            TRY(checkpoint_format(in->checkpoint, name, &stored, err));
-            if (!stays(o, stored.format))
-                continue;
-            struct plan_linear *p = &in->plan.layer[l].linear[j];
-            p->format = stored.format;
-            p->block = stored.block;
-            p->double_quant = stored.double_quant;
-        }
-    return OK;
-}
-
-static enum status make_plan(struct inference *in, const struct inference_options *o, struct err *err)
+static enum status make_plan(struct inference *in, const struct inference_options *o, struct model_stored *stored, struct err *err)
 {
     const struct model_config *config = checkpoint_config(in->checkpoint);
-    const char *text = checkpoint_plan_text(in->checkpoint);
-    if (text)
-        TRY(plan_parse(&in->plan, config, text, "plan.txt", err));
-    else
-        TRY(plan_new(&in->plan, config, FORMAT_F32, err));
-    if (!text)
-        TRY(stored_formats(in, o, err));
-    for (int l = 0; l < in->plan.n_layers; l++) /* ranks are the adapter's, whatever the plan was made with */
-        for (int j = 0; j < LINEAR_COUNT; j++)
-            in->plan.layer[l].linear[j].rank = 0;
+    bool planned = checkpoint_plan_text(in->checkpoint);
+    TRY(model_stored_formats(stored, in->checkpoint, err));
+    in->plan = stored->plan;
+    for (int l = 0; l < in->plan.n_layers; l++)
+        for (int j = 0; j < LINEAR_COUNT; j++) {
+            struct plan_linear *p = &in->plan.layer[l].linear[j];
+            if (!planned && !stays(o, p->format))
+                *p = (struct plan_linear){.format = FORMAT_F32};
+            p->rank = 0; /* ranks are the adapter's, whatever the plan was made with */
+        }
     return o->adapter ? adapter_read_plan(&in->plan, config, o->adapter, err) : OK;
 }
 
-static enum status load_weights(struct inference *in, const struct inference_options *o, struct err *err)
+static enum status load_weights(struct inference *in, const struct inference_options *o, const struct model_stored *stored, struct err *err)
 {
-    struct qmat embed, head;
-    TRY(checkpoint_format(in->checkpoint, "model.embed_tokens.weight", &embed, err));
-    bool own_head = !checkpoint_config(in->checkpoint)->tie_word_embeddings && checkpoint_has(in->checkpoint, "lm_head.weight");
-    TRY(checkpoint_format(in->checkpoint, own_head ? "lm_head.weight" : "model.embed_tokens.weight", &head, err));
-    embed.format = stays(o, embed.format) ? embed.format : FORMAT_F32;
-    head.format = stays(o, head.format) ? head.format : FORMAT_F32;
+    enum format embed = stays(o, stored->embed) ? stored->embed : FORMAT_F32, head = stays(o, stored->head) ? stored->head : FORMAT_F32;
     TRY(model_shape(&in->model, checkpoint_config(in->checkpoint), &in->plan, err));
-    model_place_head(&in->model, embed.format, head.format, &in->weights);
+    model_place_head(&in->model, embed, head, &in->weights);
     TRY(arena_commit(&in->weights, "weights", err));
-    model_place_head(&in->model, embed.format, head.format, &in->weights);
+    model_place_head(&in->model, embed, head, &in->weights);
     TRY(model_load(&in->model, in->checkpoint, err));
     return o->keep_blocks ? OK : model_to_panels(&in->model, err);
 }
@@ -79,6 +53,7 @@ static enum status load_adapter(struct inference *in, const char *adapter, struc
 
 enum status inference_open(struct inference *in, const char *path, const struct inference_options *options, struct err *err)
 {
+    struct model_stored stored;
     memset(in, 0, sizeof *in);
     linalg_init();
     TRY(cpu_check(err));
@@ -88,8 +63,8 @@ enum status inference_open(struct inference *in, const char *path, const struct 
     TRY(cpu_threads(in->ops.threads, err));
     TRY(checkpoint_open(&in->checkpoint, path, err));
     TRY(checkpoint_tokenizer(in->checkpoint, &in->tokenizer, err));
-    TRY(make_plan(in, options, err));
-    TRY(load_weights(in, options, err));
+    TRY(make_plan(in, options, &stored, err));
+    TRY(load_weights(in, options, &stored, err));
     return load_adapter(in, options->adapter, err);
 }
 

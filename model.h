@@ -43,8 +43,15 @@ enum status model_alias(struct model *view, const struct model *base, const stru
 /* Fills a placed model from a checkpoint whose widths are the model's: decoded, then encoded in the plan's formats (codes are taken over as they
  * are when the stored format is the plan's). scratch is taken and freed inside (the largest matrix). */
 enum status model_load(struct model *model, const struct checkpoint *checkpoint, struct err *err);
-/* Bytes that model_load takes beside the placed model while it runs. */
-size_t model_load_bytes(const struct model *model);
+/* Bytes that model_load takes beside the placed model while it runs: the largest matrix that is not taken over as it is stored. */
+size_t model_load_bytes(const struct model *model, const struct checkpoint *checkpoint);
+/* How a checkpoint holds its matrices: linears as plan.txt says, where a folder has one (what has no form in safetensors lies there decoded and is
+ * encoded again to the same codes), else as they are stored; embedding and head (the embedding's, where there is none). */
+struct model_stored {
+    struct plan plan; /* plan_free releases */
+    enum format embed, head;
+};
+enum status model_stored_formats(struct model_stored *stored, const struct checkpoint *checkpoint, struct err *err);
 /* Every matrix into the layout that kernels read fastest (quant_panel.h): for weights that stay as they are; embedding and head alone.  ERR_MEMORY. */
 enum status model_to_panels(struct model *model, struct err *err);
 enum status model_embed_to_panels(struct model *model, struct err *err);

@@ -1,13 +1,15 @@
 /* model_load.c: weights from a checkpoint, by Hugging Face's names, into the formats of the plan. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/stop.h"
 #include "model.h"
 
 struct loading {
     const struct checkpoint *checkpoint;
-    real *temp; /* the largest matrix */
+    real *temp; /* the largest matrix that had to be decoded so far, or NULL */
+    size_t room;
     struct err *err;
 };
 
@@ -17,7 +19,17 @@ static bool same_storage(const struct qmat *a, const struct qmat *b)
            a->cols == b->cols;
 }
 
-static enum status load_matrix(const struct loading *load, const char *name, struct qmat *q)
+static enum status need_room(struct loading *load, size_t n)
+{
+    if (n <= load->room)
+        return OK;
+    free(load->temp);
+    load->temp = malloc(n * sizeof *load->temp);
+    load->room = load->temp ? n : 0;
+    return load->temp ? OK : err_set(load->err, ERR_MEMORY, "out of memory for a matrix of %zu elements", n);
+}
+
+static enum status load_matrix(struct loading *load, const char *name, struct qmat *q)
 {
     TRY(stop_check(load->err));
     if (q->format == FORMAT_F32)
@@ -29,6 +41,7 @@ static enum status load_matrix(const struct loading *load, const char *name, str
         if (quant_is_finite(q))
             return OK; /* else the reader of values finds the element and names it */
     }
+    TRY(need_room(load, q->rows * q->cols));
     TRY(checkpoint_read(load->checkpoint, name, load->temp, q->rows, q->cols, load->err));
     enum status status = quant_encode(q, load->temp, false, load->err);
     return status == OK ? OK : err_prefix(load->err, status, "%s", name);
@@ -39,7 +52,7 @@ static enum status load_vector(const struct loading *load, const char *name, rea
     return checkpoint_read(load->checkpoint, name, to, 1, n, load->err);
 }
 
-static enum status load_layer(const struct loading *load, struct model *model, int l)
+static enum status load_layer(struct loading *load, struct model *model, int l)
 {
     struct model_layer *layer = &model->layer[l];
     size_t C = (size_t)model->config.hidden_size;
@@ -58,45 +71,90 @@ static enum status load_layer(const struct loading *load, struct model *model, i
     return OK;
 }
 
-static size_t largest_matrix(const struct model *model)
+static const char *head_name(const struct checkpoint *checkpoint)
 {
-    bool floats = model->embed.format == FORMAT_F32 && (model->config.tie_word_embeddings || model->head.format == FORMAT_F32);
-    size_t most = floats ? 1 : model->embed.rows * model->embed.cols;
-    for (int l = 0; l < model->plan.n_layers; l++)
-        for (int j = 0; j < LINEAR_COUNT; j++) {
-            const struct qmat *W = &model->layer[l].linear[j];
-            if (W->format != FORMAT_F32 && W->rows * W->cols > most)
-                most = W->rows * W->cols;
-        }
-    return most;
+    /* a few repositories leave it out though they say it is not tied */
+    return checkpoint_has(checkpoint, "lm_head.weight") ? "lm_head.weight" : "model.embed_tokens.weight";
 }
 
-static enum status load_all(const struct loading *load, struct model *model)
+static enum status load_all(struct loading *load, struct model *model)
 {
     TRY(load_matrix(load, "model.embed_tokens.weight", &model->embed));
     if (model->config.tie_word_embeddings)
         model->head = model->embed;
-    else if (checkpoint_has(load->checkpoint, "lm_head.weight"))
-        TRY(load_matrix(load, "lm_head.weight", &model->head));
-    else /* a few repositories leave it out though they say it is not tied */
-        TRY(load_matrix(load, "model.embed_tokens.weight", &model->head));
+    else
+        TRY(load_matrix(load, head_name(load->checkpoint), &model->head));
     for (int l = 0; l < model->plan.n_layers; l++)
         TRY(load_layer(load, model, l));
     return load_vector(load, "model.norm.weight", model->norm, (size_t)model->config.hidden_size);
 }
 
-size_t model_load_bytes(const struct model *model)
+/* Reals that reading q takes, q as it is placed. */
+static size_t room_of(const struct checkpoint *checkpoint, const char *name, const struct qmat *q)
 {
-    return largest_matrix(model) * sizeof(real);
+    struct qmat stored;
+    struct err err;
+    if (q->format == FORMAT_F32 || (checkpoint_format(checkpoint, name, &stored, &err) == OK && same_storage(&stored, q)))
+        return 0;
+    return q->rows * q->cols;
+}
+
+size_t model_load_bytes(const struct model *model, const struct checkpoint *checkpoint)
+{
+    size_t most = room_of(checkpoint, "model.embed_tokens.weight", &model->embed);
+    size_t head = model->config.tie_word_embeddings ? 0 : room_of(checkpoint, head_name(checkpoint), &model->head);
+    most = head > most ? head : most;
+    for (int l = 0; l < model->plan.n_layers; l++)
+        for (int j = 0; j < LINEAR_COUNT; j++) {
+            char name[96];
+            snprintf(name, sizeof name, "model.layers.%d.%s.weight", l, linear_name[j]);
+            size_t n = room_of(checkpoint, name, &model->layer[l].linear[j]);
+            most = n > most ? n : most;
+        }
+    return most * sizeof(real);
 }
 
 enum status model_load(struct model *model, const struct checkpoint *checkpoint, struct err *err)
 {
-    size_t n = largest_matrix(model);
-    struct loading load = {.checkpoint = checkpoint, .err = err, .temp = malloc(n * sizeof *load.temp)};
-    if (!load.temp)
-        return err_set(err, ERR_MEMORY, "out of memory for a matrix of %zu elements", n);
+    struct loading load = {.checkpoint = checkpoint, .err = err};
     enum status status = load_all(&load, model);
     free(load.temp);
+    return status;
+}
+
+/* ---- formats ---- */
+
+static enum status stored_linears(struct plan *plan, const struct checkpoint *checkpoint, struct err *err)
+{
+    for (int l = 0; l < plan->n_layers; l++)
+        for (int j = 0; j < LINEAR_COUNT; j++) {
+            char name[96];
+            struct qmat q;
+            snprintf(name, sizeof name, "model.layers.%d.%s.weight", l, linear_name[j]);
+            TRY(checkpoint_format(checkpoint, name, &q, err));
+            struct plan_linear *p = &plan->layer[l].linear[j];
+            p->format = q.format;
+            p->block = q.block;
+            p->double_quant = q.double_quant;
+        }
+    return OK;
+}
+
+enum status model_stored_formats(struct model_stored *stored, const struct checkpoint *checkpoint, struct err *err)
+{
+    const struct model_config *config = checkpoint_config(checkpoint);
+    const char *text = checkpoint_plan_text(checkpoint);
+    struct qmat embed, head;
+    memset(stored, 0, sizeof *stored);
+    TRY(checkpoint_format(checkpoint, "model.embed_tokens.weight", &embed, err));
+    TRY(checkpoint_format(checkpoint, config->tie_word_embeddings ? "model.embed_tokens.weight" : head_name(checkpoint), &head, err));
+    stored->embed = embed.format;
+    stored->head = head.format;
+    if (text)
+        return plan_parse(&stored->plan, config, text, "plan.txt", err);
+    TRY(plan_new(&stored->plan, config, FORMAT_F32, err));
+    enum status status = stored_linears(&stored->plan, checkpoint, err);
+    if (status != OK)
+        plan_free(&stored->plan);
     return status;
 }

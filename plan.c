@@ -147,7 +147,9 @@ static uint64_t linear_bytes(const struct plan *plan, const struct model_config 
 uint64_t plan_bytes(const struct plan *plan, const struct model_config *config, const struct plan_storage *storage)
 {
     size_t V = (size_t)config->vocab_size, C = (size_t)config->hidden_size;
-    uint64_t embed = matrix_bytes(storage->embed, 0, false, V, C, storage->float_bits) * embeddings(config);
+    uint64_t embed = matrix_bytes(storage->embed, 0, false, V, C, storage->float_bits);
+    if (!config->tie_word_embeddings)
+        embed += matrix_bytes(storage->head, 0, false, V, C, storage->float_bits);
     return linear_bytes(plan, config, storage->float_bits) + embed + vector_parameters(plan, config) * (uint64_t)storage->float_bits / 8 +
            plan_adapter_parameters(plan, config) * 4;
 }

@@ -50,10 +50,10 @@ void plan_name(int layer, enum linear linear, char name[64]);
 
 uint64_t plan_parameters(const struct plan *plan, const struct model_config *config); /* all, tied head once, no adapters */
 uint64_t plan_adapter_parameters(const struct plan *plan, const struct model_config *config);
-/* How what the plan does not say is stored: the embedding and a head of its own in `embed`; norms, biases and every matrix in F32, linears too, in
+/* How what the plan does not say is stored: the embedding, and a head that is not tied; norms, biases and every matrix in F32, linears too, in
  * numbers of float_bits (32, or 16 where they are written as bf16 or f16). */
 struct plan_storage {
-    enum format embed;
+    enum format embed, head;
     int float_bits;
 };
 /* Bytes of the stored model: codes and scales of each matrix in its format, the rest by `storage`, adapters at 32 bits. */

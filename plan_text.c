@@ -155,7 +155,7 @@ static enum status check_linear(const struct reading *r, int l, enum linear j)
     char name[64];
     plan_shape(r->plan, r->config, l, j, &out, &in);
     plan_name(l, j, name);
-    if (quant_check(q->format, q->block, out, in, r->err) != OK)
+    if (quant_check_shape(q->format, q->block, out, in, r->err) != OK)
         return err_prefix(r->err, ERR_INPUT, "%s: %s", r->where, name);
     if (q->double_quant && !format_info(q->format)->double_quant)
         return err_set(r->err, ERR_INPUT, "%s: %s: %s has no double quantization", r->where, name, format_info(q->format)->name);

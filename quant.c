@@ -120,6 +120,11 @@ static enum status check_writable(enum format format, struct err *err)
 enum status quant_check(enum format format, int block, size_t rows, size_t cols, struct err *err)
 {
     TRY(check_writable(format, err));
+    return quant_check_shape(format, block, rows, cols, err);
+}
+
+enum status quant_check_shape(enum format format, int block, size_t rows, size_t cols, struct err *err)
+{
     size_t multiple = (size_t)formats[format].row_multiple;
     if (rows == 0 || cols == 0 || cols % multiple != 0)
         return err_set(err, ERR_INPUT, "a matrix of %zu x %zu cannot be %s, which wants columns in multiples of %zu", rows, cols,

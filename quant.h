@@ -72,6 +72,8 @@ struct qmat {
 
 /* ERR_INPUT when a matrix of this shape cannot be encoded in the format (row_multiple, block outside 32..4096, read_only). */
 enum status quant_check(enum format format, int block, size_t rows, size_t cols, struct err *err);
+/* The same of a matrix that need not be encoded: read_only formats are fine. */
+enum status quant_check_shape(enum format format, int block, size_t rows, size_t cols, struct err *err);
 /* Sets the shape and takes the memory (counts while the arena counts): quant_bytes, or more where panels want it (hqq2, hqq3).  block 0: the format's default. */
 void quant_place(struct qmat *q, enum format format, int block, bool double_quant, size_t rows, size_t cols,
                  struct arena *arena);

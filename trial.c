@@ -50,8 +50,9 @@ static void place_variant(struct trials *trials, const struct model_config *shap
     struct plan_linear p;
     struct variant v = {.ready = false};
     plan_shape(&trials->plan, shape, l, (enum linear)j, &out, &in);
-    trials_set_format(trials->config, &p, trials->format[format]);
-    quant_place(&v.q, p.format, p.block, p.double_quant, out, in, weights);
+    trials_set_format(trials, linear, trials->format[format], &p);
+    if (trials->format[format] != FORMAT_KEEP) /* else it is the source's */
+        quant_place(&v.q, p.format, p.block, p.double_quant, out, in, weights);
     v.A = arena_take(weights, r * in, sizeof(real));
     v.B = arena_take(weights, r * out, sizeof(real));
     if (trials->variant)
@@ -110,24 +111,55 @@ static enum status start_options(const struct trials *trials, size_t linear, str
     return lora_init_parse(trials->config->lora_init, &options->init, err);
 }
 
+/* The source's weights of a linear as reals: *temp is the caller's to free where they had to be decoded. */
+static enum status source_weights(const struct trials *trials, size_t linear, const real **W, real **temp, struct err *err)
+{
+    const struct qmat *q = &trials->source->layer[linear / LINEAR_COUNT].linear[linear % LINEAR_COUNT];
+    *temp = NULL;
+    *W = q->codes;
+    if (q->format == FORMAT_F32)
+        return OK;
+    *W = *temp = malloc(q->rows * q->cols * sizeof **temp);
+    if (!*temp)
+        return err_set(err, ERR_MEMORY, "out of memory for a matrix of %zu elements", q->rows * q->cols);
+    quant_decode_rows(q, 0, q->rows, *temp);
+    return OK;
+}
+
+/* The matrix as it is stored is the base: LoftQ finds nothing that it lacks, so every start is one with B = 0. */
+static enum status start_kept(const struct trials *trials, size_t linear, int32_t rank, struct variant *v, struct lora_init_options *options, struct err *err)
+{
+    v->q = trials->source->layer[linear / LINEAR_COUNT].linear[linear % LINEAR_COUNT];
+    options->init = options->init == LORA_INIT_GAUSSIAN ? LORA_INIT_GAUSSIAN : LORA_INIT_DEFAULT;
+    return lora_start_beside(&v->q, v->A, v->B, NULL, rank, scaling_of(trials, linear, rank), options, err);
+}
+
+static enum status start_quantized(const struct trials *trials, size_t linear, int32_t rank, struct variant *v, const struct lora_init_options *options,
+                                   struct err *err)
+{
+    const real *W;
+    real *temp;
+    TRY(source_weights(trials, linear, &W, &temp, err));
+    enum status status = lora_start(&v->q, v->A, v->B, W, rank, scaling_of(trials, linear, rank), options, err);
+    free(temp);
+    return status == OK ? quant_to_panels(&v->q, err) : status;
+}
+
 static enum status start_variant(struct trials *trials, size_t linear, size_t format, size_t slot, struct err *err)
 {
     struct variant *v = variant_at(trials, linear, format, slot);
     if (v->ready)
         return OK;
     TRY(stop_check(err));
-    int l = (int)(linear / LINEAR_COUNT), j = (int)(linear % LINEAR_COUNT);
     int32_t rank = start_rank(trials, linear, slot);
     struct lora_init_options options;
     TRY(start_options(trials, linear, &options, err));
     if (options.init == LORA_INIT_CLOQ && rank > 0)
         return err_set(err, ERR_FAILED, "an adapter that trials_start_all has not started");
-    const real *W = trials->source->layer[l].linear[j].codes;
-    enum status status = lora_start(&v->q, v->A, v->B, W, rank, scaling_of(trials, linear, rank), &options, err);
+    enum status status = trials->format[format] == FORMAT_KEEP ? start_kept(trials, linear, rank, v, &options, err)
+                                                               : start_quantized(trials, linear, rank, v, &options, err);
     char name[64];
-    plan_name(l, (enum linear)j, name);
-    if (status == OK)
-        status = quant_to_panels(&v->q, err);
+    plan_name((int)(linear / LINEAR_COUNT), (enum linear)(linear % LINEAR_COUNT), name);
     if (status != OK)
         return err_prefix(err, status, "%s", name);
     v->ready = true;

@@ -19,8 +19,10 @@
 #include "search.h"
 
 enum { MAX_LEVELS = 16, MAX_TASKS = 16, TRIALS_NOT_PINNED = 255 };
+/* A level that is no format but each linear's own: the one that the source holds it in (quant_types = keep). */
+#define FORMAT_KEEP ((enum format)FORMAT_COUNT)
 
-/* A linear in one format with its adapter's start. */
+/* A linear in one format with its adapter's start; of FORMAT_KEEP q is the source's matrix itself. */
 struct variant {
     struct qmat q;
     real *A, *B;
@@ -36,13 +38,17 @@ struct trial_tasks {
 struct trials {
     const struct config *config;
     struct log log;
-    const struct model *source; /* pruned, linears F32 */
+    const struct model *source; /* pruned; linears F32, or with keep as they are stored, in panels */
     const struct dataset *dataset, *held_out; /* held_out: what no trial trains on, NULL when the objective is accuracy */
     const struct trial_tasks *tasks;
     struct model_run *run;
 
     enum objective objective;
     struct evaluate_reference *reference; /* of the unquantized model, made when first asked for */
+
+    struct plan_storage storage;      /* by embedding_type and export_dtype */
+    struct plan_linear *kept;         /* [n_linears] what FORMAT_KEEP stands for; NULL: no keep among the levels */
+    double kept_bits, kept_stored_bits; /* means of it a weight: of a code, with scales */
 
     struct plan plan;                 /* widths; formats, ranks, alphas of the last configuration that was set, the largest ranks before */
     enum format format[MAX_LEVELS];   /* of the levels, ascending in stored bytes; pinned formats behind them */
@@ -84,8 +90,9 @@ struct trial_outcome {
     uint8_t *right;                    /* optional, the caller's, one a document of all search parts: 1 where a document of the search part was answered right */
 };
 
-/* The static part: levels, pins, bytes, features (no arena).  ERR_INPUT when embedding_type or a pinned format does not fit a shape. */
-enum status trials_init(struct trials *trials, const struct config *config, const struct model_config *shape, struct err *err);
+/* The static part: levels, pins, bytes, features (no arena).  held: the formats in which the source has its matrices (copied).  ERR_INPUT when embedding_type
+ * or a pinned format does not fit a shape. */
+enum status trials_init(struct trials *trials, const struct config *config, const struct model_config *shape, const struct model_stored *held, struct err *err);
 /* Of another run's keys, of whose model no more is known than how many variables it has: levels, positions, kinds and groups alone, nothing pinned.
  * ERR_INPUT when so many variables are no whole number of layers. */
 enum status trials_init_space(struct trials *trials, const struct config *config, size_t n_variables, struct err *err);
@@ -111,10 +118,12 @@ size_t trials_max_rank(const struct trials *trials);
 /* The plan of a configuration, and the part of it that a linear has; plan_free releases. */
 enum status trials_plan(const struct trials *trials, const uint8_t *level, struct plan *plan, struct err *err);
 void trials_plan_linear(const struct trials *trials, size_t linear, const uint8_t *level, struct plan_linear *p);
-/* The keys embedding_type and export_dtype. */
-struct plan_storage trials_storage(const struct config *config);
-/* Format, block and double quantization of a linear; the rest of p is left alone. */
-void trials_set_format(const struct config *config, struct plan_linear *p, enum format format);
+/* Format, block and double quantization of a linear at a level; the rest of p is left alone. */
+void trials_set_format(const struct trials *trials, size_t linear, enum format format, struct plan_linear *p);
+/* Nominal bits of a level's codes; of FORMAT_KEEP their mean over the linears. */
+double trials_level_bits(const struct trials *trials, enum format format);
+/* True when some variant is quantized here, from the source's weights. */
+bool trials_quantizes(const struct trials *trials);
 
 /* Puts a configuration into trials->model, trials->plan and trials->lora (adapters at their start, moments 0). */
 enum status trials_set(struct trials *trials, const uint8_t *level, struct err *err);

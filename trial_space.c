@@ -35,13 +35,21 @@ static enum status format_index(struct trials *trials, enum format format, size_
     return OK;
 }
 
+/* Bits a weight that a level stores: of a format on a shape that all of them take, of FORMAT_KEEP the mean over its linears. */
+static double stored_bits(const struct trials *trials, enum format format)
+{
+    if (format == FORMAT_KEEP)
+        return trials->kept_stored_bits;
+    return 8.0 * (double)quant_bytes(format, 0, false, 64, 4096) / (64 * 4096);
+}
+
 /* Levels in ascending stored size, so that level 0 is "all low". */
 static void sort_levels(struct trials *trials)
 {
     for (size_t i = 1; i < trials->n_formats; i++)
         for (size_t j = i; j > 0; j--) {
             enum format *a = &trials->format[j - 1], *b = &trials->format[j];
-            if (quant_bytes(*a, 0, false, 64, 4096) <= quant_bytes(*b, 0, false, 64, 4096))
+            if (stored_bits(trials, *a) <= stored_bits(trials, *b))
                 break;
             enum format t = *a;
             *a = *b;
@@ -58,8 +66,9 @@ static enum status read_levels(struct trials *trials, struct err *err)
             return err_set(err, ERR_INPUT, "quant_types holds '%.*s', want format names", (int)n, p);
         memcpy(name, p, n);
         name[n] = 0;
-        enum format format;
-        TRY(format_parse(name, &format, err));
+        enum format format = FORMAT_KEEP;
+        if (strcmp(name, "keep") != 0)
+            TRY(format_parse(name, &format, err));
         TRY(format_index(trials, format, &index, err));
         p += n + (p[n] == ',');
     }
@@ -132,11 +141,12 @@ static enum status pin_ranks(struct trials *trials, const struct model_config *s
 static enum status make_plan(struct trials *trials, const struct model_config *shape, struct err *err)
 {
     const struct config *config = trials->config;
-    TRY(plan_new(&trials->plan, shape, trials->format[0], err));
+    TRY(plan_new(&trials->plan, shape, FORMAT_F32, err));
     trials->plan.use_rslora = config->use_rslora;
     for (int l = 0; l < trials->plan.n_layers; l++)
         for (int j = 0; j < LINEAR_COUNT; j++) {
             struct plan_linear *p = &trials->plan.layer[l].linear[j];
+            trials_set_format(trials, linear_index(l, j), trials->format[0], p);
             bool adapter = has_adapter(config->lora_target_modules, (enum linear)j);
             trials->ranked[linear_index(l, j)] = adapter && trials->n_ranks > 0;
             p->rank = !adapter ? 0 : trials->n_ranks ? trials->rank[trials->n_ranks - 1] : (int32_t)config->lora_r;
@@ -184,10 +194,11 @@ static enum status take_plan(struct trials *trials, const struct plan *given, st
                            trials->config->plan, l, want->heads, want->kv_heads, want->ffn, have->heads, have->kv_heads, have->ffn);
         for (int j = 0; j < LINEAR_COUNT; j++) {
             struct plan_linear *p = &trials->plan.layer[l].linear[j];
-            size_t index = 0;
-            TRY(format_index(trials, want->linear[j].format, &index, err));
-            trials->pinned[linear_index(l, j)] = (uint8_t)index;
-            trials->ranked[linear_index(l, j)] = false;
+            size_t index = 0, at = linear_index(l, j);
+            bool kept = trials->kept && trials->kept[at].format == want->linear[j].format;
+            TRY(format_index(trials, kept ? FORMAT_KEEP : want->linear[j].format, &index, err));
+            trials->pinned[at] = (uint8_t)index;
+            trials->ranked[at] = false;
             p->rank = want->linear[j].rank;
             p->alpha = want->linear[j].alpha;
         }
@@ -212,25 +223,34 @@ static enum status read_given_plan(struct trials *trials, const struct model_con
 }
 
 /* Block and double quantization where a format has them. */
-void trials_set_format(const struct config *config, struct plan_linear *p, enum format format)
+void trials_set_format(const struct trials *trials, size_t linear, enum format format, struct plan_linear *p)
 {
-    bool nibbles = format == FORMAT_NF4 || format == FORMAT_FP4;
-    p->format = format;
-    p->block = nibbles ? (int32_t)config->block_size : 0;
-    p->double_quant = nibbles && config->double_quant;
+    bool nibbles = format == FORMAT_NF4 || format == FORMAT_FP4, keep = format == FORMAT_KEEP;
+    const struct plan_linear chosen = {.format = format, .block = nibbles ? (int32_t)trials->config->block_size : 0,
+                                       .double_quant = nibbles && trials->config->double_quant};
+    const struct plan_linear *from = keep ? &trials->kept[linear] : &chosen;
+    p->format = from->format;
+    p->block = from->block;
+    p->double_quant = from->double_quant;
 }
 
-struct plan_storage trials_storage(const struct config *config)
+double trials_level_bits(const struct trials *trials, enum format format)
 {
-    struct plan_storage storage = {.float_bits = strcmp(config->export_dtype, "f32") == 0 ? 32 : 16};
-    format_parse(config->embedding_type, &storage.embed, NULL); /* one of its names: config.c has checked */
-    return storage;
+    return format == FORMAT_KEEP ? trials->kept_bits : format_info(format)->bits;
+}
+
+bool trials_quantizes(const struct trials *trials)
+{
+    for (size_t f = 0; f < trials->n_formats; f++)
+        if (trials->format[f] != FORMAT_KEEP)
+            return true;
+    return false;
 }
 
 static enum status check_shapes(struct trials *trials, const struct model_config *shape, struct err *err)
 {
-    struct plan_storage storage = trials_storage(trials->config);
-    if (quant_check(storage.embed, 0, (size_t)shape->vocab_size, (size_t)shape->hidden_size, err) != OK)
+    struct plan_storage storage = trials->storage;
+    if (strcmp(config_embedding(trials->config), "keep") != 0 && quant_check(storage.embed, 0, (size_t)shape->vocab_size, (size_t)shape->hidden_size, err) != OK)
         return err_prefix(err, ERR_INPUT, "embedding_type");
     for (int l = 0; l < trials->plan.n_layers; l++)
         for (int j = 0; j < LINEAR_COUNT; j++) {
@@ -247,12 +267,12 @@ static enum status check_shapes(struct trials *trials, const struct model_config
             }
             for (size_t f = 0; f < trials->n_formats; f++) {
                 struct plan_linear p;
-                trials_set_format(trials->config, &p, trials->format[f]);
+                trials_set_format(trials, at, trials->format[f], &p);
                 trials->bytes[at * MAX_LEVELS + f] = (double)plan_linear_bytes(&p, out, in, storage.float_bits);
                 bool used = trials->pinned[at] == TRIALS_NOT_PINNED ? f < trials->n_levels : f == trials->pinned[at];
                 char name[64];
                 plan_name(l, (enum linear)j, name);
-                if (used && quant_check(p.format, p.block, out, in, err) != OK)
+                if (used && trials->format[f] != FORMAT_KEEP && quant_check(p.format, p.block, out, in, err) != OK)
                     return err_prefix(err, ERR_INPUT, "%s", name);
             }
         }
@@ -264,12 +284,12 @@ static enum status check_shapes(struct trials *trials, const struct model_config
 static double position(const struct trials *trials, size_t level)
 {
     size_t last = trials->n_levels - 1;
-    double low = exp2(-2 * format_info(trials->format[0])->bits), high = exp2(-2 * format_info(trials->format[last])->bits);
+    double low = exp2(-2 * trials_level_bits(trials, trials->format[0])), high = exp2(-2 * trials_level_bits(trials, trials->format[last]));
     if (last == 0)
         return 0;
     if (high >= low)
         return (double)level / (double)last;
-    return (low - exp2(-2 * format_info(trials->format[level])->bits)) / (low - high);
+    return (low - exp2(-2 * trials_level_bits(trials, trials->format[level]))) / (low - high);
 }
 
 /* Ranks by their logarithm: doubling one buys about as much each time. */
@@ -319,7 +339,7 @@ static enum status make_variables(struct trials *trials, struct err *err)
 
 static double fixed_bytes(const struct trials *trials, const struct model_config *shape)
 {
-    struct plan_storage storage = trials_storage(trials->config);
+    struct plan_storage storage = trials->storage;
     double linears = 0;
     for (int l = 0; l < trials->plan.n_layers; l++)
         for (int j = 0; j < LINEAR_COUNT; j++) {
@@ -348,8 +368,29 @@ static enum status take_linears(struct trials *trials, const struct config *conf
     trials->bytes = calloc(trials->n_linears * MAX_LEVELS, sizeof *trials->bytes);
     if (!trials->pinned || !trials->ranked || !trials->rank_bytes || !trials->weights || !trials->bytes)
         return err_set(err, ERR_MEMORY, "out of memory for the search space");
-    TRY(read_levels(trials, err));
-    return read_ranks(trials, err);
+    return OK;
+}
+
+/* What keep stands for, before the levels are sorted by what they store. */
+static enum status take_kept(struct trials *trials, const struct model_config *shape, const struct plan *held, struct err *err)
+{
+    double weights = 0;
+    if (!config_keeps(trials->config))
+        return OK;
+    trials->kept = calloc(trials->n_linears, sizeof *trials->kept);
+    if (!trials->kept)
+        return err_set(err, ERR_MEMORY, "out of memory for the search space");
+    for (size_t i = 0; i < trials->n_linears; i++) {
+        int l = (int)(i / LINEAR_COUNT), j = (int)(i % LINEAR_COUNT);
+        size_t out, in;
+        plan_shape(held, shape, l, (enum linear)j, &out, &in);
+        trials->kept[i] = held->layer[l].linear[j];
+        trials->kept_bits += format_info(trials->kept[i].format)->bits * (double)out * (double)in;
+        weights += (double)out * (double)in;
+    }
+    trials->kept_bits /= weights;
+    trials->kept_stored_bits = plan_bits(held, shape);
+    return OK;
 }
 
 enum status trials_init_space(struct trials *trials, const struct config *config, size_t n_variables, struct err *err)
@@ -359,16 +400,24 @@ enum status trials_init_space(struct trials *trials, const struct config *config
     size_t a_layer = (strcmp(config->search_space, "linear") == 0 ? LINEAR_COUNT : 1) * (probe.n_ranks ? 2u : 1u);
     if (n_variables == 0 || n_variables % a_layer)
         return err_set(err, ERR_INPUT, "%zu variables, want %zu for each layer", n_variables, a_layer);
+    if (config_keeps(config))
+        return err_set(err, ERR_INPUT, "quant_types holds keep, which is another format in every model");
     TRY(take_linears(trials, config, n_variables / a_layer, err));
+    TRY(read_levels(trials, err));
+    TRY(read_ranks(trials, err));
     memset(trials->pinned, TRIALS_NOT_PINNED, trials->n_linears);
     for (size_t i = 0; i < trials->n_linears; i++)
         trials->ranked[i] = trials->n_ranks > 0;
     return make_variables(trials, err);
 }
 
-enum status trials_init(struct trials *trials, const struct config *config, const struct model_config *shape, struct err *err)
+enum status trials_init(struct trials *trials, const struct config *config, const struct model_config *shape, const struct model_stored *held, struct err *err)
 {
     TRY(take_linears(trials, config, (size_t)shape->num_hidden_layers, err));
+    trials->storage = (struct plan_storage){.embed = held->embed, .head = held->head, .float_bits = strcmp(config->export_dtype, "f32") == 0 ? 32 : 16};
+    TRY(take_kept(trials, shape, &held->plan, err));
+    TRY(read_levels(trials, err));
+    TRY(read_ranks(trials, err));
     TRY(make_plan(trials, shape, err));
     TRY(read_pins(trials, shape, err));
     TRY(read_given_plan(trials, shape, err));
@@ -387,6 +436,7 @@ void trials_free(struct trials *trials)
     free(trials->kind);
     free(trials->group);
     free(trials->importance);
+    free(trials->kept);
     free(trials->pinned);
     free(trials->ranked);
     free(trials->rank_bytes);
@@ -411,7 +461,7 @@ size_t trials_rank_level(const struct trials *trials, size_t linear, const uint8
 
 void trials_plan_linear(const struct trials *trials, size_t linear, const uint8_t *level, struct plan_linear *p)
 {
-    trials_set_format(trials->config, p, trials->format[trials_format(trials, linear, level)]);
+    trials_set_format(trials, linear, trials->format[trials_format(trials, linear, level)], p);
     if (trials->ranked[linear]) {
         p->rank = trials->rank[trials_rank_level(trials, linear, level)];
         p->alpha = trials_alpha(trials, p->rank);

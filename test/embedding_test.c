@@ -171,7 +171,7 @@ static void refused(const char *sentence, const char *config, const char *a, con
 static void test_refused(void **state)
 {
     (void)state;
-    refused("test: embedding_type = 'int4', want one of: f32 bf16 f16 int8 q8_0 nf4", "job.txt", "output_dir=none", "embedding_type=int4");
+    refused("test: embedding_type = 'int4', want one of: auto keep f32 bf16 f16 int8 q8_0 nf4", "job.txt", "output_dir=none", "embedding_type=int4");
     refused("test: embedding_type = int8, want f32 with train_mode = full, which trains the embedding too", "base.txt", "output_dir=none",
             "embedding_type=int8");
 }

@@ -8,16 +8,14 @@
 #include <cmocka.h>
 
 #include "base/file.h"
+#include "blocks_model.h"
 #include "convert.h"
 #include "export.h"
 #include "inference.h"
-#include "io/gguf.h"
 #include "job.h"
-#include "model_fixture.h"
-#include "random_blocks.h"
 #include "refused.h"
 
-enum { LAYERS = 2, VOCAB = 1030, HIDDEN = 256, TOKENS = 7 };
+enum { LAYERS = 2, VOCAB = BLOCKS_VOCAB, HIDDEN = BLOCKS_HIDDEN, TOKENS = 7 };
 
 /* Rows of 352 (those of down_proj in layer 1) hold no superblock: llama.cpp writes such a tensor in another format. */
 static const int32_t ffn[LAYERS] = {512, 352};
@@ -27,87 +25,23 @@ enum { FORMATS = sizeof formats / sizeof *formats };
 static struct tokenizer *tokenizer;
 static char dir[64], path[128];
 
-struct written {
-    struct model model;
-    struct arena arena;
-};
-
-static void fill(struct qmat *q, uint32_t step)
+static void make(struct blocks_model *w)
 {
-    struct rng rng = {.seed = 2, .stream = RNG_INIT, .step = step};
-    size_t n = q->rows * q->cols;
-    if (format_info(q->format)->read_only) {
-        random_blocks(q->format, q->codes, n, step);
-        return;
-    }
-    real *W = malloc(n * sizeof *W);
-    for (size_t i = 0; i < n; i++)
-        W[i] = (real)(0.05 * rng_normal(&rng));
-    CHECK(quant_encode(q, W, false, &err));
-    free(W);
-}
-
-static void place(struct written *w)
-{
-    model_place_head(&w->model, FORMAT_Q4_K, FORMAT_Q6_K, &w->arena);
-}
-
-static void make(struct written *w)
-{
-    struct model_config c = {0};
-    struct plan plan;
-    memset(w, 0, sizeof *w);
-    CHECK(model_config_alloc(&c, LAYERS, &err));
-    c.vocab_size = VOCAB;
-    c.hidden_size = HIDDEN;
-    c.head_dim = 64;
-    c.max_position_embeddings = 64;
-    strcpy(c.model_type, "llama");
-    for (int l = 0; l < LAYERS; l++) {
-        c.num_attention_heads[l] = 4;
-        c.num_key_value_heads[l] = 2;
-        c.intermediate_size[l] = ffn[l];
-    }
-    CHECK(plan_new(&plan, &c, FORMAT_F32, &err));
-    for (int i = 0; i < LAYERS * LINEAR_COUNT; i++)
-        plan.layer[i / LINEAR_COUNT].linear[i % LINEAR_COUNT].format = formats[(i + i / LINEAR_COUNT) % FORMATS];
-    plan.layer[1].linear[LINEAR_DOWN].format = FORMAT_Q5_0;
-    CHECK(model_shape(&w->model, &c, &plan, &err));
-    place(w);
-    CHECK(arena_commit(&w->arena, "weights", &err));
-    place(w);
-    fill(&w->model.embed, 100);
-    fill(&w->model.head, 101);
-    for (int i = 0; i < HIDDEN; i++)
-        w->model.norm[i] = 1;
-    for (int l = 0; l < LAYERS; l++) {
-        for (int i = 0; i < HIDDEN; i++)
-            w->model.layer[l].input_norm[i] = w->model.layer[l].post_norm[i] = 1;
-        for (int j = 0; j < LINEAR_COUNT; j++)
-            fill(&w->model.layer[l].linear[j], (uint32_t)(l * LINEAR_COUNT + j));
-    }
-    plan_free(&plan);
-    model_config_free(&c);
-}
-
-static void unmake(struct written *w)
-{
-    model_free(&w->model);
-    arena_free(&w->arena);
+    blocks_make(w, LAYERS, ffn, formats, FORMATS);
 }
 
 static int setup(void **state)
 {
     (void)state;
     struct err err;
-    struct written w;
+    struct blocks_model w;
     make_folder(dir);
     snprintf(path, sizeof path, "%s/model.gguf", dir);
     if (tokenizer_load_sentencepiece(&tokenizer, "data/world/tokenizer.model", &err) != OK)
         return -1;
     make(&w);
     enum status status = export_gguf(path, &w.model, NULL, tokenizer, "test", &err);
-    unmake(&w);
+    blocks_free(&w);
     return status == OK ? 0 : -1;
 }
 
@@ -152,7 +86,7 @@ static const double bound = 4 * 7e-4;
 static void held_as_stored(void **state)
 {
     (void)state;
-    struct written w;
+    struct blocks_model w;
     struct inference stored, decoded;
     real *a = malloc(TOKENS * VOCAB * sizeof *a), *b = malloc(TOKENS * VOCAB * sizeof *b);
     double most = 0, worst = 0;
@@ -183,32 +117,9 @@ static void held_as_stored(void **state)
     print_message("largest difference of a logit: %.2g of the largest\n", worst / most);
     inference_close(&stored);
     inference_close(&decoded);
-    unmake(&w);
+    blocks_free(&w);
     free(a);
     free(b);
-}
-
-static void same_tensors(const char *a_path, const char *b_path)
-{
-    struct gguf *a, *b;
-    CHECK(gguf_open(&a, a_path, &err));
-    CHECK(gguf_open(&b, b_path, &err));
-    assert_int_equal(gguf_n_tensors(a), gguf_n_tensors(b));
-    for (size_t i = 0; i < gguf_n_tensors(a); i++) {
-        const struct gguf_tensor *t = gguf_tensor_at(a, i), *u = gguf_tensor(b, t->name);
-        assert_non_null(u);
-        assert_int_equal(t->type, u->type);
-        assert_int_equal(t->bytes, u->bytes);
-        char *x = malloc((size_t)t->bytes), *y = malloc((size_t)t->bytes);
-        CHECK(gguf_read(a, t, 0, x, (size_t)t->bytes, &err));
-        CHECK(gguf_read(b, u, 0, y, (size_t)t->bytes, &err));
-        if (memcmp(x, y, (size_t)t->bytes) != 0)
-            fail_msg("%s: other bytes", t->name);
-        free(x);
-        free(y);
-    }
-    gguf_close(a);
-    gguf_close(b);
 }
 
 /* GGUF -> GGUF: every tensor has the bytes it had, q's and k's rows back in ggml's order. */
@@ -223,7 +134,7 @@ static void handed_on(void **state)
     CHECK(inference_open(&in, path, &(struct inference_options){.threads = 1, .decode = true, .keep_blocks = true}, &err));
     CHECK(convert_model(&to, &in.model, NULL, &in.plan, FORMAT_Q4_K, FORMAT_Q6_K, false, &arena, &err));
     CHECK(export_gguf(other, &to, NULL, tokenizer, "test", &err));
-    same_tensors(path, other);
+    blocks_same_tensors(path, other);
     model_free(&to);
     arena_free(&arena);
     inference_close(&in);

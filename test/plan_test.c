@@ -175,7 +175,7 @@ static void test_counts_and_bytes(void **state)
         }
     assert_true(plan_parameters(&plan, &config) == other + weights);
     assert_true(plan_adapter_parameters(&plan, &config) == adapters && adapters > 0);
-    struct plan_storage whole = {FORMAT_F32, 32}, half = {FORMAT_F32, 16}, packed = {FORMAT_INT8, 16};
+    struct plan_storage whole = {FORMAT_F32, FORMAT_F32, 32}, half = {FORMAT_F32, FORMAT_F32, 16}, packed = {FORMAT_INT8, FORMAT_INT8, 16};
     assert_true(plan_bytes(&plan, &config, &whole) == bytes + 4 * other + 4 * adapters);
     assert_true(plan_bytes(&plan, &config, &half) == bytes - floats / 2 + 2 * other + 4 * adapters);
     assert_true(plan_bytes(&plan, &config, &packed) == bytes - floats / 2 + 2 * (other - 100 * 64) + 100 * (64 + 4) + 4 * adapters);

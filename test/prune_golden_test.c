@@ -247,7 +247,7 @@ static void compare_logits(struct bench *b, const struct prune_selection *s, con
     model_place(&small, FORMAT_F32, &arena);
     must(arena_commit(&arena, "small", &err), &err);
     model_place(&small, FORMAT_F32, &arena);
-    prune_apply(&small, &b->model, s);
+    must(prune_apply(&small, &b->model, s, &err), &err);
     double *want = golden_doubles(st, t);
     size_t V = (size_t)t->dim[2];
     real *logits = malloc(b->T * V * sizeof *logits);

@@ -365,7 +365,7 @@ static void cut_out_is_cut_off(void **state)
         CHECK(prune_config(&config, &whole.model.config, &s, &err));
         CHECK(plan_new(&plan, &config, FORMAT_F32, &err));
         fixture_open(&small, &config, &plan, (struct fixture_options){.max_n = 24, .threads = 1, .keep = true});
-        prune_apply(&small.model, &whole.model, &s);
+        CHECK(prune_apply(&small.model, &whole.model, &s, &err));
         for (int l = 0; l < 3; l++) {
             zero_columns(&whole.model.layer[l].linear[LINEAR_O], s.head[l], s.n_heads[l], 2 * 8);
             zero_columns(&whole.model.layer[l].linear[LINEAR_DOWN], s.ffn[l], s.n_ffn[l], 1);

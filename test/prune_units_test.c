@@ -389,7 +389,7 @@ static void open_smaller(struct fixture *small, const struct fixture *whole, con
     CHECK(prune_config(&config, &whole->model.config, s, &err));
     CHECK(plan_new(&plan, &config, FORMAT_F32, &err));
     fixture_open(small, &config, &plan, (struct fixture_options){.max_n = 24, .threads = 1, .keep = true});
-    prune_apply(&small->model, &whole->model, s);
+    CHECK(prune_apply(&small->model, &whole->model, s, &err));
     plan_free(&plan);
     model_config_free(&config);
 }

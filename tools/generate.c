@@ -410,7 +410,7 @@ static enum status bench_row(struct generator *g, const char *model, size_t n, b
                              struct err *err)
 {
     double speed[BENCH_RUNS], mean = 0, squares = 0, bytes = generator_weight_bytes(g->model);
-    struct plan_storage storage = {.embed = g->model->embed.format, .float_bits = 32};
+    struct plan_storage storage = {.embed = g->model->embed.format, .head = g->model->head.format, .float_bits = 32};
     double size = (double)plan_bytes(&g->model->plan, &g->model->config, &storage);
     double parameters = (double)plan_parameters(&g->model->plan, &g->model->config);
     TRY(time_tokens(g, n < 8 ? n : 8, at_once, &speed[0], err)); /* wakes threads and caches */
