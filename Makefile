@@ -2,7 +2,7 @@
 config  ?= release
 PREFIX  ?= /usr/local
 CC      ?= cc
-B       := build/$(config)
+B       := build/$(config)$(if $(filter 1,$(CUDA)),-cuda)
 
 WARN    := -Wall -Wextra -Wconversion -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Werror
 # -ffp-contract=off: the same bits from every compiler.  Never -ffast-math: it breaks the checks for NaN.
@@ -30,6 +30,7 @@ DOUBLE_SRC := $(filter base/%.c cpu/%.c quant%.c plan%.c lora.c optim.c model.c 
 DOUBLE_OBJ := $(DOUBLE_SRC:%.c=$(B)/double/%.o)
 TESTS    := $(patsubst test/%.c,$(B)/test/%,$(wildcard test/*_test.c))
 FUZZERS  := $(patsubst test/fuzz/%.c,$(B)/fuzz/%,$(wildcard test/fuzz/fuzz_*.c))
+include cuda/cuda.mk
 
 .PHONY: all test test-golden fuzz models deps bench check clean install uninstall help stats
 all: $(PROGRAMS) $(B)/libveneer.a $(B)/libveneer.so

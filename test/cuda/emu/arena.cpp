@@ -1,0 +1,119 @@
+// arena.cpp: device memory.  One gigabyte of addresses that host code cannot touch (PROT_NONE): a device pointer that is dereferenced on the host
+// faults, as it would with a GPU.  What nobody wrote is 0xFF (NaN in every float format).  Behind each allocation lie 256 bytes that must not change.
+#include "emu.h"
+#include <map>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+namespace emu {
+
+char *arena;
+ByteState *arena_state;
+
+static const size_t ALIGNMENT = 256, ZONE = 256; // as cudaMalloc aligns
+static const unsigned char ZONE_BYTE = 0xa5;
+static std::map<size_t, size_t> allocations; // offset -> bytes
+static size_t in_use, most_in_use;
+static int open_count;
+
+void *reserve(size_t bytes)
+{
+    void *p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) {
+        perror("emulated device memory");
+        _exit(2);
+    }
+    return p;
+}
+
+void arena_init()
+{
+    arena = static_cast<char *>(reserve(ARENA_BYTES));
+    arena_state = static_cast<ByteState *>(reserve(ARENA_BYTES));
+    mprotect(arena, ARENA_BYTES, PROT_NONE);
+}
+
+OpenArena::OpenArena()
+{
+    if (!open_count++)
+        mprotect(arena, ARENA_BYTES, PROT_READ | PROT_WRITE);
+}
+
+OpenArena::~OpenArena()
+{
+    if (!--open_count)
+        mprotect(arena, ARENA_BYTES, PROT_NONE);
+}
+
+bool in_arena(const void *p)
+{
+    const char *c = static_cast<const char *>(p);
+    return c >= arena && c < arena + ARENA_BYTES;
+}
+
+void *device_alloc(size_t bytes)
+{
+    if (bytes > device.memory || in_use > device.memory - bytes)
+        return nullptr;
+    size_t at = 0;
+    for (auto &a : allocations) {
+        if (at + bytes + ZONE <= a.first)
+            break;
+        at = (a.first + a.second + ZONE + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    }
+    if (at + bytes + ZONE > ARENA_BYTES)
+        return nullptr;
+    allocations[at] = bytes;
+    in_use += bytes;
+    most_in_use = most_in_use > in_use ? most_in_use : in_use;
+    OpenArena open;
+    memset(arena + at, 0xff, bytes);
+    memset(arena + at + bytes, ZONE_BYTE, ZONE);
+    memset(arena_state + at, UNWRITTEN, bytes);
+    return arena + at;
+}
+
+bool device_free(void *p)
+{
+    auto it = in_arena(p) ? allocations.find(static_cast<size_t>(static_cast<char *>(p) - arena)) : allocations.end();
+    if (it == allocations.end()) {
+        report(0, "memcheck", "cudaFree of %p, which is no allocation", p);
+        return false;
+    }
+    OpenArena open;
+    char *end = arena + it->first + it->second;
+    for (size_t i = 0; i < ZONE; i++) {
+        if (static_cast<unsigned char>(end[i]) == ZONE_BYTE)
+            continue;
+        report(0, "memcheck", "byte %zu behind an allocation of %zu bytes was written", i, it->second);
+        break;
+    }
+    memset(arena + it->first, 0xff, it->second);
+    memset(arena_state + it->first, FOREIGN, it->second);
+    in_use -= it->second;
+    allocations.erase(it);
+    return true;
+}
+
+bool device_range(const void *p, size_t n, const char *what)
+{
+    if (in_arena(p)) {
+        size_t at = static_cast<size_t>(static_cast<const char *>(p) - arena);
+        auto it = allocations.upper_bound(at);
+        if (it != allocations.begin() && (--it, at + n <= it->first + it->second))
+            return true;
+    }
+    report(0, "memcheck", "%s: %zu bytes at %p are not inside a device allocation", what, n, p);
+    return false;
+}
+
+} // namespace emu
+
+extern "C" size_t emu_memory(size_t *most, int reset)
+{
+    if (most)
+        *most = emu::most_in_use;
+    if (reset)
+        emu::most_in_use = emu::in_use;
+    return emu::in_use;
+}
