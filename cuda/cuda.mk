@@ -29,8 +29,7 @@ $(foreach f,$(CUDA_HOST),$(eval flags_$(f:%.c=%) := -isystem $(CUDA_HOME)/includ
 # ---- on this CPU.  Everything lies under build/cuda/:  src/ what g++ reads, emu/ the emulator, shim/ and check/ kernels and tests, ptx/ARCH/
 E         := build/cuda
 EMU       := test/cuda/emu
-EMU_WARN  := -Wall -Wextra -Wshadow -Wformat=2 -Werror
-EMU_CXX   := $(CXX) -std=c++17 -g -fPIC -I. -Itest -I$(EMU) -isystem $(CUDA_HOME)/include $(EMU_WARN)
+EMU_CXX   := $(CXX) -std=c++17 -g -fPIC -I. -Itest -I$(EMU) -isystem $(CUDA_HOME)/include -Wall -Wformat=2 -Werror
 EMU_FMA   := $(if $(filter x86_64,$(shell uname -m)),-mavx2 -mfma)
 EMU_OBJ   := $(patsubst $(EMU)/%.cpp,$(E)/emu/%.o,$(wildcard $(EMU)/*.cpp))
 # Kernels: products and sums contract as nvcc's do; nothing is static (a launch finds its kernel by name).  The checker's callbacks stand before each
@@ -53,7 +52,7 @@ $(E)/shim/%.o $(E)/check/%.o: $(E)/src/%.cpp $(EMU_CUH) $(EMU)/cuda_emu.h
 	$(EMU_CXX) -I$(E)/src $(EMU_KERNEL) $(level_$(word 3,$(subst /, ,$@))) -MMD -MP -c $< -o $@
 $(E)/emu/%.o: $(EMU)/%.cpp
 	@mkdir -p $(@D)
-	$(EMU_CXX) -Wconversion -O2 -frounding-math -U_FORTIFY_SOURCE $(EMU_FMA) -MMD -MP -c $< -o $@
+	$(EMU_CXX) -Wextra -Wshadow -Wconversion -O2 -frounding-math -U_FORTIFY_SOURCE $(EMU_FMA) -MMD -MP -c $< -o $@
 $(E)/host/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_) -I$(EMU) -isystem $(CUDA_HOME)/include -DVENEER_CUDA_EMU -MMD -MP -c $< -o $@

@@ -218,8 +218,8 @@ static inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector)
     }
     return r;
 }
-template <class T> static inline T min(T a, T b) { return b < a ? b : a; }
-template <class T> static inline T max(T a, T b) { return a < b ? b : a; }
+template <class A, class B> static inline auto min(A a, B b) -> decltype(a + b) { return b < a ? b : a; }
+template <class A, class B> static inline auto max(A a, B b) -> decltype(a + b) { return a < b ? b : a; }
 
 // ---- floats.  noinline: g++ neither contracts nor reorders across them, as _rn promises on a GPU
 #define EMU_RN static inline __attribute__((noinline)) float

@@ -8,7 +8,7 @@
 //   checker.cpp  every access of a kernel: bounds, initialisation, races; reports
 //   statistics.cpp  how the accesses of a warp fall into sectors and banks
 //   runtime.cpp  cudaXxx;  failures.cpp  the machine that is told of, calls that fail;  blas.cpp  cublasXxx
-//   ptx_parse.cpp, ptx_run.cpp  nvcc's PTX on the same fibers, under the same checker
+//   ptx_parse.cpp, ptx_math.cpp, ptx_run.cpp  nvcc's PTX on the same fibers, under the same checker
 #pragma once
 #include "cuda_emu.h"
 #include "emu_ctl.h"

@@ -1,4 +1,4 @@
-// ptx.h: nvcc's PTX as it is executed: the parser (ptx_parse.cpp) makes these, the interpreter (ptx_run.cpp) runs them.
+// ptx.h: nvcc's PTX as it is executed: ptx_parse.cpp makes these, ptx_run.cpp runs them, ptx_math.cpp knows what arithmetic gives.
 //
 // Nothing is guessed: what is not known here ends the program with the line.  PTX ISA 9.0.  A register is 64 bits that hold a value modulo its
 // width; who reads it extends it to the type that it works on.
@@ -76,5 +76,14 @@ struct Kernel {
 [[noreturn]] void give_up(const std::string &sentence);
 void parse(const std::string &path);
 const Kernel *find(const std::string &name); // NULL: in no file parsed so far
+
+// Results of the instruction for the values of its operands, as the register will hold them.
+uint64_t arithmetic(const Instruction &i, uint64_t a, uint64_t b, uint64_t c);
+uint64_t bits(const Instruction &i, uint64_t a, uint64_t b, uint64_t c, uint64_t d);
+uint64_t convert(const Instruction &i, uint64_t v, uint64_t low);
+bool compared(const Instruction &i, uint64_t a, uint64_t b);
+uint64_t extend(uint64_t v, Type t); // zero or sign extended from the width of t
+unsigned bits_of(Type t);
+[[noreturn]] void unknown(const Instruction &i);
 
 } // namespace ptx
