@@ -15,8 +15,8 @@ ifeq ($(wildcard $(NVCC)),)
 $(error make CUDA=1 needs nvcc, which is not at $(NVCC): install the CUDA 13 toolkit, or name its folder by CUDA_HOME=DIR)
 endif
 LIB_OBJ   += $(CUDA_HOST:%.c=$(B)/%.o) $(CUDA_CU:%.cu=$(B)/%.o)
-LIBS      += -L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt -lpthread -lstdc++
-NVCCFLAGS := -O3 -std=c++17 -I. -D_GNU_SOURCE -lineinfo -Xcompiler -fPIC,-Wall,-Wextra -Werror all-warnings \
+LIBS      += -L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt -lpthread
+NVCCFLAGS := -O3 -std=c++17 -I. -D_GNU_SOURCE -lineinfo -Xcompiler -fPIC,-Wall,-fno-exceptions,-fno-threadsafe-statics -Werror all-warnings \
 	-gencode arch=compute_80,code=sm_80 -gencode arch=compute_89,code=sm_89 -gencode arch=compute_90,code=[sm_90,compute_90]
 $(B)/cuda/%.o: cuda/%.cu $(CUDA_HEAD)
 	@mkdir -p $(@D)
@@ -47,9 +47,6 @@ $(E)/src/%.cuh: %.cuh $(EMU)/cu2cpp.sed
 	@mkdir -p $(@D)
 	(echo '#line 1 "$<"'; sed -E -f $(EMU)/cu2cpp.sed $<) > $@
 EMU_CUH := $(patsubst %,$(E)/src/%,$(wildcard cuda/*.cuh))
-$(E)/shim/%.o $(E)/check/%.o: $(E)/src/%.cpp $(EMU_CUH) $(EMU)/cuda_emu.h
-	@mkdir -p $(@D)
-	$(EMU_CXX) -I$(E)/src $(EMU_KERNEL) $(level_$(word 3,$(subst /, ,$@))) -MMD -MP -c $< -o $@
 $(E)/emu/%.o: $(EMU)/%.cpp
 	@mkdir -p $(@D)
 	$(EMU_CXX) -Wextra -Wshadow -Wconversion -O2 -frounding-math -U_FORTIFY_SOURCE $(EMU_FMA) -MMD -MP -c $< -o $@
@@ -63,6 +60,9 @@ image_planted_test := test/cuda/planted
 image_of            = $(or $(image_$(1)),cuda/kernels)
 EMU_WRAP           := -rdynamic -Wl,--wrap=dlopen,--wrap=dlsym,--wrap=dlclose,--wrap=dlerror
 define cuda_level
+$(E)/$(1)/%.o: $(E)/src/%.cpp $(EMU_CUH) $(EMU)/cuda_emu.h
+	@mkdir -p $$(@D)
+	$(EMU_CXX) -iquote $(E)/src $(EMU_KERNEL) $(level_$(1)) -MMD -MP -c $$< -o $$@
 $(E)/$(1)/cuda/kernels.so: $(CUDA_CU:%.cu=$(E)/$(1)/%.o)
 	$(CXX) -shared -Wl,-soname,$$(@F) -o $$@ $$^
 $(E)/$(1)/test/cuda/%.so: $(E)/$(1)/test/cuda/%.o
@@ -78,10 +78,11 @@ $(foreach l,shim check,$(eval $(call cuda_level,$(l)))$(foreach t,$(CUDA_TESTS),
 # PTX of all images, by architecture.
 CUDA_IMAGES := $(CUDA_CU) $(addsuffix .cu,$(foreach t,$(CUDA_TESTS),$(image_$(t))))
 CUDA_PTX    := $(foreach a,$(ARCHS),$(CUDA_IMAGES:%.cu=$(E)/ptx/$(a)/%.ptx))
+PTX_FLAGS   := -O3 -std=c++17 -I. -Itest -D_GNU_SOURCE -lineinfo -ptx
 define cuda_arch
 $(E)/ptx/$(1)/%.ptx: %.cu $(CUDA_HEAD)
 	@mkdir -p $$(@D)
-	$(NVCC) -O3 -std=c++17 -I. -Itest -D_GNU_SOURCE -arch=$(1) -lineinfo -ptx $$< -o $$@
+	$(NVCC) $(PTX_FLAGS) -arch=$(1) $$< -o $$@
 endef
 $(foreach a,$(ARCHS),$(eval $(call cuda_arch,$(a))))
 
@@ -94,4 +95,21 @@ test-cuda: $(foreach l,shim check,$(CUDA_TESTS:%=$(E)/$(l)/test/%)) $(if $(wildc
 	@ARCHS='$(if $(wildcard $(NVCC)),$(ARCHS))' sh test/cuda/run.sh $(E) $(CUDA_TESTS)
 endif
 .PHONY: test-cuda
+
+# The tests tested: faults in the kernels (mutants.txt), each to be noticed.  MUTANT=part of a name: only those.
+test-cuda-mutants: test-cuda
+	python3 test/cuda/mutate.py $(E) '$(EMU_CXX) $(EMU_KERNEL) $(level_check)' $(NVCC) '$(PTX_FLAGS) -arch=sm_80' '$(CUDA_CU)' $(MUTANT)
+# Registers, spills, local memory, vector loads, occupancy of each kernel, held to budget.txt.
+BUDGET = rm -f $(E)/launches.txt && for t in $(filter %_cuda_test,$(CUDA_TESTS)); do EMU_LAUNCHES=$(E)/launches.txt $(E)/shim/test/$$t >/dev/null 2>&1 || exit 1; done && \
+	python3 test/cuda/budget.py $(NVCC) $(E) $(CUDA_CU)
+ifeq ($(wildcard $(NVCC)),)
+test-cuda-budget:
+	@echo 'skipped: test-cuda-budget (no nvcc at $(NVCC))'
+else
+test-cuda-budget: $(CUDA_TESTS:%=$(E)/shim/test/%)
+	@$(BUDGET)
+record-cuda-budget: $(CUDA_TESTS:%=$(E)/shim/test/%)
+	@$(BUDGET) --record
+endif
+.PHONY: test-cuda-mutants test-cuda-budget record-cuda-budget
 .DEFAULT_GOAL := all

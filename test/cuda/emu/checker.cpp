@@ -35,7 +35,7 @@ struct Span { // memory that is watched
 static Span device_span, dynamic_span, static_span;
 static long reports;
 static bool quiet;
-static std::map<std::string, long> seen;
+static std::map<std::string, long> seen, kinds;
 
 // ---- reports
 std::string place_name(uintptr_t pc)
@@ -71,6 +71,7 @@ void report(uintptr_t pc, const char *kind, const char *format, ...)
     vsnprintf(text, sizeof text, format, ap);
     va_end(ap);
     reports++;
+    kinds[kind]++;
     snprintf(key, sizeof key, "%s@%lx@%s", kind, static_cast<unsigned long>(pc), kernel);
     if (seen[key]++ || quiet)
         return;
@@ -305,8 +306,13 @@ long emu_errors(int reset)
     if (reset) {
         emu::reports = 0;
         emu::seen.clear();
+        emu::kinds.clear();
     }
     return n;
+}
+long emu_reported(const char *kind)
+{
+    return emu::kinds[kind];
 }
 void emu_quiet(int q)
 {

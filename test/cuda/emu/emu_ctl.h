@@ -20,6 +20,8 @@ struct emu_counters {
 void emu_set(int order, unsigned long long seed, int lazy, int stats);
 /* What the checker reported so far, all kinds; reset: forget it. */
 long emu_errors(int reset);
+/* Of them, those of a kind: memcheck, initcheck, racecheck, synccheck, launch, cublas, trap. */
+long emu_reported(const char *kind);
 /* 1: count reports, print none. */
 void emu_quiet(int quiet);
 /* 1: reports are made (the kernels were built for the checker, or run as PTX). */

@@ -1,6 +1,7 @@
 // launch.cpp: what <<<>>> does: the limits of a launch, its arguments, the grid, block by block; streams that run at once or, lazily, as late as
 // they may; and the image, the library that holds the kernels.
 #include "emu.h"
+#include <algorithm>
 #include <deque>
 #include <dlfcn.h>
 #include <link.h>
@@ -19,6 +20,22 @@ struct Stream {
 static Stream default_stream;
 static std::vector<Stream *> streams;
 static std::map<const void *, size_t> shared_limit;
+
+// EMU_LAUNCHES=FILE: for each kernel, its name, threads and dynamic shared memory at most, added to the file at the end.
+static struct Widest {
+    std::map<const void *, std::pair<size_t, size_t>> kernels;
+    ~Widest()
+    {
+        const char *path = getenv("EMU_LAUNCHES");
+        FILE *f = path ? fopen(path, "a") : nullptr;
+        Dl_info d;
+        for (auto &k : kernels)
+            if (f && dladdr(k.first, &d) && d.dli_sname)
+                fprintf(f, "%s %zu %zu\n", d.dli_sname, k.second.first, k.second.second);
+        if (f)
+            fclose(f);
+    }
+} widest;
 
 void *dyn_smem()
 {
@@ -174,6 +191,9 @@ void submit(const Config &config, const void *kernel, void (*body)(void *), void
         set_error(cudaErrorInvalidConfiguration);
         return;
     }
+    std::pair<size_t, size_t> &w = widest.kernels[kernel];
+    w.first = std::max<size_t>(w.first, 1ul * config.block.x * config.block.y * config.block.z);
+    w.second = std::max(w.second, config.smem);
     size_t static_bytes = 0;
     if (ptx_bind(kernel, each, &body, &values, &static_bytes))
         machine.checked = true;
