@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+"""The tests of the CUDA backend tested: each mutant of mutants.txt is one fault in the kernels; a test has to notice it.
+
+    python3 test/cuda/mutate.py BUILD CHECK NVCC PTX_FLAGS KERNELS [part of a name]     (make test-cuda-mutants says the commands)
+
+A mutant is compiled for the checker and its tests run: it is caught by `numbers` (a test failed), by the `checker` (a report), or else, compiled
+by nvcc, by the same tests on its `PTX`.  What is marked equivalent must pass all of them.  mutants.txt:
+
+    == name of the mutant
+    in cuda/ops.cu            the file
+    -- text that is replaced  (must stand there; `nth N` where it stands more than once)
+    ++ text instead of it     (may be missing: the text is taken out)
+    by ops_cuda_test          tests that are run
+    ptx                       inline assembly: the source is no different, look at PTX at once
+    equivalent: why no test can notice
+"""
+import os
+import re
+import subprocess
+import sys
+
+build, check, nvcc, ptx, kernels = *sys.argv[1:5], sys.argv[5].split()
+only = sys.argv[6] if len(sys.argv) > 6 else ''
+home = os.path.dirname(os.path.abspath(__file__))
+work = f'{build}/mutants'
+
+
+def read_mutants():
+    mutants = []
+    for line in open(f'{home}/mutants.txt'):
+        line = line.rstrip('\n')
+        if line.startswith('== '):
+            mutants.append({'name': line[3:], 'from': [], 'to': [], 'nth': 1, 'by': [], 'ptx': False, 'equivalent': ''})
+        elif not line or line.startswith('#'):
+            continue
+        elif line.startswith('-- '):
+            mutants[-1]['from'].append(line[3:])
+        elif line.startswith('++'):
+            mutants[-1]['to'].append(line[3:])
+        elif line.startswith('in '):
+            mutants[-1]['file'] = line[3:]
+        elif line.startswith('nth '):
+            mutants[-1]['nth'] = int(line[4:])
+        elif line.startswith('by '):
+            mutants[-1]['by'] = line[3:].split()
+        elif line == 'ptx':
+            mutants[-1]['ptx'] = True
+        elif line.startswith('equivalent: '):
+            mutants[-1]['equivalent'] = line[12:]
+        else:
+            sys.exit(f'mutants.txt: {line}')
+    return mutants
+
+
+def mutated(m):
+    text, old = open(m['file']).read(), '\n'.join(m['from'])
+    at = -1
+    for _ in range(m['nth']):
+        at = text.find(old, at + 1)
+        if at < 0:
+            sys.exit(f"mutants.txt: {m['name']}: {m['file']} does not hold: {old}")
+    if m['nth'] == 1 and text.find(old, at + 1) >= 0:
+        sys.exit(f"mutants.txt: {m['name']}: {m['file']} holds this more than once, say nth N: {old}")
+    return text[:at] + '\n'.join(m['to']) + text[at + len(old):]
+
+
+def includers(name):
+    """The kernel files that a change of `name` changes."""
+    if name.endswith('.cu'):
+        return [name]
+    found, grew = {name}, True
+    sources = [os.path.join('cuda', f) for f in os.listdir('cuda') if f.endswith(('.cu', '.cuh', '.h'))]
+    while grew:
+        grew = False
+        for s in sources:
+            if s not in found and any(f'#include "{f}"' in open(s).read() for f in found):
+                found.add(s)
+                grew = True
+    return sorted(f for f in found if f.endswith('.cu'))
+
+
+def put(path, text):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    open(path, 'w').write(text)
+
+
+def sh(command, **more):
+    return subprocess.run(command, shell=True, capture_output=True, text=True, **more)
+
+
+def build_check(m, text):
+    """kernels.so with the mutant, for the checker; what the compiler says when it refuses."""
+    files = includers(m['file'])
+    sh(f'rm -rf {work} && mkdir -p {work}/plain/cuda {work}/src/cuda {work}/cuda')
+    for f in os.listdir('cuda'):
+        if f.endswith(('.cu', '.cuh')):
+            put(f'{work}/plain/cuda/{f}', text if f'cuda/{f}' == m['file'] else open(f'cuda/{f}').read())
+            sh(f'sed -E -f test/cuda/emu/cu2cpp.sed {work}/plain/cuda/{f} > {work}/src/cuda/{f.replace(".cu", ".cpp") if f.endswith(".cu") else f}')
+    objects = []
+    for k in kernels:
+        o = f'{build}/check/{k[:-3]}.o'
+        if k in files:
+            o = f'{work}/{k[:-3]}.o'
+            r = sh(f'{check} -iquote {work}/src -c {work}/src/{k[:-3]}.cpp -o {o}')
+            if r.returncode:
+                return r.stderr
+        objects.append(o)
+    r = sh(f'c++ -shared -Wl,-soname,kernels.so -o {work}/kernels.so {" ".join(objects)}')
+    return r.stderr if r.returncode else ''
+
+
+def build_ptx(m):
+    paths = []
+    for k in kernels:
+        p = f'{build}/ptx/sm_80/{k[:-3]}.ptx'
+        if k in includers(m['file']):
+            p = f'{work}/{k[:-3]}.ptx'
+            r = sh(f'{nvcc} -I{work}/plain {ptx} {work}/plain/{k} -o {p}')
+            if r.returncode:
+                return None, r.stderr
+        paths.append(p)
+    return ':'.join(paths), ''
+
+
+def run(folder, test, **environment):
+    try:
+        r = sh(f'{build}/{folder}/test/{test}', timeout=600, env={**os.environ, **environment})
+    except subprocess.TimeoutExpired:
+        return 'numbers'
+    out = r.stdout + r.stderr
+    if re.search(r'^(memcheck|initcheck|racecheck|synccheck|launch|trap|cublas): ', out, re.M):
+        return 'checker'
+    return 'numbers' if r.returncode else ''
+
+
+def verdict(m):
+    refused = build_check(m, mutated(m))
+    if refused:
+        sys.exit(f"{m['name']} does not compile:\n{refused}")
+    if not m['ptx']:
+        for t in m['by']:
+            by = run('check', t, LD_LIBRARY_PATH=work)
+            if by:
+                return by
+    paths, refused = build_ptx(m)
+    if refused:
+        return 'ptxas' if m['ptx'] else sys.exit(f"{m['name']} does not compile:\n{refused}")
+    return 'PTX' if any(run('shim', t, EMU_PTX=paths) for t in m['by']) else ''
+
+
+def main():
+    count, bad = {}, 0
+    mutants = [m for m in read_mutants() if only in m['name']]
+    for m in mutants:
+        by = verdict(m)
+        wrong = bool(by) == bool(m['equivalent'])
+        bad += wrong
+        said = by or ('equivalent: ' + m['equivalent'] if m['equivalent'] else 'NOT NOTICED')
+        print(f"{m['name']:60s} {said}{'   BUT MARKED EQUIVALENT' if by and m['equivalent'] else ''}", flush=True)
+        count[by or 'equivalent'] = count.get(by or 'equivalent', 0) + 1
+    print(f'{len(mutants)} mutants: ' + ', '.join(f'{n} by {k}' if k != 'equivalent' else f'{n} no test noticed' for k, n in sorted(count.items())))
+    sys.exit(bad > 0)
+
+
+main()
