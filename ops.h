@@ -113,8 +113,10 @@ enum compute { COMPUTE_F32, COMPUTE_BF16, COMPUTE_INT8 };
 
 /* What a table's kernels share: threads and scratch memory (its sizes set by the table, counted like all memory). */
 struct ops;
+struct device;
 struct ops_context {
     const struct ops *ops;
+    struct device *device; /* cuda/device.h; NULL: the CPU */
     int threads;
     enum compute compute;
     real *scratch;    /* shared_n reals of all threads, then scratch_n of each */

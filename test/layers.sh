@@ -16,6 +16,8 @@ floor() {
     plan*) echo 21 ;;
     cpu/*.h) echo 21 ;;
     cpu/*) echo 22 ;;
+    cuda/device.h) echo 22 ;;
+    cuda/*) echo 23 ;;
     lora.*|optim.*|affine.*|gram.*) echo 30 ;;
     gptq.*|bitstack.*|cloq.*) echo 35 ;;
     pareto.*) echo 39 ;;
@@ -34,7 +36,7 @@ floor() {
     esac
 }
 bad=0
-for f in *.c *.h base/*.[ch] io/*.[ch] cpu/*.[ch] strategy/*.[ch] tools/*.c; do
+for f in *.c *.h base/*.[ch] io/*.[ch] cpu/*.[ch] cuda/*.[ch] cuda/*.cu cuda/*.cuh strategy/*.[ch] tools/*.c; do
     [ -f "$f" ] || continue
     ff=$(floor "$f")
     [ -n "$ff" ] || { echo "$f stands on no floor"; bad=1; continue; }
@@ -45,17 +47,18 @@ for f in *.c *.h base/*.[ch] io/*.[ch] cpu/*.[ch] strategy/*.[ch] tools/*.c; do
         [ "${i%.h}" = "${f%.c}" ] && continue
         a=${f%%[._]*}; b=${i%%[._]*}
         [ "$a" = "$b" ] && continue
-        case $f:$i in cpu/*:cpu/*) continue ;; esac
+        case $f:$i in cpu/*:cpu/*|cuda/*:cuda/*) continue ;; esac
         case $i in io/tokenizer_private.h) [ "$ff" = 12 ] && continue ;; esac
         if [ -z "$fi_" ] || [ "$fi_" -gt "$ff" ] || { [ "$fi_" -eq "$ff" ] && [ "$ff" -gt 1 ]; }; then
             echo "$f (floor $ff) includes $i (floor ${fi_:-?})"; bad=1
         fi
     done
 done
-below=$(ls *.c base/*.c io/*.c cpu/*.c strategy/*.c 2>/dev/null | grep -v '^train.c$')
+below=$(ls *.c base/*.c io/*.c cpu/*.c cuda/*.c cuda/*.cu strategy/*.c 2>/dev/null | grep -v '^train.c$')
 grep -nE '(^|[^_a-z])(exit|abort|printf|puts|perror) *\(' $below | grep -vE ':[0-9]+: *\*|text_p|//' && { echo 'exit, abort or printing below a roof'; bad=1; }
-only() { h=$1; shift; grep -ln "#include <$h" *.c *.h base/* io/* cpu/* strategy/* tools/* 2>/dev/null | grep -vE "$1" | sed "s|^|$h belongs in $1: |" | grep . && bad=1; }
+only() { h=$1; shift; grep -ln "#include <$h" *.c *.h base/* io/* cpu/* cuda/* strategy/* tools/* 2>/dev/null | grep -vE "$1" | sed "s|^|$h belongs in $1: |" | grep . && bad=1; }
 only cblas.h '^base/linalg.c'; only lapacke.h '^base/linalg.c'; only mpi.h '^base/mpi.c'; only cJSON.h '^io/json.c'; only cjson/ '^io/json.c'
 only zlib.h '^base/gzip.c'; only nlopt.h '^gp.c'; only pcre2.h "^io/regex.c"; only utf8proc.h "^io/pretokenizer.c"
+only cuda_runtime '^cuda/'; only cublas '^cuda/'
 [ $bad -eq 0 ] && echo 'layers: in order'
 exit $bad

@@ -1,0 +1,349 @@
+/* attention.cu: the slots of attention: tensor cores where flash.cu can, else plain kernels in fp32 for any head size; decoding in splits.
+ *
+ * Plain kernels: a warp takes one query (or key) of one head.  Its lanes compute the scores of 32 keys at once, then each lane sums its share of the
+ * head's columns over those keys.  cpu/ref_attention.c has the equations. */
+#include "cuda/attention.cuh"
+
+enum { WARPS = 4, PLAIN_THREADS = 32 * WARPS, SPLIT = 64, DECODE_MOST = 8 }; /* keys of a split; queries that are decoded in splits */
+
+/* ---- one query against runs of keys ---- */
+
+/* A warp's softmax on the way: the largest score, the sum of exponentials; the weighted sum of values lies in shared memory. */
+struct running {
+    float most, sum;
+};
+
+__device__ static inline float dot_of(const float *a, const float *b, int D)
+{
+    float sum = 0;
+    for (int d = 0; d < D; d++)
+        sum += a[d] * b[d];
+    return sum;
+}
+
+/* Keys from .. to-1; q[D] and acc[D] are this warp's.  All lanes walk alike. */
+__device__ static inline void attend_run(struct running *r, const struct attend &a, const float *q, float *acc, const float *k, const float *v, int from, int to)
+{
+    int lane = threadIdx.x & 31;
+    for (int k0 = from; k0 < to; k0 += 32) {
+        int count = min(32, to - k0);
+        float score = lane < count ? dot_of(q, k + (size_t)(k0 + lane) * a.k_row, a.D) * a.scale : -INFINITY;
+        float next = fmaxf(r->most, warp_max(score)), shrink = expf(r->most - next), p = lane < count ? expf(score - next) : 0;
+        r->sum = r->sum * shrink + warp_sum(p);
+        r->most = next;
+        for (int d = lane; d < a.D; d += 32)
+            acc[d] *= shrink;
+        for (int j = 0; j < count; j++) {
+            float w = __shfl_sync(0xffffffffu, p, j);
+            const float *row = v + (size_t)(k0 + j) * a.k_row;
+            for (int d = lane; d < a.D; d += 32)
+                acc[d] += w * row[d];
+        }
+    }
+}
+
+/* This warp's shared memory: rows of D floats. */
+__device__ static inline float *warp_memory(float *memory, int rows, int D)
+{
+    return memory + (size_t)(threadIdx.x >> 5) * rows * D;
+}
+
+__device__ static inline void copy_row(float *to, const float *from, int D)
+{
+    for (int d = threadIdx.x & 31; d < D; d += 32)
+        to[d] = from[d];
+}
+
+__device__ static inline void clear_row(float *to, int D)
+{
+    for (int d = threadIdx.x & 31; d < D; d += 32)
+        to[d] = 0;
+}
+
+__global__ void __launch_bounds__(PLAIN_THREADS) k_attention_forward(struct attend a)
+{
+    extern __shared__ __align__(16) float memory[];
+    int lane = threadIdx.x & 31, h = blockIdx.y, i = (int)blockIdx.x * WARPS + (int)(threadIdx.x >> 5), kv = h / (a.H / a.KV);
+    float *q = warp_memory(memory, 2, a.D), *acc = q + a.D;
+    int4 reach = reach_of(a, i);
+    if (!(reach.y > 0)) /* a whole warp; no barrier of the block follows */
+        return;
+    const float *k = a.k + (size_t)kv * a.k_head, *v = a.v + (size_t)kv * a.k_head;
+    size_t at = (size_t)i * a.H + h;
+    copy_row(q, a.q + at * a.D, a.D);
+    clear_row(acc, a.D);
+    __syncwarp();
+    struct running r = {-INFINITY, 0};
+    attend_run(&r, a, q, acc, k, v, reach.z, reach.w);
+    attend_run(&r, a, q, acc, k, v, reach.x, a.past + i + 1);
+    for (int d = lane; d < a.D; d += 32)
+        a.out[at * a.D + d] = acc[d] / r.sum;
+    if (lane == 0 && a.lse)
+        a.lse[at] = r.most + logf(r.sum);
+}
+
+/* ---- backward ---- */
+
+/* delta = dout . out of each query and head; dout as the products that follow read it. */
+__global__ void __launch_bounds__(PLAIN_THREADS) k_delta(float *delta, const float *dout, const float *out, size_t rows, int D, int halves)
+{
+    size_t row = (size_t)blockIdx.x * WARPS + (threadIdx.x >> 5);
+    float sum = 0;
+    for (int d = threadIdx.x & 31; row < rows && d < D; d += 32) {
+        float x = dout[row * D + d];
+        sum += (halves ? f32_of_bf16(bf16_of(x)) : x) * out[row * D + d];
+    }
+    sum = warp_sum(sum);
+    if ((threadIdx.x & 31) == 0 && row < rows)
+        delta[row] = sum;
+}
+
+__global__ void __launch_bounds__(PLAIN_THREADS) k_attention_dq(struct attend a)
+{
+    extern __shared__ __align__(16) float memory[];
+    int lane = threadIdx.x & 31, h = blockIdx.y, i = (int)blockIdx.x * WARPS + (int)(threadIdx.x >> 5), kv = h / (a.H / a.KV);
+    float *q = warp_memory(memory, 3, a.D), *dout = q + a.D, *acc = dout + a.D;
+    int4 reach = reach_of(a, i);
+    if (!(reach.y > 0))
+        return;
+    const float *k = a.k + (size_t)kv * a.k_head, *v = a.v + (size_t)kv * a.k_head;
+    size_t at = (size_t)i * a.H + h;
+    copy_row(q, a.q + at * a.D, a.D);
+    copy_row(dout, a.dout + at * a.D, a.D);
+    clear_row(acc, a.D);
+    __syncwarp();
+    for (int k0 = reach.x; k0 <= i; k0 += 32) {
+        int count = min(32, i + 1 - k0);
+        float ds = 0;
+        if (lane < count) {
+            size_t key = (size_t)(k0 + lane) * a.k_row;
+            float P = expf(dot_of(q, k + key, a.D) * a.scale - a.lse[at]);
+            ds = P * (dot_of(dout, v + key, a.D) - a.delta[at]) * a.scale;
+        }
+        for (int j = 0; j < count; j++) {
+            float w = __shfl_sync(0xffffffffu, ds, j);
+            for (int d = lane; d < a.D; d += 32)
+                acc[d] += w * k[(size_t)(k0 + j) * a.k_row + d];
+        }
+    }
+    for (int d = lane; d < a.D; d += 32)
+        a.dq[at * a.D + d] = acc[d];
+}
+
+/* A warp takes a key: all later queries of its segment read it, through every query head of its group. */
+__global__ void __launch_bounds__(PLAIN_THREADS) k_attention_dkv(struct attend a)
+{
+    extern __shared__ __align__(16) float memory[];
+    int lane = threadIdx.x & 31, kv = blockIdx.y, key = (int)blockIdx.x * WARPS + (int)(threadIdx.x >> 5), group = a.H / a.KV;
+    float *k = warp_memory(memory, 4, a.D), *v = k + a.D, *dk = v + a.D, *dv = dk + a.D;
+    int end = reach_of(a, key).y;
+    if (!(end > 0))
+        return;
+    size_t at = (size_t)key * a.k_row + (size_t)kv * a.k_head;
+    copy_row(k, a.k + at, a.D);
+    copy_row(v, a.v + at, a.D);
+    clear_row(dk, a.D);
+    clear_row(dv, a.D);
+    __syncwarp();
+    for (int h = kv * group; h < (kv + 1) * group; h++)
+        for (int q0 = key; q0 < end; q0 += 32) {
+            int count = min(32, end - q0);
+            float P = 0, ds = 0;
+            if (lane < count) {
+                size_t row = (size_t)(q0 + lane) * a.H + h;
+                P = expf(dot_of(k, a.q + row * a.D, a.D) * a.scale - a.lse[row]);
+                ds = P * (dot_of(v, a.dout + row * a.D, a.D) - a.delta[row]) * a.scale;
+            }
+            for (int j = 0; j < count; j++) {
+                float w = __shfl_sync(0xffffffffu, P, j), dw = __shfl_sync(0xffffffffu, ds, j);
+                size_t row = ((size_t)(q0 + j) * a.H + h) * a.D;
+                for (int d = lane; d < a.D; d += 32) {
+                    dk[d] += dw * a.q[row + d];
+                    dv[d] += w * a.dout[row + d];
+                }
+            }
+        }
+    for (int d = lane; d < a.D; d += 32) {
+        a.dk[((size_t)key * a.KV + kv) * a.D + d] = dk[d];
+        a.dv[((size_t)key * a.KV + kv) * a.D + d] = dv[d];
+    }
+}
+
+/* ---- decoding: a warp takes 64 keys of one query and head; a second kernel merges ---- */
+
+/* part: of each query, head and split the running maximum, sum and weighted values: D + 2 floats. */
+__global__ void __launch_bounds__(PLAIN_THREADS) k_decode_splits(float *part, struct attend a, int splits)
+{
+    extern __shared__ __align__(16) float memory[];
+    int lane = threadIdx.x & 31, ih = blockIdx.y, i = ih / a.H, h = ih % a.H, split = (int)blockIdx.x * WARPS + (int)(threadIdx.x >> 5), kv = h / (a.H / a.KV);
+    float *q = warp_memory(memory, 2, a.D), *acc = q + a.D;
+    int from = split * SPLIT, to = min(from + SPLIT, a.past + i + 1);
+    if (split >= splits)
+        return;
+    copy_row(q, a.q + (size_t)ih * a.D, a.D);
+    clear_row(acc, a.D);
+    __syncwarp();
+    struct running r = {-INFINITY, 0};
+    if (from < to) /* earlier queries of a step read fewer splits */
+        attend_run(&r, a, q, acc, a.k + (size_t)kv * a.k_head, a.v + (size_t)kv * a.k_head, from, to);
+    part += ((size_t)ih * splits + split) * (a.D + 2);
+    for (int d = lane; d < a.D; d += 32)
+        part[2 + d] = acc[d];
+    if (lane == 0) {
+        part[0] = r.most;
+        part[1] = r.sum;
+    }
+}
+
+__global__ void __launch_bounds__(PLAIN_THREADS) k_decode_merge(float *out, const float *part, int rows, int splits, int D)
+{
+    int lane = threadIdx.x & 31, ih = (int)blockIdx.x * WARPS + (int)(threadIdx.x >> 5);
+    if (ih >= rows)
+        return;
+    part += (size_t)ih * splits * (D + 2);
+    float most = -INFINITY, sum = 0;
+    for (int s = 0; s < splits; s++)
+        most = fmaxf(most, part[(size_t)s * (D + 2)]);
+    for (int s = 0; s < splits; s++)
+        sum += part[(size_t)s * (D + 2) + 1] * expf(part[(size_t)s * (D + 2)] - most);
+    for (int d = lane; d < D; d += 32) {
+        float x = 0;
+        for (int s = 0; s < splits; s++)
+            x += part[(size_t)s * (D + 2) + 2 + d] * expf(part[(size_t)s * (D + 2)] - most);
+        out[(size_t)ih * D + d] = x / sum;
+    }
+}
+
+/* ---- the slots ---- */
+
+/* Of each row of a segment {start, end, prefix, prefix_end}; rows of none stay zeros. */
+__global__ void __launch_bounds__(PLAIN_THREADS) k_reach(int4 *reach, const struct segment *segments)
+{
+    struct segment s = segments[blockIdx.x];
+    for (int i = s.start + (int)threadIdx.x; i < s.start + s.len; i += PLAIN_THREADS)
+        reach[i] = make_int4(s.start, s.start + s.len, s.prefix_start, s.prefix_start + s.prefix_len);
+}
+
+static const int4 *reach_for(const struct ops_context *c, struct pieces *p, const struct attention_args *a)
+{
+    struct device *d = c->device;
+    int4 *reach = (int4 *)piece_take(p, a->n * sizeof *reach);
+    if (!reach)
+        return NULL;
+    device_note(d, cudaMemsetAsync(reach, 0, a->n * sizeof *reach, d->stream), "attention");
+    if (a->n_segments == 0)
+        return reach;
+    k_reach<<<(unsigned)a->n_segments, PLAIN_THREADS, 0, d->stream>>>(reach, a->segments);
+    launched(d, "attention");
+    return reach;
+}
+
+static struct attend attend_of(const struct attention_args *a, const int4 *reach)
+{
+    struct attend t = {};
+    t.q = a->q;
+    t.k = a->k;
+    t.v = a->v;
+    t.out = a->out;
+    t.lse = a->lse;
+    t.reach = reach;
+    t.n = t.keys = (int)a->n;
+    t.H = a->H;
+    t.KV = a->KV;
+    t.D = a->D;
+    t.k_row = (size_t)a->KV * (size_t)a->D;
+    t.k_head = (size_t)a->D;
+    t.scale = (float)(1 / sqrt((double)a->D));
+    t.dout = a->dout;
+    t.dq = a->dq;
+    t.dk = a->dk;
+    t.dv = a->dv;
+    return t;
+}
+
+static void plain_forward(const struct ops_context *c, const struct attend &a)
+{
+    size_t bytes = (size_t)WARPS * 2 * (size_t)a.D * sizeof(float);
+    k_attention_forward<<<dim3(blocks_for((size_t)a.n, WARPS), (unsigned)a.H), PLAIN_THREADS, bytes, c->device->stream>>>(a);
+    launched(c->device, "attention_forward");
+}
+
+extern "C" void cuda_attention_forward(const struct ops_context *c, const struct attention_args *args)
+{
+    struct pieces p = pieces_of(c);
+    if (args->n == 0)
+        return;
+    struct attend a = attend_of(args, reach_for(c, &p, args));
+    if (a.reach && !flash_forward(c, a))
+        plain_forward(c, a);
+}
+
+extern "C" void cuda_attention_backward(const struct ops_context *c, const struct attention_args *args)
+{
+    struct pieces p = pieces_of(c);
+    struct device *d = c->device;
+    if (args->n == 0)
+        return;
+    struct attend a = attend_of(args, reach_for(c, &p, args));
+    size_t rows = args->n * (size_t)a.H, row = (size_t)WARPS * (size_t)a.D * sizeof(float);
+    float *delta = (float *)piece_take(&p, rows * sizeof *delta);
+    if (!a.reach || !delta)
+        return;
+    k_delta<<<blocks_for(rows, WARPS), PLAIN_THREADS, 0, d->stream>>>(delta, a.dout, a.out, rows, a.D, in_halves(c));
+    launched(d, "attention_backward");
+    a.delta = delta;
+    if (flash_backward(c, a))
+        return;
+    k_attention_dq<<<dim3(blocks_for(args->n, WARPS), (unsigned)a.H), PLAIN_THREADS, 3 * row, d->stream>>>(a);
+    launched(d, "attention_backward");
+    k_attention_dkv<<<dim3(blocks_for(args->n, WARPS), (unsigned)a.KV), PLAIN_THREADS, 4 * row, d->stream>>>(a);
+    launched(d, "attention_backward");
+}
+
+static void decode_in_splits(const struct ops_context *c, const struct attend &a)
+{
+    struct pieces p = pieces_of(c);
+    struct device *d = c->device;
+    int splits = (a.past + a.n + SPLIT - 1) / SPLIT, rows = a.n * a.H;
+    size_t bytes = (size_t)WARPS * 2 * (size_t)a.D * sizeof(float);
+    float *part = (float *)piece_take(&p, (size_t)rows * (size_t)splits * (size_t)(a.D + 2) * sizeof *part);
+    if (!part)
+        return;
+    k_decode_splits<<<dim3(blocks_for((size_t)splits, WARPS), (unsigned)rows), PLAIN_THREADS, bytes, d->stream>>>(part, a, splits);
+    launched(d, "attention_decode");
+    k_decode_merge<<<blocks_for((size_t)rows, WARPS), PLAIN_THREADS, 0, d->stream>>>(a.out, part, rows, splits, a.D);
+    launched(d, "attention_decode");
+}
+
+/* Many queries at once are a prompt: what a sequence of its own does, over the cache's keys. */
+extern "C" void cuda_attention_decode(const struct ops_context *c, const struct decode_args *args)
+{
+    struct attend a = {};
+    a.q = args->q;
+    a.k = args->k;
+    a.v = args->v;
+    a.out = args->out;
+    a.n = (int)args->n;
+    a.past = (int)args->past;
+    a.keys = a.past + a.n;
+    a.H = args->H;
+    a.KV = args->KV;
+    a.D = args->D;
+    a.k_row = (size_t)args->D;
+    a.k_head = args->capacity * (size_t)args->D;
+    a.scale = (float)(1 / sqrt((double)args->D));
+    if (args->n == 0)
+        return;
+    if (args->n <= DECODE_MOST)
+        decode_in_splits(c, a);
+    else if (!flash_forward(c, a))
+        plain_forward(c, a);
+}
+
+extern "C" size_t cuda_attention_bytes(size_t width, size_t D, size_t T)
+{
+    size_t heads = width / D + 1, splits = (T + SPLIT - 1) / SPLIT;
+    size_t training = piece_bytes(T * sizeof(int4)) + piece_bytes(T * heads * sizeof(float));
+    size_t decoding = piece_bytes(DECODE_MOST * heads * splits * (D + 2) * sizeof(float));
+    return larger(training, decoding);
+}

@@ -1,0 +1,37 @@
+/* gemm.cuh: row-major products by cuBLAS; private to gemm.cu and head.cu. */
+#ifndef VENEER_CUDA_GEMM_CUH
+#define VENEER_CUDA_GEMM_CUH
+#include "cuda/kernels.cuh"
+
+/* A matrix as a product reads it: floats, or bf16 when the context computes in halves. */
+struct operand {
+    const void *at;
+    cudaDataType type;
+    size_t ld;
+};
+
+/* Bytes of an element of such a copy. */
+static inline size_t operand_bytes(const struct ops_context *c)
+{
+    return in_halves(c) ? sizeof(uint16_t) : sizeof(float);
+}
+
+/* x[rows, cols] with rows `ld` apart: itself, or a copy in bf16, without gaps, in a piece of scratch. */
+struct operand operand_of(const struct ops_context *c, struct pieces *p, const float *x, size_t rows, size_t cols, size_t ld);
+/* Rows row0 .. row0+n-1 of W: in place where it is stored as the product reads it, else decoded into a piece.  row0 is a multiple of 8. */
+struct operand weight_of(const struct ops_context *c, struct pieces *p, const struct qmat *W, size_t row0, size_t n);
+/* The part of an operand that begins at (row, col). */
+struct operand operand_at(struct operand a, size_t row, size_t col);
+
+/* C[M, N] = alpha op(A) op(B) + beta C, all row-major; op(X) = X^T where t is true.  Sums in fp32. */
+struct product {
+    bool ta, tb;
+    size_t M, N, K;
+    float alpha, beta;
+    struct operand A, B;
+    float *C;
+    size_t ldc;
+};
+void multiply(struct device *device, const struct product *p);
+
+#endif

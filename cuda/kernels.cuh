@@ -1,0 +1,166 @@
+/* kernels.cuh: what kernels share: 16-byte loads, sums over a warp and a block, bf16, the counter-based random numbers.
+ *
+ * House rules: block sizes are multiples of 32; masks are full; no thread leaves before the last barrier or shuffle of a kernel; blocks never speak to
+ * each other; no atomics on floats; sizes are size_t.  Where bits must be the CPU's, a product and a sum are __fmul_rn and __fadd_rn, so that no
+ * compiler makes one operation of them. */
+#ifndef VENEER_CUDA_KERNELS_CUH
+#define VENEER_CUDA_KERNELS_CUH
+#include <cuda_runtime.h>
+#include <math.h>
+#include <string.h>
+
+#include "cuda/private.h"
+extern "C" {
+#include "base/rng.h"
+}
+
+enum { THREADS = 256 };
+
+static inline unsigned blocks_for(size_t n, size_t each)
+{
+    return (unsigned)((n + each - 1) / each);
+}
+
+static inline size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static inline size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* ---- memory: V floats at once, V = 4 only where the address is a multiple of 16 ---- */
+
+template <int V> struct floats {
+    float v[V];
+};
+
+template <int V> __device__ static inline floats<V> load(const float *p)
+{
+    floats<V> r;
+    if (V == 4) {
+        uint4 u = *(const uint4 *)p;
+        memcpy(&r, &u, sizeof r);
+    } else {
+        r.v[0] = *p;
+    }
+    return r;
+}
+
+template <int V> __device__ static inline void store(float *p, floats<V> x)
+{
+    if (V == 4) {
+        uint4 u;
+        memcpy(&u, &x, sizeof u);
+        *(uint4 *)p = u;
+    } else {
+        *p = x.v[0];
+    }
+}
+
+/* Whether all of these may be read four floats at a time. */
+static inline bool in_fours(size_t n, const void *a, const void *b = NULL, const void *c = NULL, const void *d = NULL, const void *e = NULL)
+{
+    return (n % 4 | ((uintptr_t)a | (uintptr_t)b | (uintptr_t)c | (uintptr_t)d | (uintptr_t)e) % 16) == 0;
+}
+
+/* ---- bf16, by the CPU's rule (quant.h) ---- */
+
+__device__ static inline uint16_t bf16_of(float x)
+{
+    uint32_t u = __float_as_uint(x);
+    if ((u & 0x7fffffff) > 0x7f800000)
+        return (uint16_t)(u >> 16 | 0x40);
+    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+}
+
+__device__ static inline float f32_of_bf16(uint32_t h)
+{
+    return __uint_as_float(h << 16);
+}
+
+/* Eight at once: 16 bytes. */
+struct __align__(16) halves8 {
+    uint16_t v[8];
+};
+
+__device__ static inline halves8 load_halves(const uint16_t *p)
+{
+    uint4 u = *(const uint4 *)p;
+    halves8 r;
+    memcpy(&r, &u, sizeof r);
+    return r;
+}
+
+__device__ static inline void store_halves(uint16_t *p, halves8 x)
+{
+    uint4 u;
+    memcpy(&u, &x, sizeof u);
+    *(uint4 *)p = u;
+}
+
+/* ---- sums ---- */
+
+template <class T> __device__ static inline T warp_sum(T x)
+{
+    for (int o = 16; o > 0; o >>= 1)
+        x += __shfl_xor_sync(0xffffffffu, x, o);
+    return x;
+}
+
+__device__ static inline float warp_max(float x)
+{
+    for (int o = 16; o > 0; o >>= 1)
+        x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, o));
+    return x;
+}
+
+/* Every thread gets the result.  The barrier in front lets the words be used by the next call. */
+template <class T> __device__ static T block_sum(T x)
+{
+    __shared__ T part[32];
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+    x = warp_sum(x);
+    __syncthreads();
+    if (lane == 0)
+        part[warp] = x;
+    __syncthreads();
+    return warp_sum(lane < warps ? part[lane] : (T)0);
+}
+
+__device__ static float block_max(float x)
+{
+    __shared__ float part[32];
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+    x = warp_max(x);
+    __syncthreads();
+    if (lane == 0)
+        part[warp] = x;
+    __syncthreads();
+    return warp_max(lane < warps ? part[lane] : -INFINITY);
+}
+
+/* ---- random numbers: base/rng.c's, word for word ---- */
+
+struct random4 {
+    uint32_t v[4];
+};
+
+__device__ static inline random4 random_block(uint64_t seed, uint32_t stream, uint32_t step, uint64_t block)
+{
+    uint32_t c0 = (uint32_t)block, c1 = (uint32_t)(block >> 32), c2 = step, c3 = stream, k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+    for (int round = 0; round < 10; round++) {
+        uint64_t a = (uint64_t)0xD2511F53u * c0, b = (uint64_t)0xCD9E8D57u * c2;
+        c0 = (uint32_t)(b >> 32) ^ c1 ^ k0;
+        c1 = (uint32_t)b;
+        c2 = (uint32_t)(a >> 32) ^ c3 ^ k1;
+        c3 = (uint32_t)a;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    return random4{{c0, c1, c2, c3}};
+}
+
+#endif

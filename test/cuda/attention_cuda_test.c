@@ -1,0 +1,270 @@
+/* Attention of the CUDA table: tensor cores at head sizes 64 and 128, plain kernels else and in f32; packed sequences, shared prefixes, grouped heads,
+ * lengths that are no multiple of a tile; decoding in splits, prompts over a cache.
+ *
+ * Bounds.  Scores, weights P and everything behind them are computed here in double, with the size of each sum.  With tensor cores q, k, v and dout are
+ * given as bf16 already, so that products are exact; P and dS are rounded to bf16 (2^-8 each) before the second product.  Scores are off by
+ * gamma(D + 4) sum |q||k| scale plus the exponential's own error (4 u and u |s - max|): eps below, relative for P. */
+#include "on_device.h"
+
+struct shape {
+    int n, H, KV, D;
+    int n_segments;
+    struct segment segments[6];
+};
+
+/* Lengths around the tile of 64; rows 70 .. 75 of `ragged` belong to no segment; the endings of `shared` read a common prefix. */
+static const struct shape one = {70, 2, 1, 64, 1, {{0, 70, 0, 0}}};
+static const struct shape wide = {96, 2, 2, 128, 2, {{0, 65, 0, 0}, {65, 31, 0, 0}}};
+static const struct shape ragged = {140, 4, 2, 64, 4, {{0, 1, 0, 0}, {1, 69, 0, 0}, {76, 63, 0, 0}, {139, 1, 0, 0}}};
+static const struct shape odd = {37, 3, 1, 20, 2, {{0, 33, 0, 0}, {33, 4, 0, 0}}};
+static const struct shape shared = {150, 2, 1, 64, 4, {{0, 90, 0, 0}, {90, 5, 0, 90}, {95, 20, 0, 90}, {115, 35, 3, 60}}};
+static const struct shape far = {260, 1, 1, 128, 3, {{0, 30, 0, 0}, {30, 100, 0, 0}, {130, 130, 0, 30}}};
+
+/* What one query sees. */
+struct row {
+    int keys, key[512];
+    double P[512], s[512], s_size[512], lse;
+};
+
+static void see(struct row *r, const struct shape *t, const real *q, const real *k, int i, int h)
+{
+    int kv = h / (t->H / t->KV);
+    double most = -INFINITY, sum = 0, scale = 1 / sqrt(t->D);
+    r->keys = 0;
+    for (int g = 0; g < t->n_segments; g++) {
+        const struct segment *s = &t->segments[g];
+        if (i < s->start || i >= s->start + s->len)
+            continue;
+        for (int j = s->prefix_start; j < s->prefix_start + s->prefix_len; j++)
+            r->key[r->keys++] = j;
+        for (int j = s->start; j <= i; j++)
+            r->key[r->keys++] = j;
+    }
+    for (int j = 0; j < r->keys; j++) {
+        r->s[j] = r->s_size[j] = 0;
+        for (int d = 0; d < t->D; d++) {
+            double p = (double)q[(i * t->H + h) * t->D + d] * (double)k[(r->key[j] * t->KV + kv) * t->D + d] * scale;
+            r->s[j] += p;
+            r->s_size[j] += fabs(p);
+        }
+        most = fmax(most, r->s[j]);
+    }
+    for (int j = 0; j < r->keys; j++)
+        sum += exp(r->s[j] - most);
+    r->lse = most + log(sum);
+    for (int j = 0; j < r->keys; j++)
+        r->P[j] = exp(r->s[j] - r->lse);
+}
+
+/* Relative error of P[j]: of its score, of the exponential, of the sum and lse. */
+static double eps_of(const struct shape *t, const struct row *r, int j)
+{
+    double worst = 0;
+    for (int i = 0; i < r->keys; i++)
+        worst = fmax(worst, r->s_size[i]);
+    return gamma_of(t->D + 4) * (r->s_size[j] + worst) + (8 + fabs(r->s[j] - r->lse) + fabs(r->lse)) * 2 * UNIT + gamma_of(r->keys);
+}
+
+struct arrays {
+    real *q, *k, *v, *dout, *out, *lse, *dq, *dk, *dv;
+    real *out_size, *lse_size, *dq_size, *dk_size, *dv_size; /* bounds */
+};
+
+static void add_key(const struct shape *t, const struct arrays *a, const struct row *r, int i, int h, int j, double P_off, double S_off)
+{
+    int kv = h / (t->H / t->KV);
+    size_t q = (size_t)(i * t->H + h) * (size_t)t->D, k = (size_t)(r->key[j] * t->KV + kv) * (size_t)t->D;
+    double dP = 0, delta = 0, dP_size = 0, delta_size = 0, scale = 1 / sqrt(t->D), eps = eps_of(t, r, j);
+    for (int d = 0; d < t->D; d++) {
+        dP += (double)a->dout[q + (size_t)d] * (double)a->v[k + (size_t)d];
+        dP_size += fabs((double)a->dout[q + (size_t)d] * (double)a->v[k + (size_t)d]);
+        delta += (double)a->dout[q + (size_t)d] * (double)a->out[q + (size_t)d];
+        delta_size += fabs((double)a->dout[q + (size_t)d] * (double)a->out[q + (size_t)d]);
+    }
+    double dS = r->P[j] * (dP - delta) * scale;
+    double off = fabs(dS) * (eps + S_off + 4 * UNIT) + r->P[j] * scale * (gamma_of(t->D + 4) * (dP_size + delta_size));
+    double chain = gamma_of(t->n * (t->H / t->KV) + 4); /* of the second product's sum */
+    for (int d = 0; d < t->D; d++) {
+        a->dq[q + (size_t)d] += (real)(dS * (double)a->k[k + (size_t)d]);
+        a->dk[k + (size_t)d] += (real)(dS * (double)a->q[q + (size_t)d]);
+        a->dv[k + (size_t)d] += (real)(r->P[j] * (double)a->dout[q + (size_t)d]);
+        a->dq_size[q + (size_t)d] += (real)((off + chain * fabs(dS)) * fabs((double)a->k[k + (size_t)d]));
+        a->dk_size[k + (size_t)d] += (real)((off + chain * fabs(dS)) * fabs((double)a->q[q + (size_t)d]));
+        a->dv_size[k + (size_t)d] += (real)(r->P[j] * (eps + P_off + chain) * fabs((double)a->dout[q + (size_t)d]));
+    }
+}
+
+/* want: sums of floats here; 2 gamma more for them, in `check`. */
+static void expect(const struct shape *t, const struct arrays *a, bool halves, bool backward)
+{
+    static struct row r;
+    for (int i = 0; i < t->n; i++)
+        for (int h = 0; h < t->H; h++) {
+            size_t at = (size_t)(i * t->H + h);
+            see(&r, t, a->q, a->k, i, h);
+            if (r.keys == 0)
+                continue;
+            a->lse[at] = (real)r.lse;
+            a->lse_size[at] = (real)eps_of(t, &r, 0);
+            for (int d = 0; d < t->D; d++) {
+                double sum = 0, size = 0;
+                for (int j = 0; j < r.keys; j++) {
+                    double v = (double)a->v[(size_t)((r.key[j] * t->KV + h / (t->H / t->KV)) * t->D + d)];
+                    sum += r.P[j] * v;
+                    size += r.P[j] * fabs(v) * (eps_of(t, &r, j) + (halves ? HALF_UNIT : 0) + gamma_of(r.keys + 8));
+                }
+                a->out[at * (size_t)t->D + (size_t)d] = (real)sum;
+                a->out_size[at * (size_t)t->D + (size_t)d] = (real)size;
+            }
+        }
+    for (int i = 0; backward && i < t->n; i++)
+        for (int h = 0; h < t->H; h++) {
+            see(&r, t, a->q, a->k, i, h);
+            for (int j = 0; j < r.keys; j++)
+                add_key(t, a, &r, i, h, j, halves ? HALF_UNIT : 0, halves ? HALF_UNIT : 0);
+        }
+}
+
+static struct arrays arrays_of(const struct shape *t)
+{
+    size_t nq = (size_t)(t->n * t->H * t->D), nk = (size_t)(t->n * t->KV * t->D), nl = (size_t)(t->n * t->H);
+    return (struct arrays){normal_halves(nq, 1, 1), normal_halves(nk, 2, 1), normal_halves(nk, 3, 1), normal_halves(nq, 4, 1), zeros(nq), zeros(nl), zeros(nq),
+                           zeros(nk), zeros(nk), zeros(nq), zeros(nl), zeros(nq), zeros(nk), zeros(nk)};
+}
+
+/* Rows of no segment keep what was there: NaN, which is not looked at. */
+static void blank(const struct shape *t, real *x, const real *size, size_t width)
+{
+    for (int i = 0; i < t->n; i++) {
+        bool inside = false;
+        for (int g = 0; g < t->n_segments; g++)
+            inside = inside || (i >= t->segments[g].start && i < t->segments[g].start + t->segments[g].len);
+        for (size_t j = 0; !inside && j < width; j++) {
+            assert_true(isnan(x[(size_t)i * width + j]));
+            x[(size_t)i * width + j] = 0;
+        }
+    }
+    (void)size;
+}
+
+static void attention(const struct shape *t, enum compute compute)
+{
+    struct arrays a = arrays_of(t);
+    bool halves = compute == COMPUTE_BF16 && (t->D == 64 || t->D == 128), backward = true;
+    size_t nq = (size_t)(t->n * t->H * t->D), nk = (size_t)(t->n * t->KV * t->D), nl = (size_t)(t->n * t->H);
+    for (int g = 0; g < t->n_segments; g++)
+        backward = backward && t->segments[g].prefix_len == 0;
+    set_compute(compute);
+    expect(t, &a, halves, backward);
+    struct attention_args g = {.segments = UP(t->segments, (size_t)t->n_segments), .n_segments = (size_t)t->n_segments, .n = (size_t)t->n, .H = t->H, .KV = t->KV, .D = t->D,
+                               .q = UP(a.q, nq), .k = UP(a.k, nk), .v = UP(a.v, nk), .out = up_nan(nq), .lse = up_nan(nl), .dout = UP(a.dout, nq),
+                               .dq = up_nan(nq), .dk = up_nan(nk), .dv = up_nan(nk)};
+    gpu.ops->attention_forward(&gpu, &g);
+    real *out = DOWN(g.out, nq), *lse = DOWN(g.lse, nl);
+    blank(t, out, a.out_size, (size_t)(t->H * t->D));
+    blank(t, lse, a.lse_size, (size_t)t->H);
+    check("out", out, a.out, a.out_size, 1, 2, nq);
+    check("lse", lse, a.lse, a.lse_size, 1, 4, nl);
+    if (!backward)
+        return;
+    g.out = UP(a.out, nq), g.lse = UP(a.lse, nl); /* the reference's: its rounding is in the bounds */
+    gpu.ops->attention_backward(&gpu, &g);
+    real *dq = DOWN(g.dq, nq), *dk = DOWN(g.dk, nk), *dv = DOWN(g.dv, nk);
+    blank(t, dq, a.dq_size, (size_t)(t->H * t->D));
+    blank(t, dk, a.dk_size, (size_t)(t->KV * t->D));
+    blank(t, dv, a.dv_size, (size_t)(t->KV * t->D));
+    check("dq", dq, a.dq, a.dq_size, 1.1, 2, nq);
+    check("dk", dk, a.dk, a.dk_size, 1.1, 2, nk);
+    check("dv", dv, a.dv, a.dv_size, 1.1, 2, nk);
+}
+
+static void tensor_cores(void **state)
+{
+    (void)state;
+    attention(&one, COMPUTE_BF16);
+    attention(&wide, COMPUTE_BF16);
+    attention(&ragged, COMPUTE_BF16);
+}
+
+static void prefixes(void **state)
+{
+    (void)state;
+    attention(&shared, COMPUTE_BF16);
+    attention(&far, COMPUTE_BF16);
+    attention(&shared, COMPUTE_F32);
+}
+
+static void plain(void **state)
+{
+    (void)state;
+    attention(&odd, COMPUTE_BF16);
+    attention(&odd, COMPUTE_F32);
+    attention(&ragged, COMPUTE_F32);
+}
+
+/* ---- decoding ---- */
+
+/* n new rows behind `past` in a cache; the same rows as one sequence of past + n. */
+static void decode(int n, int past, int H, int KV, int D, enum compute compute)
+{
+    struct shape t = {past + n, H, KV, D, 1, {{0, past + n, 0, 0}}};
+    struct arrays a = arrays_of(&t);
+    size_t capacity = (size_t)(past + n + 3), cache = (size_t)KV * capacity * (size_t)D, nq = (size_t)(n * H * D), skip = (size_t)(past * H * D);
+    real *k = zeros(cache), *v = zeros(cache);
+    memset(k, 0xff, cache * sizeof *k); /* rows behind the last are never read */
+    memset(v, 0xff, cache * sizeof *v);
+    for (int j = 0; j < past + n; j++)
+        for (int g = 0; g < KV; g++) {
+            memcpy(k + ((size_t)g * capacity + (size_t)j) * (size_t)D, a.k + (j * KV + g) * D, (size_t)D * sizeof *k);
+            memcpy(v + ((size_t)g * capacity + (size_t)j) * (size_t)D, a.v + (j * KV + g) * D, (size_t)D * sizeof *v);
+        }
+    set_compute(compute);
+    bool halves = compute == COMPUTE_BF16 && (D == 64 || D == 128) && n > 8;
+    expect(&t, &a, halves, false);
+    struct decode_args d = {.out = up_nan(nq), .q = UP(a.q + skip, nq), .k = UP(k, cache), .v = UP(v, cache), .n = (size_t)n, .past = (size_t)past,
+                            .capacity = capacity, .H = H, .KV = KV, .D = D};
+    gpu.ops->attention_decode(&gpu, &d);
+    check("decoded", DOWN(d.out, nq), a.out + skip, a.out_size + skip, 1, 2, nq);
+}
+
+static void decoding(void **state)
+{
+    (void)state;
+    decode(1, 0, 2, 1, 64, COMPUTE_BF16);
+    decode(1, 200, 4, 2, 64, COMPUTE_BF16);
+    decode(3, 62, 2, 1, 20, COMPUTE_F32); /* the last split is empty for the first query */
+    decode(8, 127, 2, 2, 128, COMPUTE_BF16);
+    decode(70, 0, 2, 1, 64, COMPUTE_BF16);
+    decode(33, 40, 2, 2, 128, COMPUTE_BF16);
+    decode(9, 40, 2, 1, 64, COMPUTE_F32);
+}
+
+/* Two runs, the same bits: nothing is added by two blocks. */
+static void backward_has_the_same_bits_twice(void **state)
+{
+    (void)state;
+    struct arrays a = arrays_of(&ragged);
+    size_t nq = (size_t)(ragged.n * ragged.H * ragged.D), nk = (size_t)(ragged.n * ragged.KV * ragged.D), nl = (size_t)(ragged.n * ragged.H);
+    set_compute(COMPUTE_BF16);
+    real *first[3] = {NULL}, *again[3];
+    for (int i = 0; i < 2; i++) {
+        struct attention_args g = {.segments = UP(ragged.segments, 4), .n_segments = 4, .n = (size_t)ragged.n, .H = ragged.H, .KV = ragged.KV, .D = ragged.D,
+                                   .q = UP(a.q, nq), .k = UP(a.k, nk), .v = UP(a.v, nk), .out = up_nan(nq), .lse = up_nan(nl), .dout = UP(a.dout, nq),
+                                   .dq = up_nan(nq), .dk = up_nan(nk), .dv = up_nan(nk)};
+        gpu.ops->attention_forward(&gpu, &g);
+        gpu.ops->attention_backward(&gpu, &g);
+        real **to = i == 0 ? first : again;
+        to[0] = DOWN(g.dq, nq), to[1] = DOWN(g.dk, nk), to[2] = DOWN(g.dv, nk);
+    }
+    same("dq", again[0], first[0], nq * sizeof(real));
+    same("dk", again[1], first[1], nk * sizeof(real));
+    same("dv", again[2], first[2], nk * sizeof(real));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        ON_DEVICE(tensor_cores), ON_DEVICE(prefixes), ON_DEVICE(plain), ON_DEVICE(decoding), ON_DEVICE(backward_has_the_same_bits_twice),
+    };
+    return cmocka_run_group_tests_name("attention_cuda", tests, NULL, NULL);
+}

@@ -1,0 +1,104 @@
+/* Reading quantized matrices: every format decodes to the CPU's bits, as reals and rounded to bf16, for whole matrices, for rows that begin anywhere and for
+ * a matrix that ends inside of eight; products with few rows straight from the codes. */
+#include "on_device.h"
+#include "cuda/private.h"
+#include "random_blocks.h"
+
+/* A matrix in the format: encoded from normal numbers of size 0.02, with a block of zeros; formats that are only read: random blocks. */
+static void fill(struct qmat *q, enum format format, bool twice, size_t rows, size_t cols)
+{
+    real *W = normals(rows * cols, 7, 0.02);
+    for (size_t i = 64; i < 192 && i < rows * cols; i++)
+        W[i] = 0;
+    if (!format_info(format)->read_only) {
+        encoded(q, format, twice, rows, cols, W);
+        return;
+    }
+    quant_place(q, format, 0, twice, rows, cols, &host);
+    random_blocks(format, q->codes, rows * cols, 3);
+}
+
+static size_t cols_of(enum format format, size_t cols)
+{
+    size_t multiple = (size_t)format_info(format)->row_multiple;
+    return (cols + multiple - 1) / multiple * multiple;
+}
+
+static void decode(enum format format, bool twice, size_t rows, size_t cols)
+{
+    struct qmat q;
+    cols = cols_of(format, cols);
+    size_t n = rows * cols;
+    fill(&q, format, twice, rows, cols);
+    struct qmat Q = up_matrix(&q);
+    real *want = zeros(n), *W = up_nan(n), *Y = up_nan(2 * cols), *row = zeros(2 * cols);
+    uint16_t *halves = take(n * sizeof *halves), *H = (uint16_t *)(void *)up_nan(n / 2 + 1);
+    int32_t tokens[2] = {(int32_t)rows - 1, (int32_t)(rows / 3)};
+    quant_decode_rows(&q, 0, rows, want);
+    for (size_t i = 0; i < n; i++)
+        halves[i] = bf16_from_f32(want[i]);
+    cuda_decode(card, &Q, 0, rows, W, false);
+    same(format_info(format)->name, DOWN(W, n), want, n * sizeof *want);
+    cuda_decode(card, &Q, 0, rows, H, true);
+    same(format_info(format)->name, DOWN(H, n), halves, n * sizeof *halves);
+    size_t row0 = rows > 8 ? 8 : 0; /* a slab behind the first */
+    W = up_nan(n);
+    cuda_decode(card, &Q, row0, rows - row0, W, false);
+    same(format_info(format)->name, DOWN(W, n - row0 * cols), want + row0 * cols, (n - row0 * cols) * sizeof *want);
+    gpu.ops->embed_forward(&gpu, &Q, UP(tokens, 2), 2, Y);
+    memcpy(row, want + (size_t)tokens[0] * cols, cols * sizeof *row);
+    memcpy(row + cols, want + (size_t)tokens[1] * cols, cols * sizeof *row);
+    same(format_info(format)->name, DOWN(Y, 2 * cols), row, 2 * cols * sizeof *row);
+}
+
+static void every_format_decodes_to_the_cpus_bits(void **state)
+{
+    (void)state;
+    for (int f = 0; f < FORMAT_COUNT; f++) {
+        decode((enum format)f, false, 33, 576);
+        decode((enum format)f, false, 11, 37);
+        if (format_info((enum format)f)->double_quant)
+            decode((enum format)f, true, 33, 576);
+    }
+}
+
+/* Two rows a warp; a lane sums ceil(cols / 256) eights, then a tree: gamma(cols / 32 + 8 + 5). */
+static void gemv(enum format format, size_t rows, size_t cols, size_t n)
+{
+    struct qmat q;
+    cols = cols_of(format, cols);
+    fill(&q, format, false, rows, cols);
+    struct qmat Q = up_matrix(&q);
+    real *x = normals(n * cols, 9, 1), *W = zeros(rows * cols), *want = zeros(n * rows), *size = zeros(n * rows), *Y = up_nan(n * rows);
+    quant_decode_rows(&q, 0, rows, W);
+    for (size_t i = 0; i < n; i++)
+        for (size_t o = 0; o < rows; o++) {
+            double sum = 0, absolute = 0;
+            for (size_t k = 0; k < cols; k++) {
+                sum += (double)x[i * cols + k] * (double)W[o * cols + k];
+                absolute += fabs((double)x[i * cols + k] * (double)W[o * cols + k]);
+            }
+            want[i * rows + o] = (real)sum;
+            size[i * rows + o] = (real)absolute;
+        }
+    cuda_gemv(card, &Q, UP(x, n * cols), n, Y);
+    check(format_info(format)->name, DOWN(Y, n * rows), want, size, gamma_of((double)cols / 32 + 13), 1, n * rows);
+}
+
+static void few_rows_meet_the_codes(void **state)
+{
+    (void)state;
+    for (int f = 0; f < FORMAT_COUNT; f++)
+        gemv((enum format)f, 33, 576, 1);
+    gemv(FORMAT_NF4, 64, 1024, 3);
+    gemv(FORMAT_Q4_0, 17, 320, 4);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        ON_DEVICE(every_format_decodes_to_the_cpus_bits),
+        ON_DEVICE(few_rows_meet_the_codes),
+    };
+    return cmocka_run_group_tests_name("quant_cuda", tests, NULL, NULL);
+}
