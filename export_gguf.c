@@ -359,9 +359,10 @@ static void put_widths(struct gguf_writer *w, const char *arch, const char *key,
 }
 
 /* llama.cpp's number for a file whose matrices are mostly in this format. */
-static uint32_t file_type(const struct model *model)
+static uint32_t file_type(const struct source *s)
 {
-    switch (export_gguf_format(&model->layer[0].linear[LINEAR_GATE])) {
+    switch (format_for(s, &s->model->layer[0].linear[LINEAR_GATE], false)) {
+    case FORMAT_F32: return 0;
     case FORMAT_Q4_0: return 2;
     case FORMAT_Q4_1: return 3;
     case FORMAT_Q8_0: return 7;
@@ -374,18 +375,20 @@ static uint32_t file_type(const struct model *model)
     case FORMAT_Q6_K: return 18;
     case FORMAT_IQ4_NL: return 25;
     case FORMAT_IQ4_XS: return 30;
+    case FORMAT_BF16: return 32;
     default: return 1;
     }
 }
 
-static void put_keys(struct gguf_writer *w, const struct model *model, const char *name)
+static void put_keys(struct gguf_writer *w, const struct source *s, const char *name)
 {
+    const struct model *model = s->model;
     const struct model_config *c = &model->config;
     const char *arch = export_gguf_architecture(c);
     gguf_put_string(w, "general.architecture", arch);
     gguf_put_string(w, "general.type", "model");
     gguf_put_string(w, "general.name", name);
-    gguf_put_u32(w, "general.file_type", file_type(model));
+    gguf_put_u32(w, "general.file_type", file_type(s));
     gguf_put_u32(w, "general.quantization_version", 2);
     put_u32(w, arch, "vocab_size", (uint32_t)c->vocab_size);
     put_u32(w, arch, "context_length", (uint32_t)c->max_position_embeddings);
@@ -426,7 +429,7 @@ static enum status write_model(const char *path, struct source s, const struct t
     TRY(export_gguf_tokenizer(tokenizer, err));
     s.temp = malloc(n * sizeof(real));
     enum status status = s.temp ? OK : err_set(err, ERR_MEMORY, "out of memory for a matrix of %zu elements", n);
-    put_keys(&w, model, name);
+    put_keys(&w, &s, name);
     put_tokenizer(&w, tokenizer, model->config.vocab_size);
     if (status == OK)
         status = rope_divisors(&s, err);

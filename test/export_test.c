@@ -237,15 +237,23 @@ static char *string_of(const char *path, const char *key)
 
 /* F16 rounds by 2^-11 of a number, or by half its smallest step.  q4_0 steps by an eighth of a block's largest magnitude m: at most m/8 away (the
  * far end, 8 steps of the other sign being one short), and its step is an F16; q8_0 steps by m/127: half of one away, and the F16 step adds
- * 127 x 2^-11 of it.  hqq4's codes are taken over: only the minimum of a group, at most its range of 2 m, is rounded once more. */
+ * 127 x 2^-11 of it.  hqq4's codes are taken over: only the minimum of a group, at most its range of 2 m, is rounded once more.  Floats that are kept
+ * are the same numbers. */
 static void ggufs(void **state)
 {
     (void)state;
     static const struct {
         enum format format;
         double relative, absolute;
-    } cases[] = {{FORMAT_F32, 1.0 / 2048, 1e-7}, {FORMAT_NF4, 1.0 / 2048, 1.0 / 8 + 1.0 / 2048}, {FORMAT_INT8, 1.0 / 2048, 0.5 / 127 + 1.0 / 2048},
-                 {FORMAT_HQQ4, 1.0 / 2048, 1.0 / 1024}, {FORMAT_HQQ2, 1.0 / 2048, 1.0 / 1024}};
+        bool keep_floats;
+    } cases[] = {{FORMAT_F32, 1.0 / 2048, 1e-7, false},
+                 {FORMAT_NF4, 1.0 / 2048, 1.0 / 8 + 1.0 / 2048, false},
+                 {FORMAT_INT8, 1.0 / 2048, 0.5 / 127 + 1.0 / 2048, false},
+                 {FORMAT_HQQ4, 1.0 / 2048, 1.0 / 1024, false},
+                 {FORMAT_HQQ2, 1.0 / 2048, 1.0 / 1024, false},
+                 {FORMAT_F32, 0, 0, true},
+                 {FORMAT_BF16, 0, 0, true},
+                 {FORMAT_NF4, 1.0 / 2048, 1.0 / 8 + 1.0 / 2048, true}};
     char path[128];
     snprintf(path, sizeof path, "%s/model.gguf", dir);
     for (int uneven = 0; uneven < 2; uneven++)
@@ -254,9 +262,12 @@ static void ggufs(void **state)
             struct checkpoint *c;
             const struct tokenizer *back;
             make_model(&f, cases[i].format, false, uneven == 1);
-            CHECK(export_gguf(path, &f.model, NULL, tokenizer, "test", &err));
+            if (cases[i].keep_floats)
+                CHECK(export_gguf_stored(path, &f.model, tokenizer, "test", &err));
+            else
+                CHECK(export_gguf(path, &f.model, NULL, tokenizer, "test", &err));
             CHECK(checkpoint_open(&c, path, &err));
-            compare_model(c, &f.model, cases[i].relative, cases[i].absolute, 1.0 / 2048, 1e-7);
+            compare_model(c, &f.model, cases[i].relative, cases[i].absolute, cases[i].keep_floats ? 0 : 1.0 / 2048, cases[i].keep_floats ? 0 : 1e-7);
             CHECK(checkpoint_tokenizer(c, &back, &err));
             assert_int_equal(tokenizer_vocab_size(back), VOCAB);
             assert_int_equal(tokenizer_find(back, "[PAD1029]"), 1029);

@@ -16,7 +16,7 @@ static const char usage[] =
     "OUT: a folder (hf) or a .gguf file; the format is told by its name unless --format says it.\n"
     "\n"
     "  --dtype D      every linear in D: f32, f16, bf16 or a format of quant_types (nf4, int8, q4_0, hqq3 ...); a plan file gives each\n"
-    "                 its own format; without it the formats stay as they are\n"
+    "                 its own format; without it the formats stay as they are, but floats of a folder are f16 in a GGUF\n"
     "  --adapter DIR  a PEFT adapter; a GGUF has it merged unless --no-merge is said, a folder needs --merge\n"
     "  --merge        W + s B A into the weights; prints how much of the update is left after they are rounded to their formats\n"
     "                 (docs/lora.md), for a folder into OUT/merge_report.txt too\n"
@@ -106,7 +106,15 @@ static bool keeps(const struct options *o, enum format stored)
     return !format_is_float(stored) && (strcmp(o->format, "gguf") == 0 || !format_info(stored)->read_only);
 }
 
-/* The formats as they are stored; floats stay F32 inside and are written as the container has them. */
+/* Whether float matrices are written as wide as they are, not as f16: those of a GGUF that becomes another, and where --dtype asks. */
+static bool keeps_floats(const struct options *o, const struct inference *in)
+{
+    if (strcmp(o->format, "gguf") != 0)
+        return false;
+    return o->dtype ? strcmp(o->dtype, "f32") == 0 || strcmp(o->dtype, "bf16") == 0 : strcmp(checkpoint_kind(in->checkpoint), "gguf") == 0;
+}
+
+/* The formats as they are stored; floats of a folder are F32 inside and written as the container has them. */
 static enum status stored_plan(const struct options *o, const struct inference *in, struct plan *plan, struct err *err)
 {
     TRY(plan_copy(plan, &in->plan, err));
@@ -123,11 +131,13 @@ static enum status stored_plan(const struct options *o, const struct inference *
             else if (keeps(o, stored.format) && p->format == FORMAT_F32)
                 *p = (struct plan_linear){.format = stored.format, .block = format_info(stored.format)->double_quant ? stored.block : 0,
                                           .double_quant = stored.double_quant};
+            else if (keeps_floats(o, in) && format_is_float(stored.format))
+                *p = (struct plan_linear){.format = stored.format};
         }
     return OK;
 }
 
-/* Embedding and head stay as they are stored unless --dtype asks for floats. */
+/* Embedding and head stay as they are stored unless --dtype asks for floats, which are F32 inside where they are not kept. */
 static enum status stored_embed(const struct options *o, const struct inference *in, const char *name, enum format *embed, struct err *err)
 {
     struct qmat stored;
@@ -135,7 +145,11 @@ static enum status stored_embed(const struct options *o, const struct inference 
     struct err none;
     TRY(checkpoint_format(in->checkpoint, name, &stored, err));
     bool floats = o->dtype && format_parse(o->dtype, &asked, &none) == OK && format_is_float(asked);
-    *embed = !floats && keeps(o, stored.format) ? stored.format : FORMAT_F32;
+    *embed = FORMAT_F32;
+    if (floats && keeps_floats(o, in))
+        *embed = asked;
+    else if (!floats && (keeps(o, stored.format) || keeps_floats(o, in)))
+        *embed = stored.format;
     return OK;
 }
 
@@ -196,7 +210,8 @@ static void gguf_plan(const struct options *o, const struct inference *in, struc
         for (int l = 0; l < plan->n_layers; l++) {
             struct plan_linear *p = &plan->layer[l].linear[j];
             plan_shape(plan, &in->model.config, l, (enum linear)j, &rows, &cols);
-            *p = (struct plan_linear){.format = export_gguf_format(&(struct qmat){.format = p->format, .cols = o->pad ? widest : cols})};
+            if (!format_is_float(p->format) || !keeps_floats(o, in))
+                *p = (struct plan_linear){.format = export_gguf_format(&(struct qmat){.format = p->format, .cols = o->pad ? widest : cols})};
         }
     }
 }
@@ -232,7 +247,9 @@ static enum status write_model(const struct options *o, struct inference *in, st
         gguf_plan(o, in, &plan);
     if (status == OK)
         status = convert_model(&model, &in->model, inference_lora(in), &plan, embed, head, o->pad, &arena, err);
-    if (status == OK && gguf)
+    if (status == OK && gguf && keeps_floats(o, in))
+        status = export_gguf_stored(o->out, &model, in->tokenizer, "veneer", err);
+    else if (status == OK && gguf)
         status = export_gguf(o->out, &model, NULL, in->tokenizer, "veneer", err);
     else if (status == OK)
         status = export_folder(o->out, &model, in->tokenizer, checkpoint_folder(in->checkpoint), floats, err);
