@@ -7,7 +7,7 @@ import sys
 import warnings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of torch
-os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_HOME=os.path.abspath("build/clients/cache"), TRANSFORMERS_VERBOSITY="error",
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_HOME=os.path.abspath("build/clients/cache"), TRANSFORMERS_VERBOSITY="error", TQDM_DISABLE="1",
                   TOKENIZERS_PARALLELISM="false")
 warnings.filterwarnings("ignore")  # what is to change in the clients' next versions
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -18,7 +18,7 @@ import ours
 from report import Report, Skip
 from subjects import Subject
 
-CLIENTS = ["transformers", "bitsandbytes"]
+CLIENTS = ["transformers", "bitsandbytes", "llama_cpp", "lm_eval", "tokenizers"]
 SUBJECTS = ["world", "world-pruned", "smollm2", "smollm2-pruned"]
 
 

@@ -83,13 +83,11 @@ class Subject:
     def adapter_gguf(self):
         return self.made("adapter.gguf", "--adapter", self.adapter, "--no-merge")
 
-    def widths(self):
-        with open(os.path.join(self.model, "config.json")) as f:
-            return json.load(f).get("per_layer_config", {})
-
 
 def text_of(subject, n):
     """About n characters that the model can read: what it was trained on where that is at hand, else our own documentation."""
-    path = "data/world/instruct.jsonl" if subject.name.startswith("world") else "README.md"
-    with open(path) as f:
-        return f.read(n)
+    if not subject.name.startswith("world"):
+        with open("README.md") as f:
+            return f.read()[:n]
+    with open("data/world/instruct.jsonl") as f:
+        return "\n".join(json.loads(line)["output"] for line in f)[:n]
