@@ -1,5 +1,6 @@
 /* export_gguf.c: a GGUF that llama.cpp loads.  Names and rules: docs/formats in the ggml repository (gguf.md), and the shapes that its
  * loader builds for architectures llama and deci (per-layer widths as INT32 arrays, key_length and value_length always said). */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -347,6 +348,25 @@ static void put_f32(struct gguf_writer *w, const char *arch, const char *key, do
     gguf_put_f32(w, name, (float)value);
 }
 
+/* llama.cpp's keys; yarn's own attention factor and betas need none. */
+static void put_scaling(struct gguf_writer *w, const char *arch, const struct model_config *c)
+{
+    char key[64];
+    double factor = c->rope_attention_factor / model_config_yarn_factor(c->rope_factor);
+    snprintf(key, sizeof key, "%s.rope.scaling.type", arch);
+    gguf_put_string(w, key, c->rope_type == ROPE_YARN ? "yarn" : "linear");
+    put_f32(w, arch, "rope.scaling.factor", c->rope_factor);
+    if (c->rope_type != ROPE_YARN)
+        return;
+    put_u32(w, arch, "rope.scaling.original_context_length", (uint32_t)c->rope_original_max_position);
+    if (fabs(factor - 1) > 1e-6)
+        put_f32(w, arch, "rope.scaling.attn_factor", factor);
+    if (c->rope_beta_fast != 32)
+        put_f32(w, arch, "rope.scaling.yarn_beta_fast", c->rope_beta_fast);
+    if (c->rope_beta_slow != 1)
+        put_f32(w, arch, "rope.scaling.yarn_beta_slow", c->rope_beta_slow);
+}
+
 /* One number when all layers agree, else an INT32 array (older readers take no other). */
 static void put_widths(struct gguf_writer *w, const char *arch, const char *key, const int32_t *value, const struct model_config *c)
 {
@@ -402,12 +422,8 @@ static void put_keys(struct gguf_writer *w, const struct source *s, const char *
     put_f32(w, arch, "attention.layer_norm_rms_epsilon", (double)c->rms_norm_eps);
     put_u32(w, arch, "rope.dimension_count", (uint32_t)c->head_dim);
     put_f32(w, arch, "rope.freq_base", c->rope_theta);
-    if (c->rope_type == ROPE_LINEAR) {
-        char key[64];
-        snprintf(key, sizeof key, "%s.rope.scaling.type", arch);
-        gguf_put_string(w, key, "linear");
-        put_f32(w, arch, "rope.scaling.factor", c->rope_factor);
-    }
+    if (c->rope_type == ROPE_LINEAR || c->rope_type == ROPE_YARN)
+        put_scaling(w, arch, c);
 }
 
 static size_t largest(const struct model *m)

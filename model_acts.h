@@ -45,6 +45,8 @@ struct layer_pass {
     int l;
 };
 
+/* Sines and cosines of the batch's positions into acts->angles, scaled where the model's RoPE says so (yarn). */
+void model_angles(const struct model_run *run, const struct model *model, const int32_t *positions, size_t n);
 struct linear_args model_linear_args(const struct layer_pass *p, enum linear j, const struct layer_acts *a, const real *x);
 /* model_keep.c: memory of a layer's bf16 copies; into them, before attention and at the layer's end; back into a, and x before the layer. */
 void model_kept_place(struct layer_kept *kept, size_t n, size_t C, size_t HD, size_t KVD, size_t F, struct arena *arena);

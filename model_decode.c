@@ -52,7 +52,7 @@ enum status model_decode(struct model_run *run, const struct model *model, const
         positions[i] = (int32_t)(cache->n + i);
     struct batch batch = {.n = n, .tokens = tokens, .positions = positions};
     struct layer_pass p = {.ops = run->ops, .model = model, .lora = lora, .batch = &batch, .angles = acts->angles};
-    run->ops->ops->rope_angles(run->ops, acts->angles, positions, model->inv_freq, n, (size_t)model->config.head_dim);
+    model_angles(run, model, positions, n);
     run->ops->ops->embed_forward(run->ops, &model->embed, tokens, n, acts->x[0]);
     for (p.l = 0; p.l < L; p.l++) {
         TRY(stop_check(err));

@@ -197,6 +197,16 @@ static struct attention_args attention_args(const struct layer_pass *p, const st
                                    .v = a->v, .out = a->att, .lse = a->lse};
 }
 
+/* Scaled sines and cosines scale the rotation, forward and backward. */
+void model_angles(const struct model_run *run, const struct model *model, const int32_t *positions, size_t n)
+{
+    size_t D = (size_t)model->config.head_dim;
+    real scale = (real)model->config.rope_attention_factor;
+    run->ops->ops->rope_angles(run->ops, run->acts->angles, positions, model->inv_freq, n, D);
+    for (size_t i = 0; scale != 1 && i < n * D; i++)
+        run->acts->angles[i] *= scale;
+}
+
 static void rope(const struct layer_pass *p, real *x, int32_t heads, bool back)
 {
     p->ops->ops->rope(p->ops, x, p->angles, p->batch->n, (size_t)heads, (size_t)p->model->config.head_dim, back);
@@ -299,7 +309,7 @@ static enum status forward_all(struct model_run *run, struct layer_pass *p, stru
     int L = model->config.num_hidden_layers;
     TRY(check_batch(run, model, p->batch, err));
     p->ops->ops->embed_forward(p->ops, &model->embed, p->batch->tokens, n, acts->x[0]);
-    p->ops->ops->rope_angles(p->ops, acts->angles, p->batch->positions, model->inv_freq, n, (size_t)model->config.head_dim);
+    model_angles(run, model, p->batch->positions, n);
     p->angles = acts->angles;
     for (p->l = 0; p->l < L; p->l++) {
         TRY(stop_check(err));
@@ -412,7 +422,7 @@ enum status model_block(struct model_run *run, const struct model *model, const 
     struct layer_pass p = {.ops = run->ops, .model = model, .batch = batch, .angles = run->acts->angles, .l = l};
     TRY(check_batch(run, model, batch, err));
     TRY(stop_check(err));
-    run->ops->ops->rope_angles(run->ops, run->acts->angles, batch->positions, model->inv_freq, batch->n, (size_t)model->config.head_dim);
+    model_angles(run, model, batch->positions, batch->n);
     layer_forward(&p, &run->acts->layer[l], NULL, x, y);
     for (int j = 0; inputs && j < LINEAR_COUNT; j++)
         inputs[j] = j <= LINEAR_V ? a->n1 : j == LINEAR_O ? a->att : j <= LINEAR_UP ? a->n2 : a->act;

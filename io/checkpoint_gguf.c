@@ -149,6 +149,26 @@ static enum status get_widths(const struct reader *r, struct model_config *m)
     return OK;
 }
 
+/* llama.cpp's attn_factor multiplies yarn's own factor. */
+static enum status get_yarn(const struct reader *r, struct model_config *m)
+{
+    char k[128];
+    int64_t original;
+    double factor;
+    m->rope_type = ROPE_YARN;
+    TRY(gguf_number(r->g, key(r, "rope.scaling.factor", k), 1, 1e6, &m->rope_factor, r->err));
+    TRY(gguf_int_or(r->g, key(r, "rope.scaling.original_context_length", k), 1, 1 << 28, m->max_position_embeddings, &original, r->err));
+    TRY(gguf_number_or(r->g, key(r, "rope.scaling.attn_factor", k), 1e-6, 1e6, 1, &factor, r->err));
+    TRY(gguf_number_or(r->g, key(r, "rope.scaling.yarn_beta_fast", k), 1e-6, 1e6, 32, &m->rope_beta_fast, r->err));
+    TRY(gguf_number_or(r->g, key(r, "rope.scaling.yarn_beta_slow", k), 1e-6, 1e6, 1, &m->rope_beta_slow, r->err));
+    if (m->rope_beta_fast <= m->rope_beta_slow || m->rope_theta <= 1)
+        return err_set(r->err, ERR_INPUT, "%s: yarn with beta_fast %g, beta_slow %g and freq_base %g, want them falling, and a freq_base above 1", gguf_path(r->g),
+                       m->rope_beta_fast, m->rope_beta_slow, m->rope_theta);
+    m->rope_original_max_position = (int32_t)original;
+    m->rope_attention_factor = factor * model_config_yarn_factor(m->rope_factor);
+    return OK;
+}
+
 static enum status get_rope(const struct reader *r, struct model_config *m)
 {
     char k[128];
@@ -162,8 +182,10 @@ static enum status get_rope(const struct reader *r, struct model_config *m)
         m->rope_type = ROPE_LINEAR;
         return gguf_number(r->g, key(r, "rope.scaling.factor", k), 1e-3, 1e6, &m->rope_factor, r->err);
     }
+    if (strcmp(type, "yarn") == 0)
+        return get_yarn(r, m);
     if (strcmp(type, "none") != 0)
-        return err_set(r->err, ERR_INPUT, "%s: %s = '%s', want none or linear", gguf_path(r->g), k, type);
+        return err_set(r->err, ERR_INPUT, "%s: %s = '%s', want none, linear or yarn", gguf_path(r->g), k, type);
     if (!gguf_find(r->g, key(r, "rope.scale_linear", k))) /* the older name of a linear factor */
         return OK;
     m->rope_type = ROPE_LINEAR;

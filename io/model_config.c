@@ -2,7 +2,8 @@
  * and 5 read it.
  *
  * What changes numbers and is not built here (other architectures, yarn, MLP biases ...) is refused by name, never ignored.
- * RoPE scaling: transformers' modeling_rope_utils (linear: Chen et al. 2023, arXiv:2306.15595; llama3: Llama Team 2024). */
+ * RoPE scaling: transformers' modeling_rope_utils (linear: Chen et al. 2023, arXiv:2306.15595; yarn: Peng et al. 2023, arXiv:2309.00071;
+ * llama3: Llama Team 2024). */
 #include "io/model_config.h"
 
 #include <math.h>
@@ -21,6 +22,7 @@ struct reader {
     const char *where;
     struct err *err;
     int32_t layers, heads, kv_heads, ffn; /* the same for all layers, before per_layer_config */
+    int32_t positions;                    /* max_position_embeddings, before a sliding window */
 };
 
 /* ---- memory ---- */
@@ -30,6 +32,7 @@ enum status model_config_alloc(struct model_config *config, int32_t n_layers, st
     *config = (struct model_config){.vocab_size = 32000, .hidden_size = 4096, .num_hidden_layers = n_layers, .head_dim = 128,
                                     .max_position_embeddings = 2048, .rms_norm_eps = 1e-6f, .rope_theta = 10000.0,
                                     .rope_factor = 1.0, .rope_low_freq_factor = 1.0, .rope_high_freq_factor = 4.0,
+                                    .rope_beta_fast = 32.0, .rope_beta_slow = 1.0, .rope_attention_factor = 1.0,
                                     .bos_token_id = 1, .eos_token_id = {2}, .n_eos = 1, .model_type = "llama"};
     if (n_layers < 1 || n_layers > MAX_LAYERS)
         return err_set(err, ERR_INPUT, "num_hidden_layers: got %d, want 1 to %d", n_layers, MAX_LAYERS);
@@ -155,8 +158,10 @@ static enum status read_sizes(struct reader *r)
     if (c->head_dim % 2 != 0 || c->head_dim < 2 || c->head_dim > MAX_HEAD_DIM)
         return err_set(r->err, ERR_INPUT, "%s: head_dim is %d, want an even number from 2 to %d (RoPE turns pairs)", r->where,
                        c->head_dim, MAX_HEAD_DIM);
-    return read_int(r, "max_position_embeddings", 1, MAX_POSITIONS, mistral ? 131072 : qwen ? 32768 : 2048,
-                    &c->max_position_embeddings);
+    TRY(read_int(r, "max_position_embeddings", 1, MAX_POSITIONS, mistral ? 131072 : qwen ? 32768 : 2048,
+                 &c->max_position_embeddings));
+    r->positions = c->max_position_embeddings;
+    return OK;
 }
 
 /* Attention here is full.  With a sliding window both agree up to the window, so the window is the longest context. */
@@ -241,6 +246,59 @@ static enum status read_positive(const struct reader *r, const struct json *from
     return OK;
 }
 
+static enum status read_llama3(struct reader *r, const struct json *from)
+{
+    struct model_config *c = r->config;
+    int64_t original;
+    TRY(read_positive(r, from, "factor", 1.0, &c->rope_factor));
+    TRY(read_positive(r, from, "low_freq_factor", 1e-6, &c->rope_low_freq_factor));
+    TRY(read_positive(r, from, "high_freq_factor", 1e-6, &c->rope_high_freq_factor));
+    TRY(json_int(from, "original_max_position_embeddings", r->where, 1, MAX_POSITIONS, &original, r->err));
+    c->rope_original_max_position = (int32_t)original;
+    if (c->rope_high_freq_factor <= c->rope_low_freq_factor)
+        return err_set(r->err, ERR_INPUT, "%s: high_freq_factor %g is not above low_freq_factor %g", r->where,
+                       c->rope_high_freq_factor, c->rope_low_freq_factor);
+    return OK;
+}
+
+/* A number that may be absent or null, and then stays as it is. */
+static enum status read_optional(const struct reader *r, const struct json *from, const char *key, double least, double *out)
+{
+    const struct json *given = json_member(from, key);
+    return !given || json_type(given) == JSON_NULL ? OK : read_positive(r, from, key, least, out);
+}
+
+double model_config_yarn_factor(double factor)
+{
+    return factor > 1 ? 0.1 * log(factor) + 1 : 1;
+}
+
+static enum status read_yarn(struct reader *r, const struct json *from)
+{
+    struct model_config *c = r->config;
+    int64_t original;
+    bool truncate;
+    double scale = 0, scale_all = 0, given = 0; /* 0: not there */
+    TRY(read_positive(r, from, "factor", 1.0, &c->rope_factor));
+    TRY(read_optional(r, from, "beta_fast", 1e-6, &c->rope_beta_fast));
+    TRY(read_optional(r, from, "beta_slow", 1e-6, &c->rope_beta_slow));
+    TRY(read_optional(r, from, "mscale", 0, &scale));
+    TRY(read_optional(r, from, "mscale_all_dim", 0, &scale_all));
+    TRY(read_optional(r, from, "attention_factor", 1e-6, &given));
+    TRY(json_int_or(from, "original_max_position_embeddings", r->where, 1, MAX_POSITIONS, r->positions, &original, r->err));
+    TRY(json_bool_or(from, "truncate", r->where, true, &truncate, r->err));
+    if (!truncate)
+        return refuse(r, "truncate", "false", "true (whole numbers bound the blend of yarn)");
+    if (c->rope_beta_fast <= c->rope_beta_slow)
+        return err_set(r->err, ERR_INPUT, "%s: beta_fast %g is not above beta_slow %g", r->where, c->rope_beta_fast, c->rope_beta_slow);
+    if (c->rope_theta <= 1)
+        return err_set(r->err, ERR_INPUT, "%s.rope_theta: got %g, want more than 1 with yarn", r->where, c->rope_theta);
+    c->rope_original_max_position = (int32_t)original;
+    double yarn = model_config_yarn_factor(c->rope_factor);
+    c->rope_attention_factor = given > 0 ? given : scale > 0 && scale_all > 0 ? ((yarn - 1) * scale + 1) / ((yarn - 1) * scale_all + 1) : yarn;
+    return OK;
+}
+
 /* Parameters of the scaling in `from`: rope_scaling, or rope_parameters of transformers 5. */
 static enum status read_scaling(struct reader *r, const struct json *from)
 {
@@ -255,25 +313,19 @@ static enum status read_scaling(struct reader *r, const struct json *from)
     TRY(json_number_or(from, "partial_rotary_factor", r->where, 1.0, &partial, r->err));
     if (partial != 1.0)
         return refuse(r, "partial_rotary_factor", "another number", "1");
-    if (strcmp(type, "default") == 0)
+    static const char *const types[] = {[ROPE_DEFAULT] = "default", [ROPE_LINEAR] = "linear", [ROPE_LLAMA3] = "llama3", [ROPE_YARN] = "yarn",
+                                        [ROPE_DYNAMIC] = "dynamic"};
+    int k = 0;
+    while (k <= ROPE_DYNAMIC && strcmp(type, types[k]) != 0)
+        k++;
+    if (k > ROPE_DYNAMIC)
+        return refuse(r, "rope_type", type, "default, linear, dynamic, yarn or llama3");
+    c->rope_type = (enum rope_type)k;
+    if (c->rope_type == ROPE_DEFAULT)
         return OK;
-    if (strcmp(type, "linear") == 0) {
-        c->rope_type = ROPE_LINEAR;
-        return read_positive(r, from, "factor", 1.0, &c->rope_factor);
-    }
-    if (strcmp(type, "llama3") != 0)
-        return refuse(r, "rope_type", type, "default, linear or llama3");
-    int64_t original;
-    c->rope_type = ROPE_LLAMA3;
-    TRY(read_positive(r, from, "factor", 1.0, &c->rope_factor));
-    TRY(read_positive(r, from, "low_freq_factor", 1e-6, &c->rope_low_freq_factor));
-    TRY(read_positive(r, from, "high_freq_factor", 1e-6, &c->rope_high_freq_factor));
-    TRY(json_int(from, "original_max_position_embeddings", r->where, 1, MAX_POSITIONS, &original, r->err));
-    c->rope_original_max_position = (int32_t)original;
-    if (c->rope_high_freq_factor <= c->rope_low_freq_factor)
-        return err_set(r->err, ERR_INPUT, "%s: high_freq_factor %g is not above low_freq_factor %g", r->where,
-                       c->rope_high_freq_factor, c->rope_low_freq_factor);
-    return OK;
+    if (c->rope_type == ROPE_LLAMA3)
+        return read_llama3(r, from);
+    return c->rope_type == ROPE_YARN ? read_yarn(r, from) : read_positive(r, from, "factor", 1.0, &c->rope_factor);
 }
 
 /* Our own member: the divisors of a GGUF whose parameters are not known. */
@@ -427,25 +479,40 @@ static void print_id(struct text *out, const char *key, const int32_t *id, int n
     text_puts(out, n > 1 ? "],\n" : ",\n");
 }
 
+static void print_member(struct text *out, const char *key, double x)
+{
+    text_printf(out, ", \"%s\": ", key);
+    print_number(out, x, false);
+}
+
+static void print_scaling(const struct model_config *c, struct text *out)
+{
+    static const char *const types[] = {[ROPE_LINEAR] = "linear", [ROPE_LLAMA3] = "llama3", [ROPE_YARN] = "yarn", [ROPE_DYNAMIC] = "dynamic"};
+    text_printf(out, "{\"rope_type\": \"%s\"", types[c->rope_type]);
+    print_member(out, "factor", c->rope_factor);
+    if (c->rope_type == ROPE_LLAMA3) {
+        print_member(out, "low_freq_factor", c->rope_low_freq_factor);
+        print_member(out, "high_freq_factor", c->rope_high_freq_factor);
+    }
+    if (c->rope_type == ROPE_YARN) {
+        print_member(out, "beta_fast", c->rope_beta_fast);
+        print_member(out, "beta_slow", c->rope_beta_slow);
+        print_member(out, "attention_factor", c->rope_attention_factor);
+    }
+    if (c->rope_type == ROPE_LLAMA3 || c->rope_type == ROPE_YARN)
+        text_printf(out, ", \"original_max_position_embeddings\": %d", c->rope_original_max_position);
+    text_puts(out, "},\n");
+}
+
 static void print_rope(const struct model_config *c, struct text *out)
 {
     text_puts(out, "  \"rope_theta\": ");
     print_number(out, c->rope_theta, false);
     text_puts(out, ",\n  \"rope_scaling\": ");
-    if (c->rope_type == ROPE_DEFAULT) {
+    if (c->rope_type == ROPE_DEFAULT)
         text_puts(out, "null,\n");
-    } else {
-        text_printf(out, "{\"rope_type\": \"%s\", \"factor\": ", c->rope_type == ROPE_LINEAR ? "linear" : "llama3");
-        print_number(out, c->rope_factor, false);
-        if (c->rope_type == ROPE_LLAMA3) {
-            text_puts(out, ", \"low_freq_factor\": ");
-            print_number(out, c->rope_low_freq_factor, false);
-            text_puts(out, ", \"high_freq_factor\": ");
-            print_number(out, c->rope_high_freq_factor, false);
-            text_printf(out, ", \"original_max_position_embeddings\": %d", c->rope_original_max_position);
-        }
-        text_puts(out, "},\n");
-    }
+    else
+        print_scaling(c, out);
     for (int32_t i = 0; c->rope_freqs && i < c->head_dim / 2; i++) {
         text_puts(out, i ? ", " : "  \"rope_freqs\": [");
         print_number(out, (double)c->rope_freqs[i], true);
@@ -525,6 +592,21 @@ static double llama3_scaled(const struct model_config *c, double inv)
     return (1.0 - s) * inv / c->rope_factor + s * inv;
 }
 
+/* The pair that turns `rotations` times in the original context. */
+static double yarn_pair(const struct model_config *c, double rotations)
+{
+    return (double)c->head_dim * log((double)c->rope_original_max_position / (rotations * 2.0 * M_PI)) / (2.0 * log(c->rope_theta));
+}
+
+/* Pairs that turn often keep their speed, those that hardly turn are slowed by factor, between them a blend by the pair's number. */
+static double yarn_scaled(const struct model_config *c, double inv, int32_t i)
+{
+    double low = fmax(floor(yarn_pair(c, c->rope_beta_fast)), 0), high = fmin(ceil(yarn_pair(c, c->rope_beta_slow)), (double)c->head_dim - 1);
+    high += high == low ? 0.001 : 0;
+    double slowed = fmin(fmax(((double)i - low) / (high - low), 0), 1);
+    return inv / c->rope_factor * slowed + inv * (1 - slowed);
+}
+
 void model_config_inv_freq(const struct model_config *config, float *inv_freq)
 {
     for (int32_t i = 0; i < config->head_dim / 2; i++) {
@@ -533,6 +615,8 @@ void model_config_inv_freq(const struct model_config *config, float *inv_freq)
             inv /= config->rope_factor;
         else if (config->rope_type == ROPE_LLAMA3)
             inv = llama3_scaled(config, inv);
+        else if (config->rope_type == ROPE_YARN)
+            inv = yarn_scaled(config, inv, i);
         if (config->rope_freqs)
             inv /= (double)config->rope_freqs[i];
         inv_freq[i] = (float)inv;

@@ -8,7 +8,8 @@
 #include "base/err.h"
 #include "base/text.h"
 
-enum rope_type { ROPE_DEFAULT, ROPE_LINEAR, ROPE_LLAMA3 };
+/* Dynamic: the base grows with texts longer than max_position_embeddings; up to there, which is the longest context here, it is the default. */
+enum rope_type { ROPE_DEFAULT, ROPE_LINEAR, ROPE_LLAMA3, ROPE_YARN, ROPE_DYNAMIC };
 enum { MAX_LAYERS = 1024, MAX_EOS = 8 };
 
 struct model_config {
@@ -21,6 +22,8 @@ struct model_config {
     double rope_theta;
     enum rope_type rope_type;
     double rope_factor, rope_low_freq_factor, rope_high_freq_factor;
+    double rope_beta_fast, rope_beta_slow; /* yarn */
+    double rope_attention_factor;          /* yarn: sines and cosines times this; else 1 */
     int32_t rope_original_max_position;
     float *rope_freqs;             /* owned, [head_dim/2] divisors from a GGUF's rope_freqs.weight, or NULL */
     bool tie_word_embeddings, attention_bias; /* attention_bias: on q, k, v */
@@ -38,7 +41,9 @@ enum status model_config_copy(struct model_config *to, const struct model_config
 void model_config_free(struct model_config *config);
 enum status model_config_alloc(struct model_config *config, int32_t n_layers, struct err *err); /* arrays, defaults of llama */
 bool model_config_uniform(const struct model_config *config); /* all layers share their widths */
-/* inv_freq[head_dim/2]: theta^(-2i/D), then linear, llama3 or rope_freqs scaling, computed in double. */
+/* inv_freq[head_dim/2]: theta^(-2i/D), then linear, llama3, yarn or rope_freqs scaling, computed in double. */
 void model_config_inv_freq(const struct model_config *config, float *inv_freq);
+/* Yarn's attention factor where nothing else is said: 0.1 log(factor) + 1 (Peng et al. 2023, 3.4). */
+double model_config_yarn_factor(double factor);
 
 #endif

@@ -315,6 +315,45 @@ static void what_readers_need(void **state)
     fixture_close(&f);
 }
 
+/* Yarn in llama.cpp's keys: the frequencies and the factor come back; what is its default there is not written. */
+static void yarn_in_a_gguf(void **state)
+{
+    (void)state;
+    static const struct {
+        double attention, fast, slow;
+        bool written;
+    } cases[] = {{0, 32, 1, false}, {1.25, 16, 2, true}};
+    char path[128];
+    snprintf(path, sizeof path, "%s/yarn.gguf", dir);
+    for (size_t i = 0; i < 2; i++) {
+        struct fixture f;
+        struct checkpoint *c;
+        struct gguf *g;
+        float want[8], got[8];
+        make_model(&f, FORMAT_F32, false, i == 1);
+        struct model_config *m = &f.model.config;
+        m->rope_type = ROPE_YARN;
+        m->rope_factor = 4;
+        m->rope_original_max_position = 128;
+        m->rope_beta_fast = cases[i].fast;
+        m->rope_beta_slow = cases[i].slow;
+        m->rope_attention_factor = cases[i].attention > 0 ? cases[i].attention : model_config_yarn_factor(4);
+        CHECK(export_gguf(path, &f.model, NULL, tokenizer, "test", &err));
+        CHECK(gguf_open(&g, path, &err));
+        assert_int_equal(gguf_find(g, i ? "deci.rope.scaling.attn_factor" : "llama.rope.scaling.attn_factor") != NULL, cases[i].written);
+        assert_int_equal(gguf_find(g, i ? "deci.rope.scaling.yarn_beta_fast" : "llama.rope.scaling.yarn_beta_fast") != NULL, cases[i].written);
+        gguf_close(g);
+        CHECK(checkpoint_open(&c, path, &err));
+        const struct model_config *back = checkpoint_config(c);
+        model_config_inv_freq(m, want);
+        model_config_inv_freq(back, got);
+        assert_memory_equal(want, got, sizeof want); /* head_dim 16 */
+        assert_true(back->rope_type == ROPE_YARN && fabs(back->rope_attention_factor / m->rope_attention_factor - 1) <= 1.0 / (1 << 24)); /* an F32 on the way */
+        checkpoint_close(c);
+        fixture_close(&f);
+    }
+}
+
 /* ---- the same model again ---- */
 
 /* Codes, scales and values, bit for bit.  int8_64 comes back from 127 (absmax / 127), at times one rounding away from absmax, but the quotient
@@ -692,7 +731,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(folders),     cmocka_unit_test(mixed_folder_loads_equal), cmocka_unit_test(panels_stay_inside), cmocka_unit_test(ggufs),
-        cmocka_unit_test(what_readers_need), cmocka_unit_test(merged_gguf),        cmocka_unit_test(adapters),
+        cmocka_unit_test(what_readers_need), cmocka_unit_test(yarn_in_a_gguf), cmocka_unit_test(merged_gguf),        cmocka_unit_test(adapters),
         cmocka_unit_test(patterns_are_whole_names), cmocka_unit_test(padded),      cmocka_unit_test(padding_refused), cmocka_unit_test(packed_embedding),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -46,10 +46,16 @@ static void configs_that_are_refused(void **state)
         {"{\"model_type\":\"llama\",\"eos_token_id\":[2,40000]}", "c: eos_token_id: got 40000, want an integer from 0 to 31999"},
         {"{\"model_type\":\"llama\",\"eos_token_id\":[1,2,3,4,5,6,7,8,9]}", "c.eos_token_id: 9 ids, want at most 8"},
         {"{\"model_type\":\"llama\",\"rope_theta\":0}", "c.rope_theta: got 0, want 1 to 1e12"},
-        {"{\"model_type\":\"llama\",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4}}",
-         "c.rope_type: got yarn, want default, linear or llama3"},
-        {"{\"model_type\":\"llama\",\"rope_scaling\":{\"rope_type\":\"dynamic\",\"factor\":4}}",
-         "c.rope_type: got dynamic, want default, linear or llama3"},
+        {"{\"model_type\":\"llama\",\"rope_scaling\":{\"type\":\"longrope\",\"factor\":4}}",
+         "c.rope_type: got longrope, want default, linear, dynamic, yarn or llama3"},
+        {"{\"model_type\":\"llama\",\"rope_scaling\":{\"rope_type\":\"dynamic\"}}", "c.factor: is missing, want a number"},
+        {"{\"model_type\":\"llama\",\"rope_scaling\":{\"rope_type\":\"yarn\"}}", "c.factor: is missing, want a number"},
+        {"{\"model_type\":\"llama\",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4,\"beta_fast\":1}}", "c: beta_fast 1 is not above beta_slow 1"},
+        {"{\"model_type\":\"llama\",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4,\"truncate\":false}}",
+         "c.truncate: got false, want true (whole numbers bound the blend of yarn)"},
+        {"{\"model_type\":\"llama\",\"rope_theta\":1,\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4}}", "c.rope_theta: got 1, want more than 1 with yarn"},
+        {"{\"model_type\":\"llama\",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4,\"attention_factor\":0}}",
+         "c.attention_factor: got 0, want 1e-06 to 1e12"},
         {"{\"model_type\":\"llama\",\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"default\"}}}",
          "c.full_attention: got an object, want one RoPE for all layers"},
         {"{\"model_type\":\"llama\",\"rope_scaling\":{\"type\":\"linear\"}}", "c.factor: is missing, want a number"},
@@ -181,12 +187,76 @@ static void frequencies(void **state)
     model_config_free(&c);
 }
 
+/* Theta 10000, D 8, original 64: pairs 8 log(64 / (2 pi r)) / (2 log 10000) that turn r times are -0.50 for 32 and 1.01 for 1, so that the blend runs from pair
+ * 0 to pair 2. */
+static void yarn(void **state)
+{
+    (void)state;
+    struct model_config c, back;
+    struct text text = {0};
+    float inv[4], again[4];
+    static const char sizes[] = "{\"model_type\":\"llama\",\"hidden_size\":16,\"num_attention_heads\":2,\"max_position_embeddings\":256,";
+    static const struct {
+        const char *rope;
+        double attention;
+    } cases[] = {
+        {"\"rope_theta\":10000,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4.0,\"original_max_position_embeddings\":64}}", 1.1386294361119891}, /* 0.1 log 4 + 1 */
+        {"\"rope_parameters\":{\"rope_theta\":10000,\"rope_type\":\"yarn\",\"factor\":4.0,\"original_max_position_embeddings\":64,\"attention_factor\":1.25,"
+         "\"beta_fast\":null}}", 1.25},
+        {"\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4.0,\"original_max_position_embeddings\":64,\"mscale\":0.5,\"mscale_all_dim\":1.0}}",
+         1.0693147180559945 / 1.1386294361119891},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char json[512];
+        snprintf(json, sizeof json, "%s%s", sizes, cases[i].rope);
+        parsed(&c, json);
+        assert_true(c.rope_type == ROPE_YARN && fabs(c.rope_attention_factor - cases[i].attention) <= 1e-15);
+        model_config_inv_freq(&c, inv);
+        assert_true(inv[0] == 1 && fabsf(inv[1] / (0.1f * (0.5f / 4 + 0.5f)) - 1) <= 2e-7f);
+        assert_true(fabsf(inv[2] / (0.01f / 4) - 1) <= 2e-7f && fabsf(inv[3] / (0.001f / 4) - 1) <= 2e-7f);
+        text_clear(&text);
+        model_config_print(&c, NULL, NULL, &text);
+        parsed(&back, text.s);
+        model_config_inv_freq(&back, again);
+        assert_memory_equal(inv, again, sizeof inv);
+        assert_true(back.rope_attention_factor == c.rope_attention_factor && back.max_position_embeddings == 256);
+        model_config_free(&c);
+        model_config_free(&back);
+    }
+    /* without an original length it is max_position_embeddings, before a sliding window; beta_slow 20 ends the blend at pair -0.29, so that it is a step behind pair 0 */
+    parsed(&c, "{\"model_type\":\"mistral\",\"hidden_size\":16,\"num_attention_heads\":2,\"num_key_value_heads\":2,\"max_position_embeddings\":64,\"sliding_window\":32,"
+               "\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2,\"beta_slow\":20}}");
+    assert_true(c.rope_original_max_position == 64 && c.max_position_embeddings == 32 && c.rope_beta_slow == 20);
+    model_config_inv_freq(&c, inv);
+    assert_true(inv[0] == 1 && fabsf(inv[1] / 0.05f - 1) <= 2e-7f);
+    model_config_free(&c);
+    text_free(&text);
+}
+
+/* Up to max_position_embeddings, the longest context here, dynamic scaling is none; files keep it. */
+static void dynamic(void **state)
+{
+    (void)state;
+    struct model_config c;
+    struct text text = {0};
+    float inv[4];
+    parsed(&c, "{\"model_type\":\"llama\",\"hidden_size\":8,\"num_attention_heads\":2,\"rope_theta\":100,\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":8}}");
+    assert_true(c.rope_type == ROPE_DYNAMIC && c.max_position_embeddings == 2048 && c.rope_attention_factor == 1);
+    model_config_inv_freq(&c, inv);
+    assert_true(inv[0] == 1 && fabsf(inv[1] - 0.1f) <= 1e-8f);
+    model_config_print(&c, NULL, NULL, &text);
+    assert_non_null(strstr(text.s, "\"rope_scaling\": {\"rope_type\": \"dynamic\", \"factor\": 8.0},"));
+    text_free(&text);
+    model_config_free(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(configs_that_are_refused), cmocka_unit_test(defaults_of_each_family),
         cmocka_unit_test(both_forms_of_rope),       cmocka_unit_test(what_is_printed_reads_back),
-        cmocka_unit_test(frequencies),
+        cmocka_unit_test(frequencies),              cmocka_unit_test(yarn),
+        cmocka_unit_test(dynamic),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -308,6 +308,50 @@ static void test_decoding(void **state)
     fixture_close(&f);
 }
 
+/* Yarn's attention factor a turns q k into a^2 q k: the model with a = 2 is the one whose q_proj is 4 times as large, to the last bit, for the factors are powers
+ * of 2; its gradient of q_proj is 4 times the other's.  Scoring, training and decoding all see it. */
+static void test_scaled_rope(void **state)
+{
+    (void)state;
+    struct fixture f[2];
+    struct fixture_batch *b = malloc(sizeof *b);
+    double nll[2][128], sum;
+    size_t n, C = 48;
+    real got[2][VOCAB];
+    assert_non_null(b);
+    make_batch(b);
+    for (int k = 0; k < 2; k++) {
+        struct arena arena = {0};
+        struct kv_cache cache;
+        open_model(&f[k], 0, (struct fixture_options){.threads = 1});
+        f[k].model.config.rope_attention_factor = k ? 1 : 2;
+        for (int l = 0; k && l < 3; l++) {
+            struct qmat *q = &f[k].model.layer[l].linear[LINEAR_Q];
+            for (size_t i = 0; i < q->rows * C; i++)
+                ((real *)q->codes)[i] *= 4;
+            for (size_t i = 0; i < q->rows; i++)
+                f[k].model.layer[l].bias[LINEAR_Q][i] *= 4;
+        }
+        CHECK(model_score(&f[k].run, &f[k].model, NULL, &b->batch, nll[k], NULL, &sum, &n, &err));
+        CHECK(model_train(&f[k].run, &f[k].model, NULL, &f[k].grads, &b->batch, (real)0.5, 7, &sum, &n, &err));
+        kv_cache_place(&cache, &f[k].model, 8, &arena);
+        CHECK(arena_commit(&arena, "cache", &err));
+        kv_cache_place(&cache, &f[k].model, 8, &arena);
+        CHECK(model_decode(&f[k].run, &f[k].model, NULL, &cache, b->tokens, 5, got[k], &err));
+        CHECK(model_decode(&f[k].run, &f[k].model, NULL, &cache, b->tokens + 5, 1, got[k], &err));
+        arena_free(&arena);
+    }
+    assert_memory_equal(nll[0], nll[1], b->batch.n * sizeof(double));
+    assert_memory_equal(got[0], got[1], sizeof got[0]);
+    for (int l = 0; l < 3; l++)
+        for (int j = 0; j < LINEAR_COUNT; j++)
+            for (size_t i = 0; i < f[0].model.layer[l].linear[j].rows * f[0].model.layer[l].linear[j].cols; i++)
+                assert_true(f[0].grads.layer[l].linear[j][i] == f[1].grads.layer[l].linear[j][i] * (j == LINEAR_Q ? 4 : 1));
+    fixture_close(&f[0]);
+    fixture_close(&f[1]);
+    free(b);
+}
+
 /* ---- memory ---- */
 
 static void test_modes_take_what_they_count(void **state)
@@ -535,6 +579,7 @@ int main(void)
         cmocka_unit_test(test_alone_and_packed),
         cmocka_unit_test(test_shared_prefix),
         cmocka_unit_test(test_decoding),
+        cmocka_unit_test(test_scaled_rope),
         cmocka_unit_test(test_modes_take_what_they_count),
         cmocka_unit_test(test_a_step_takes_no_memory),
         cmocka_unit_test(test_parameters_are_one_block),
