@@ -296,6 +296,9 @@ static enum status read_yarn(struct reader *r, const struct json *from)
     c->rope_original_max_position = (int32_t)original;
     double yarn = model_config_yarn_factor(c->rope_factor);
     c->rope_attention_factor = given > 0 ? given : scale > 0 && scale_all > 0 ? ((yarn - 1) * scale + 1) / ((yarn - 1) * scale_all + 1) : yarn;
+    if (!(c->rope_attention_factor >= 1e-6 && c->rope_attention_factor <= 1e12))
+        return err_set(r->err, ERR_INPUT, "%s: mscale %g and mscale_all_dim %g give an attention factor of %g, want 1e-6 to 1e12", r->where, scale, scale_all,
+                       c->rope_attention_factor);
     return OK;
 }
 

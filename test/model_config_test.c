@@ -56,6 +56,8 @@ static void configs_that_are_refused(void **state)
         {"{\"model_type\":\"llama\",\"rope_theta\":1,\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4}}", "c.rope_theta: got 1, want more than 1 with yarn"},
         {"{\"model_type\":\"llama\",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4,\"attention_factor\":0}}",
          "c.attention_factor: got 0, want 1e-06 to 1e12"},
+        {"{\"model_type\":\"llama\",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4,\"mscale\":1,\"mscale_all_dim\":1e12}}",
+         "c: mscale 1 and mscale_all_dim 1e+12 give an attention factor of 8.21348e-12, want 1e-6 to 1e12"},
         {"{\"model_type\":\"llama\",\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"default\"}}}",
          "c.full_attention: got an object, want one RoPE for all layers"},
         {"{\"model_type\":\"llama\",\"rope_scaling\":{\"type\":\"linear\"}}", "c.factor: is missing, want a number"},
