@@ -436,6 +436,7 @@ static void summarise(struct evaluate_set *set, size_t count, struct evaluate_re
     r->acc_stderr = proportion_stderr(r->acc, count);
     r->acc_norm = set->has_norm ? (double)right_norm / n : NAN;
     r->acc_norm_stderr = set->has_norm ? proportion_stderr(r->acc_norm, count) : NAN;
+    r->headline_norm = set->headline_norm;
     r->headline = set->headline_norm ? r->acc_norm : r->acc;
     r->headline_stderr = set->headline_norm ? r->acc_norm_stderr : r->acc_stderr;
     r->perplexity = set->greedy ? exp(-ll / n) : NAN;

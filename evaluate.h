@@ -42,7 +42,8 @@ struct evaluate_result {
     bool exact_match;                 /* answers are written: acc is the share of exact matches */
     double acc, acc_stderr;
     double acc_norm, acc_norm_stderr; /* NaN where the task has none (boolq, winogrande) */
-    double headline, headline_stderr; /* the metric of the published tables */
+    double headline, headline_stderr; /* the metric of the published tables, or that the task's file asks for */
+    bool headline_norm;               /* it is acc_norm */
     double perplexity;                /* lambada, else NaN */
 };
 

@@ -97,6 +97,19 @@ static void print_share(bool there, double x, double error, struct text *out)
         text_printf(out, " %-17s |", "");
 }
 
+enum headline { HEADLINE_NORM, HEADLINE_MATCH };
+
+/* The tasks whose headline is another than acc. */
+static void print_names(const struct evaluate_result *results, size_t n, enum headline headline, struct text *out)
+{
+    const char *before = headline == HEADLINE_NORM ? "; acc_norm for " : "; exact_match for ";
+    for (size_t i = 0; i < n; i++)
+        if (headline == HEADLINE_NORM ? results[i].headline_norm : results[i].exact_match) {
+            text_printf(out, "%s%s", before, results[i].task);
+            before = ", ";
+        }
+}
+
 void evaluate_print_table(const struct evaluate_result *results, size_t n, struct text *out)
 {
     bool matches = false;
@@ -117,8 +130,10 @@ void evaluate_print_table(const struct evaluate_result *results, size_t n, struc
     }
     double mean, variance;
     evaluate_mean(results, n, &mean, &variance);
-    text_printf(out, "\nmean of the tasks' headline metrics %.4f +- %.4f (acc; acc_norm for hellaswag, arc_challenge, openbookqa%s)\n", mean,
-                sqrt(variance), matches ? "; exact_match where answers are written" : "");
+    text_printf(out, "\nmean of the tasks' headline metrics %.4f +- %.4f (acc", mean, sqrt(variance));
+    print_names(results, n, HEADLINE_NORM, out);
+    print_names(results, n, HEADLINE_MATCH, out);
+    text_puts(out, ")\n");
 }
 
 static void print_answer(const struct evaluate_answer *a, struct text *out)

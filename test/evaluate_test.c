@@ -565,6 +565,19 @@ static void results_are_json(void **state)
     text_clear(&text);
     evaluate_print_table(r, 2, &text);
     assert_non_null(strstr(text.s, "| piqa           |      2 | 1.0000 +- 0.0000  | 0.5000 +- 0.5000  |\n"));
+    assert_non_null(strstr(text.s, " (acc)\n"));
+    r[0].exact_match = r[1].headline_norm = true;
+    r[0].num_fewshot = 5;
+    text_clear(&text);
+    evaluate_print_table(r, 2, &text);
+    assert_non_null(strstr(text.s, "| task           |      n | acc               | acc_norm          | exact_match       |\n"));
+    assert_non_null(strstr(text.s, "| boolq          |      3 |                   |                   | 0.6667 +- 0.3333  |\n"));
+    assert_non_null(strstr(text.s, "| piqa           |      2 | 1.0000 +- 0.0000  | 0.5000 +- 0.5000  |                   |\n"));
+    assert_non_null(strstr(text.s, " (acc; acc_norm for piqa; exact_match for boolq)\n"));
+    text_clear(&text);
+    evaluate_print_json(r, 2, NULL, &text);
+    assert_non_null(strstr(text.s, "\"boolq\": {\"alias\": \"boolq\", \"exact_match,none\": 0.66666666666666663, \"exact_match_stderr,none\": "));
+    assert_non_null(strstr(text.s, "\"n-shot\": {\"boolq\": 5, \"piqa\": 0}"));
     text_free(&text);
 }
 
