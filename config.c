@@ -10,8 +10,9 @@
 #include <strings.h>
 
 #include "base/file.h"
+#include "io/chat_template.h"
 
-enum kind { STRING, PATH, CHOICE, LIST, INTEGER, NUMBER, BYTES, BOOLEAN };
+enum kind { STRING, PATH, TEMPLATE, CHOICE, LIST, INTEGER, NUMBER, BYTES, BOOLEAN }; /* TEMPLATE: a name or a path */
 
 struct key {
     const char *name, *aliases; /* aliases: space-separated, or NULL */
@@ -31,6 +32,7 @@ static const struct key keys[] = {
     {"tokenizer", NULL, PATH, AT(tokenizer), "", 0, 0, NULL, false, "tokenizer.model, when the model is trained from scratch"},
     {"dataset", NULL, PATH, AT(dataset), "", 0, 0, NULL, false, "fine-tuning data: json, jsonl or text, also compressed by gzip"},
     {"dataset_format", NULL, CHOICE, AT(dataset_format), "auto", 0, 0, "auto alpaca messages sharegpt prompt text", false, "how dataset is laid out"},
+    {"chat_template", NULL, TEMPLATE, AT(chat_template), "", 0, 0, NULL, false, "form of conversations, for alpaca too: chatml, llama2, llama3, mistral-v1, mistral-v3, mistral-v7, zephyr, vicuna, alpaca, gemma, phi3, a file of Jinja, or model: the model's own; empty: the model's own for messages and sharegpt"},
     {"output_dir", NULL, PATH, AT(output_dir), "out", 0, 0, NULL, true, "where everything is written"},
     {"seed", NULL, INTEGER, AT(seed), "0", 0, MANY, NULL, false, "covers data order, dropout, initial values and search"},
     {"train_mode", NULL, CHOICE, AT(train_mode), "lora", 0, 0, "lora full", false, "lora: adapters on a frozen, quantized model; full: all weights (with no model: from scratch)"},
@@ -315,6 +317,8 @@ static enum status set_value(struct config *config, const struct key *key, const
         return set_text(to, value, err);
     case PATH:
         return set_path(to, value, folder, err);
+    case TEMPLATE:
+        return strcmp(value, "model") == 0 || chat_template_known(value) ? set_text(to, value, err) : set_path(to, value, folder, err);
     case CHOICE:
         if (!word_in(key->choices, value, strlen(value)))
             return err_set(err, ERR_INPUT, "%s: %s = '%s', want one of: %s", where, key->name, value, key->choices);
@@ -679,6 +683,7 @@ static void print_value(const struct config *config, const struct key *key, stru
     switch (key->kind) {
     case STRING:
     case PATH:
+    case TEMPLATE:
     case CHOICE:
     case LIST:
         text_puts(out, *(char *const *)from);

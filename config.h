@@ -13,7 +13,7 @@
 
 struct config {
     /* input and output */
-    char *model, *tokenizer, *dataset, *dataset_format, *output_dir, *plan;
+    char *model, *tokenizer, *dataset, *dataset_format, *chat_template, *output_dir, *plan;
     int64_t seed;
     char *train_mode; /* lora, full */
     /* a model from scratch (train_mode = full without model) */

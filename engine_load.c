@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "export.h"
+#include "io/chat_template.h"
 
 /* ---- inputs ---- */
 
@@ -68,6 +69,26 @@ static enum status load_search_data(struct engine *engine, struct dataset_option
     return dataset_load(&engine->held_out, engine->config->search_data, "auto", engine->tokenizer, &options, engine->err);
 }
 
+/* The template of conversations: the model's own, or the one that chat_template names, which what is written then carries. */
+static enum status choose_template(struct engine *engine, struct dataset_options *options)
+{
+    const char *name = engine->config->chat_template;
+    bool own = !*name || strcmp(name, "model") == 0;
+    char *source = NULL;
+    if (!own)
+        TRY(chat_template_read(name, &source, engine->err));
+    enum status status = own                   ? OK
+                         : engine->own_tokenizer ? tokenizer_set_chat_template(engine->own_tokenizer, source, engine->err)
+                                                 : checkpoint_set_chat_template(engine->checkpoint, source, engine->err);
+    free(source);
+    options->chat_template = tokenizer_chat_template(engine->tokenizer);
+    options->chat_name = own ? "the model's chat template" : name;
+    options->chat_all = *name != 0;
+    if (status == OK && *name && !options->chat_template)
+        return err_set(engine->err, ERR_INPUT, "chat_template = model, and the model has none; choose one of %s, or a file", chat_template_names);
+    return status;
+}
+
 static enum status load_data(struct engine *engine)
 {
     const struct config *config = engine->config;
@@ -80,9 +101,10 @@ static enum status load_data(struct engine *engine)
                                       .packing = config->packing,
                                       .skip_invalid = config->skip_invalid,
                                       .bos = bos_of(config)};
+    TRY(choose_template(engine, &options));
     TRY(dataset_load(&engine->dataset, config->dataset, config->dataset_format, engine->tokenizer, &options, engine->err));
-    log_line(&engine->log, "data: %zu examples (%s), %llu tokens, %llu in the loss, longest %d", engine->dataset.n,
-             engine->dataset.format, (unsigned long long)engine->dataset.tokens, (unsigned long long)engine->dataset.labelled,
+    log_line(&engine->log, "data: %zu examples (%s%s%s), %llu tokens, %llu in the loss, longest %d", engine->dataset.n,
+             engine->dataset.format, *engine->dataset.form ? ", " : "", engine->dataset.form, (unsigned long long)engine->dataset.tokens, (unsigned long long)engine->dataset.labelled,
              engine->dataset.longest);
     if (engine->dataset.skipped > 0)
         log_line(&engine->log, "data: %zu rows were left out (skip_invalid), the first: %s", engine->dataset.skipped, engine->dataset.first_skipped);

@@ -172,6 +172,8 @@ static enum status write_adapter(struct engine *engine)
     if (!dir)
         return err_set(engine->err, ERR_MEMORY, "out of memory for a path");
     enum status status = export_adapter(dir, &engine->trials.lora, &engine->trials.plan, "../model", engine->err);
+    if (status == OK)
+        status = export_chat_template(dir, engine->tokenizer, engine->err);
     free(dir);
     return status;
 }

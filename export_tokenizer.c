@@ -8,7 +8,7 @@
 #include "export.h"
 
 /* All that another program may look for; the first three are written where there is nothing to copy. */
-enum { OWN, JSON, CONFIG, MODEL, N_NAMES = 7 };
+enum { OWN, JSON, CONFIG, MODEL, TEMPLATE = 6, N_NAMES };
 static const char *const names[N_NAMES] = {"tokenizer.gguf",          "tokenizer.json",    "tokenizer_config.json", "tokenizer.model",
                                            "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"};
 
@@ -106,6 +106,19 @@ static enum status make(const struct folder *f, const struct tokenizer *t, int32
     return write_text(f, CONFIG, &config, OK);
 }
 
+enum status export_chat_template(const char *dir, const struct tokenizer *tokenizer, struct err *err)
+{
+    const struct folder f = {.dir = dir, .err = err};
+    const char *source = tokenizer_chat_template(tokenizer);
+    char *path;
+    if (source)
+        return write_bytes(&f, TEMPLATE, source, strlen(source));
+    TRY(path_of(&f, dir, TEMPLATE, &path));
+    unlink(path);
+    free(path);
+    return OK;
+}
+
 enum status export_tokenizer(const char *dir, const struct tokenizer *tokenizer, const char *from, int32_t max_length, struct err *err)
 {
     struct folder f = {.dir = dir, .err = err};
@@ -118,5 +131,7 @@ enum status export_tokenizer(const char *dir, const struct tokenizer *tokenizer,
         TRY(copy(&f, MODEL, from));
     if (!folder || !path_same(dir, from))
         TRY(remove_rest(&f));
-    return f.copied[JSON] ? OK : make(&f, tokenizer, max_length);
+    if (!f.copied[JSON])
+        return make(&f, tokenizer, max_length);
+    return tokenizer_chat_template_is_new(tokenizer) ? export_chat_template(dir, tokenizer, err) : OK;
 }

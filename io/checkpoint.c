@@ -224,3 +224,10 @@ enum status checkpoint_tokenizer(struct checkpoint *c, const struct tokenizer **
     *tokenizer = c->own_tokenizer;
     return OK;
 }
+
+enum status checkpoint_set_chat_template(struct checkpoint *c, const char *source, struct err *err)
+{
+    const struct tokenizer *tokenizer;
+    TRY(checkpoint_tokenizer(c, &tokenizer, err));
+    return tokenizer_set_chat_template(c->own_tokenizer, source, err);
+}

@@ -29,6 +29,8 @@ enum status checkpoint_read(const struct checkpoint *checkpoint, const char *nam
 enum status checkpoint_read_codes(const struct checkpoint *checkpoint, const char *name, struct qmat *dst, struct err *err);
 /* The tokenizer beside or inside the model, made once, owned by the checkpoint. */
 enum status checkpoint_tokenizer(struct checkpoint *checkpoint, const struct tokenizer **tokenizer, struct err *err);
+/* Sets its chat template (tokenizer_set_chat_template). */
+enum status checkpoint_set_chat_template(struct checkpoint *checkpoint, const char *source, struct err *err);
 /* plan.txt of a model/ folder (owned by the checkpoint), NULL when there is none. */
 const char *checkpoint_plan_text(const struct checkpoint *checkpoint);
 /* The path of a Hugging Face folder, whose tokenizer files an export copies; NULL for a single file. */

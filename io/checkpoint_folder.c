@@ -315,7 +315,7 @@ static enum status own_file(struct checkpoint *c, const char *path, struct err *
     TRY(gguf_open(&gguf, path, err));
     enum status status = tokenizer_load_gguf(&c->own_tokenizer, gguf, err);
     gguf_close(gguf);
-    return status;
+    return status == OK ? tokenizer_load_chat_template(c->own_tokenizer, path, err) : status;
 }
 
 static enum status json_file(struct checkpoint *c, const char *path, struct err *err)

@@ -1,4 +1,5 @@
-/* dataset.c: records of a data file -> tokens and labels.  dataset_text.c has the shapes of records and the plain-text reader. */
+/* dataset.c: records of a data file -> tokens and labels.  dataset_text.c has the shapes of records and the plain-text reader, dataset_chat.c
+ * conversations. */
 #include "io/dataset.h"
 
 #include <stdio.h>
@@ -10,7 +11,7 @@
 
 /* ---- examples ---- */
 
-static enum status no_memory(const struct loader *load)
+enum status dataset_no_memory(const struct loader *load)
 {
     return err_set(load->err, ERR_MEMORY, "%s: out of memory for examples", load->path);
 }
@@ -21,9 +22,7 @@ static bool wants_bos(const struct loader *load)
     return tokenizer_bos(t) >= 0 && (load->options->bos == 1 || (load->options->bos < 0 && tokenizer_add_bos(t)));
 }
 
-/* Takes tokens[n] with learn[t] saying whether token t may be a target; labels are shifted by one.  An example in which nothing is
- * learned is left out. */
-static enum status add_example(struct loader *load, const int32_t *tokens, const uint8_t *learn, size_t n)
+enum status dataset_add_example(struct loader *load, const int32_t *tokens, const uint8_t *learn, size_t n)
 {
     struct dataset *d = load->dataset;
     size_t most = (size_t)load->options->max_seq_len, labelled = 0;
@@ -37,7 +36,7 @@ static enum status add_example(struct loader *load, const int32_t *tokens, const
         size_t cap = load->cap ? 2 * load->cap : 1024;
         struct example *grown = realloc(d->example, cap * sizeof *grown);
         if (!grown)
-            return no_memory(load);
+            return dataset_no_memory(load);
         d->example = grown;
         load->cap = cap;
     }
@@ -45,7 +44,7 @@ static enum status add_example(struct loader *load, const int32_t *tokens, const
     if (!e.tokens || !e.labels) {
         free(e.tokens);
         free(e.labels);
-        return no_memory(load);
+        return dataset_no_memory(load);
     }
     for (size_t t = 0; t < n; t++) {
         e.tokens[t] = tokens[t];
@@ -67,7 +66,7 @@ static enum status add_prompt(struct loader *load, const char *prompt, const cha
     struct text text = {0};
     text_puts(&text, prompt);
     text_puts(&text, answer);
-    enum status status = text.failed ? no_memory(load) : OK;
+    enum status status = text.failed ? dataset_no_memory(load) : OK;
     if (status == OK && wants_bos(load))
         status = tokens_push(&all, tokenizer_bos(load->tokenizer), load->err);
     size_t bos = all.n, most = (size_t)load->options->max_seq_len;
@@ -80,11 +79,11 @@ static enum status add_prompt(struct loader *load, const char *prompt, const cha
         status = tokens_push(&all, eos, load->err);
     uint8_t *learn = status == OK ? malloc(all.n ? all.n : 1) : NULL;
     if (status == OK && !learn)
-        status = no_memory(load);
+        status = dataset_no_memory(load);
     for (size_t t = 0; status == OK && t < all.n; t++)
         learn[t] = load->options->train_on_inputs || t >= bos + alone.n;
     if (status == OK)
-        status = add_example(load, all.id, learn, all.n);
+        status = dataset_add_example(load, all.id, learn, all.n);
     free(learn);
     text_free(&text);
     tokens_free(&all);
@@ -112,7 +111,7 @@ char *dataset_alpaca_prompt(const char *instruction, const char *input)
 
 /* ---- one record ---- */
 
-static enum status need_text(const struct loader *load, const struct json *record, const char *key, const char **out)
+enum status dataset_need_text(const struct loader *load, const struct json *record, const char *key, const char **out)
 {
     TRY(json_string(record, key, load->where, out, load->err));
     if (**out == 0)
@@ -123,14 +122,16 @@ static enum status need_text(const struct loader *load, const struct json *recor
 static enum status add_alpaca(struct loader *load, const struct json *record)
 {
     const char *instruction, *input, *output, *key = json_member(record, "output") ? "output" : "response";
-    TRY(need_text(load, record, "instruction", &instruction));
+    TRY(dataset_need_text(load, record, "instruction", &instruction));
     TRY(json_string_or(record, "input", load->where, "", &input, load->err));
     if (!json_member(record, key))
         return err_set(load->err, ERR_INPUT, "%s.output: is missing, want a string", load->where);
-    TRY(need_text(load, record, key, &output));
+    TRY(dataset_need_text(load, record, key, &output));
+    if (load->options->chat_template && load->options->chat_all)
+        return dataset_add_exchange(load, instruction, input, output);
     char *prompt = dataset_alpaca_prompt(instruction, input);
     if (!prompt)
-        return no_memory(load);
+        return dataset_no_memory(load);
     enum status status = add_prompt(load, prompt, output);
     free(prompt);
     return status;
@@ -139,72 +140,9 @@ static enum status add_alpaca(struct loader *load, const struct json *record)
 static enum status add_completion(struct loader *load, const struct json *record)
 {
     const char *prompt, *completion;
-    TRY(need_text(load, record, "prompt", &prompt));
-    TRY(need_text(load, record, "completion", &completion));
+    TRY(dataset_need_text(load, record, "prompt", &prompt));
+    TRY(dataset_need_text(load, record, "completion", &completion));
     return add_prompt(load, prompt, completion);
-}
-
-/* Turns as ChatML: <|im_start|>role\ncontent<|im_end|>\n; the assistant's content and its <|im_end|> are learned. */
-struct turns {
-    struct tokens all;
-    uint8_t *learn;
-    size_t cap;
-};
-
-static enum status add_piece(struct loader *load, struct turns *turns, const char *text, bool learn)
-{
-    size_t before = turns->all.n;
-    TRY(tokenizer_encode(load->tokenizer, text, strlen(text), true, &turns->all, load->err));
-    if (turns->all.n > turns->cap) {
-        uint8_t *grown = realloc(turns->learn, 2 * turns->all.n);
-        if (!grown)
-            return no_memory(load);
-        turns->learn = grown;
-        turns->cap = 2 * turns->all.n;
-    }
-    for (size_t t = before; t < turns->all.n; t++)
-        turns->learn[t] = learn || load->options->train_on_inputs;
-    return OK;
-}
-
-static enum status add_turn(struct loader *load, struct turns *turns, const char *role, const char *content)
-{
-    bool answer = strcmp(role, "assistant") == 0;
-    TRY(add_piece(load, turns, "<|im_start|>", false));
-    TRY(add_piece(load, turns, role, false));
-    TRY(add_piece(load, turns, "\n", false));
-    TRY(add_piece(load, turns, content, answer));
-    TRY(add_piece(load, turns, "<|im_end|>", answer));
-    return add_piece(load, turns, "\n", false);
-}
-
-static enum status read_turn(struct loader *load, const struct json *item, bool sharegpt, struct turns *turns)
-{
-    const char *role, *content;
-    TRY(need_text(load, item, sharegpt ? "from" : "role", &role));
-    TRY(need_text(load, item, sharegpt ? "value" : "content", &content));
-    if (sharegpt)
-        role = strcmp(role, "human") == 0 ? "user" : strcmp(role, "gpt") == 0 ? "assistant" : role;
-    if (strcmp(role, "user") != 0 && strcmp(role, "assistant") != 0 && strcmp(role, "system") != 0)
-        return err_set(load->err, ERR_INPUT, "%s: role '%s', want system, user or assistant", load->where, role);
-    return add_turn(load, turns, role, content);
-}
-
-static enum status add_conversation(struct loader *load, const struct json *record, bool sharegpt)
-{
-    const struct json *list;
-    struct turns turns = {0};
-    TRY(json_array(record, sharegpt ? "conversations" : "messages", load->where, &list, load->err));
-    if (json_size(list) == 0)
-        return err_set(load->err, ERR_INPUT, "%s.%s: is empty, want turns", load->where, sharegpt ? "conversations" : "messages");
-    enum status status = OK;
-    for (const struct json *item = json_first(list); status == OK && item; item = json_next(item))
-        status = read_turn(load, item, sharegpt, &turns);
-    if (status == OK)
-        status = add_example(load, turns.all.id, turns.learn, turns.all.n);
-    tokens_free(&turns.all);
-    free(turns.learn);
-    return status;
 }
 
 /* A text is learned whole: from its first token on when a BOS stands before it. */
@@ -223,7 +161,7 @@ enum status dataset_add_text(struct loader *load, const char *text, size_t n)
         uint8_t *learn = malloc(all.n ? all.n : 1);
         if (learn)
             memset(learn, 1, all.n);
-        status = learn ? add_example(load, all.id, learn, all.n) : no_memory(load);
+        status = learn ? dataset_add_example(load, all.id, learn, all.n) : dataset_no_memory(load);
         free(learn);
     }
     tokens_free(&all);
@@ -243,11 +181,11 @@ static enum status add_record(struct loader *load, const struct json *record)
     case DATASET_PROMPT:
         return add_completion(load, record);
     case DATASET_MESSAGES:
-        return add_conversation(load, record, false);
+        return dataset_add_conversation(load, record, false);
     case DATASET_SHAREGPT:
-        return add_conversation(load, record, true);
+        return dataset_add_conversation(load, record, true);
     default:
-        TRY(need_text(load, record, "text", &text));
+        TRY(dataset_need_text(load, record, "text", &text));
         return dataset_add_text(load, text, strlen(text));
     }
 }
@@ -311,13 +249,13 @@ static enum status cut_stream(struct loader *load)
     size_t T = (size_t)load->options->max_seq_len;
     uint8_t *learn = malloc(T + 1);
     if (!learn)
-        return no_memory(load);
+        return dataset_no_memory(load);
     memset(learn, 1, T + 1);
     enum status status = OK;
     size_t most = load->options->limit ? load->options->limit : SIZE_MAX;
     for (size_t at = 0; status == OK && at + 1 < load->stream.n && load->dataset->n < most; at += T - 1) {
         size_t n = load->stream.n - at < T ? load->stream.n - at : T;
-        status = add_example(load, load->stream.id + at, learn, n);
+        status = dataset_add_example(load, load->stream.id + at, learn, n);
     }
     free(learn);
     return status;
@@ -361,6 +299,7 @@ enum status dataset_load(struct dataset *dataset, const char *path, const char *
     snprintf(dataset->format, sizeof dataset->format, "%s", dataset_format_name(load.format));
     free(text);
     tokens_free(&load.stream);
+    chat_template_free(load.chat);
     if (status != OK)
         dataset_free(dataset);
     return status;

@@ -23,6 +23,7 @@ struct dataset {
     size_t skipped;       /* rows left out by skip_invalid */
     char first_skipped[256]; /* what was wrong with the first of them */
     char format[16];      /* what was detected */
+    char form[80];        /* what conversations were written by, "": there were none */
 };
 
 struct dataset_options {
@@ -30,10 +31,15 @@ struct dataset_options {
     bool train_on_inputs, packing;
     int bos; /* -1: as the tokenizer's models expect, 0: no, 1: yes */
     size_t limit; /* examples; 0: all */
+    const char *chat_template; /* Jinja for messages and sharegpt; NULL: ChatML, written by this program */
+    const char *chat_name;     /* what messages call it: "the model's chat template", a name, a path */
+    bool chat_all;             /* it is for alpaca too */
     bool skip_invalid; /* rows that lack a field, are empty or are no JSON are left out and counted */
 };
 
-/* format: "auto", "alpaca", "messages", "sharegpt", "prompt", "text".  ERR_INPUT: file:line:field and what is wanted. */
+/* Prompts are not learned, answers are with the token that ends them: EOS, or what a chat template ends the assistant's turn with
+ * (chat_template_answers).
+ * format: "auto", "alpaca", "messages", "sharegpt", "prompt", "text".  ERR_INPUT: file:line:field and what is wanted. */
 enum status dataset_load(struct dataset *dataset, const char *path, const char *format, const struct tokenizer *tokenizer,
                          const struct dataset_options *options, struct err *err);
 void dataset_free(struct dataset *dataset);

@@ -286,6 +286,7 @@ static enum status keep_template(struct tokenizer *t, const char *text, size_t n
 {
     if (!utf8_is_name(text, n))
         return err_set(err, ERR_INPUT, "%s: is no UTF-8 text", where);
+    free(t->chat_template);
     t->chat_template = strdup(text);
     return t->chat_template ? OK : err_set(err, ERR_MEMORY, "out of memory for a chat template");
 }

@@ -41,6 +41,7 @@ struct tokenizer {
     bool spaces_escaped; /* pieces have U+2581 for a space: always with SPM, with BPE when it came from SentencePiece */
     int32_t byte[256]; /* id of <0xXX>, or -1 */
     char *chat_template, *pre;
+    bool new_template; /* chat_template is not the one that was read */
     uint32_t *slot; /* hash table of ids + 1 */
     size_t n_slots;
     struct names special, normalized; /* control and user-defined pieces; the second are found in rewritten text */

@@ -175,6 +175,7 @@ static void answers_of_a_conversation(void **state)
                             "auto", usual);
     assert_string_equal(a.format, "messages");
     assert_string_equal(b.format, "sharegpt");
+    assert_string_equal(a.form, "as ChatML: the model has no chat template");
     same_datasets(&a, &b);
     const struct example *e = &a.example[0];
     int32_t learned[64], n = 0; /* what is learned reads "two<|im_end|>" */
@@ -191,6 +192,98 @@ static void answers_of_a_conversation(void **state)
     free(text);
     dataset_free(&a);
     dataset_free(&b);
+}
+
+/* ---- by a chat template ---- */
+
+static const char answered[] = "{% for m in messages %}{% if m.role == 'user' %}{{ 'Q: ' ~ m.content ~ '\n' }}{% else %}{{ 'A: ' ~ m.content ~ eos_token ~ '\n' }}{% endif %}"
+                               "{% endfor %}{% if add_generation_prompt %}{{ 'A:' }}{% endif %}";
+
+static struct dataset_options by(const char *source, bool all)
+{
+    return (struct dataset_options){.max_seq_len = 256, .bos = -1, .chat_template = source, .chat_name = "the template", .chat_all = all};
+}
+
+/* BOS and the template's text; answers with the EOS behind each are learned, and nothing else. */
+static void conversations_by_a_template(void **state)
+{
+    (void)state;
+    static const char *const part[] = {"Q: one two\nA:", "Q: one two\nA: three</s>", "Q: one two\nA: three</s>\nQ: four\nA:",
+                                       "Q: one two\nA: three</s>\nQ: four\nA: five six</s>"};
+    struct tokens want = {0}, before[4] = {{0}};
+    struct err err;
+    struct dataset a = load("{\"messages\": [{\"role\": \"user\", \"content\": \"one two\"}, {\"role\": \"assistant\", \"content\": \"three\"}, "
+                            "{\"role\": \"user\", \"content\": \"four\"}, {\"role\": \"assistant\", \"content\": \"five six\"}]}",
+                            "auto", by(answered, false));
+    struct dataset b = load("[{\"conversations\": [{\"from\": \"human\", \"value\": \"one two\"}, {\"from\": \"gpt\", \"value\": \"three\"}, "
+                            "{\"from\": \"human\", \"value\": \"four\"}, {\"from\": \"gpt\", \"value\": \"five six\"}]}]",
+                            "auto", by(answered, false));
+    assert_string_equal(a.form, "the template");
+    same_datasets(&a, &b);
+    assert_int_equal(tokens_push(&want, 1, &err), OK);
+    encode(&want, "Q: one two\nA: three</s>\nQ: four\nA: five six</s>\n");
+    for (int i = 0; i < 4; i++)
+        encode(&before[i], part[i]);
+    const struct example *e = &a.example[0];
+    assert_int_equal(e->n, want.n);
+    for (size_t t = 0; t < want.n; t++) {
+        bool first = t >= before[0].n && t < before[1].n, second = t >= before[2].n && t < before[3].n; /* the label of row t is token t without BOS */
+        assert_int_equal(e->tokens[t], want.id[t]);
+        assert_int_equal(e->labels[t], first || second ? want.id[t + 1] : -1);
+    }
+    dataset_free(&a);
+    dataset_free(&b);
+    struct dataset_options everything = by(answered, false);
+    everything.train_on_inputs = true;
+    a = load("{\"messages\": [{\"role\": \"user\", \"content\": \"one two\"}, {\"role\": \"assistant\", \"content\": \"three\"}]}", "auto", everything);
+    assert_int_equal(a.labelled, a.tokens - 1);
+    dataset_free(&a);
+    tokens_free(&want);
+    for (int i = 0; i < 4; i++)
+        tokens_free(&before[i]);
+}
+
+/* An instruction stays in Alpaca's form unless a template is asked for. */
+static void alpaca_by_a_template(void **state)
+{
+    (void)state;
+    static const char alpaca[] = "{\"instruction\": \"Add.\", \"input\": \"1 and 2\", \"output\": \"three\"}\n{\"instruction\": \"Greet.\", \"output\": \"Hello\"}";
+    static const char messages[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"Add.\\n\\n1 and 2\"}, {\"role\": \"assistant\", \"content\": \"three\"}]}\n"
+                                   "{\"messages\": [{\"role\": \"user\", \"content\": \"Greet.\"}, {\"role\": \"assistant\", \"content\": \"Hello\"}]}";
+    struct dataset asked = load(alpaca, "auto", by(answered, true)), same = load(messages, "auto", by(answered, false));
+    struct dataset_options wide = by(answered, false);
+    wide.max_seq_len = 2048;
+    struct dataset not_asked = load(alpaca, "auto", wide), plain = load(alpaca, "auto", (struct dataset_options){.max_seq_len = 2048, .bos = -1});
+    same_datasets(&asked, &same);
+    same_datasets(&not_asked, &plain);
+    assert_string_equal(asked.form, "the template");
+    assert_string_equal(not_asked.form, "");
+    dataset_free(&asked);
+    dataset_free(&same);
+    dataset_free(&not_asked);
+    dataset_free(&plain);
+}
+
+static void refused_by_a_template(void **state)
+{
+    (void)state;
+    static const char file[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}\n"
+                               "{\"messages\": [{\"role\": \"tool\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}\n";
+    static const char strict[] = "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}{{ m.content }}{% endfor %}";
+    static const char sentence[] = ":2: the template: line 1: the template refuses this conversation: no tools";
+    struct dataset d;
+    struct err err;
+    assert_int_equal(load_bytes(&d, file, sizeof file - 1, "auto", by(strict, false), &err), ERR_INPUT);
+    assert_non_null(strstr(err.text, sentence));
+    struct dataset_options skip = by(strict, false);
+    skip.skip_invalid = true;
+    d = load(file, "auto", skip);
+    assert_int_equal(d.n, 1);
+    assert_int_equal(d.skipped, 1);
+    assert_non_null(strstr(d.first_skipped, sentence));
+    dataset_free(&d);
+    assert_int_equal(load_bytes(&d, file, sizeof file - 1, "auto", by("{% if %}", false), &err), ERR_INPUT);
+    assert_string_equal(err.text, "the template: line 1: got %}, want a value");
 }
 
 /* ---- text ---- */
@@ -337,7 +430,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(alpaca_template), cmocka_unit_test(answer_is_learned), cmocka_unit_test(cut_on_the_right),
-        cmocka_unit_test(answers_of_a_conversation), cmocka_unit_test(documents), cmocka_unit_test(packed_rows),
+        cmocka_unit_test(answers_of_a_conversation), cmocka_unit_test(conversations_by_a_template), cmocka_unit_test(alpaca_by_a_template),
+        cmocka_unit_test(refused_by_a_template), cmocka_unit_test(documents), cmocka_unit_test(packed_rows),
         cmocka_unit_test(no_more_than_the_limit), cmocka_unit_test(files_that_lie), cmocka_unit_test(no_json),
         cmocka_unit_test(bad_rows_left_out),
     };

@@ -411,6 +411,12 @@ static void copies_and_makes(void **state)
     assert_true(same_file(from, to, "chat_template.jinja"));
     assert_false(is_there(to, "special_tokens_map.json"));
     assert_false(is_there(to, "tokenizer.gguf"));
+    assert_int_equal(tokenizer_set_chat_template(json, "another", &err), OK);
+    assert_int_equal(export_tokenizer(to, json, from, 2048, &err), OK);
+    assert_false(same_file(from, to, "chat_template.jinja"));
+    tokenizer_free(json);
+    assert_int_equal(load(&json, to, &err), OK); /* what is written takes the new one along */
+    assert_string_equal(tokenizer_chat_template(json), "another");
     assert_refused(export_tokenizer(to, json, NULL, 2048, &err), ERR_FAILED, &err, "",
                    "GGUF has no name for the pre-tokenizer of this tokenizer.json, so llama.cpp could not cut text as it does");
     assert_int_equal(tokenizer_load_sentencepiece(&model, "data/world/model/tokenizer.model", &err), OK);

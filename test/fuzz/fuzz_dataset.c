@@ -1,6 +1,7 @@
 /* Any bytes as fine-tuning data or as a task file: labels are tokens that follow, counts agree. */
 #include <string.h>
 
+#include "io/chat_template.h"
 #include "io/dataset.h"
 #include "test/fuzz/memfd.h"
 
@@ -34,7 +35,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         abort();
     }
     struct dataset_options options = {.max_seq_len = n ? 2 + data[0] % 64 : 8, .packing = n > 1 && data[1] % 2, .train_on_inputs = n > 2 && data[2] % 2,
-                                      .bos = -1};
+                                      .bos = -1, .chat_template = n > 3 && data[3] % 2 ? chat_template_known("zephyr") : NULL, .chat_name = "zephyr",
+                                      .chat_all = n > 4 && data[4] % 2};
     int fd = memfd_of(data, n, path);
     if (dataset_load(&dataset, path, "auto", tokenizer, &options, &err) == OK) {
         check(&dataset, tokenizer_vocab_size(tokenizer), options.max_seq_len);
