@@ -196,15 +196,16 @@ static enum status filter_default(struct run *r, struct value in, const struct v
     return OK;
 }
 
+/* As transformers replaces Jinja's own: Python's json.dumps, nothing escaped for HTML. */
 static enum status filter_tojson(struct run *r, struct value in, const struct value *arg, struct value *out)
 {
     struct text text = {0};
     struct json_style style = {.indent = -1};
-    if (arg[0].type == VALUE_INT && arg[0].integer >= 0 && arg[0].integer <= 64)
-        style.indent = arg[0].integer;
-    else if (arg[0].type != VALUE_ABSENT && arg[0].type != VALUE_NONE)
-        return run_fail(r, "the indent of tojson is %s, want an integer from 0 to 64", value_type_name(arg[0]));
-    style.ascii = value_true(arg[1]);
+    if (arg[1].type == VALUE_INT && arg[1].integer >= 0 && arg[1].integer <= 64)
+        style.indent = arg[1].integer;
+    else if (arg[1].type != VALUE_ABSENT && arg[1].type != VALUE_NONE)
+        return run_fail(r, "the indent of tojson is %s, want an integer from 0 to 64", value_type_name(arg[1]));
+    style.ascii = value_true(arg[0]);
     if (arg[2].type == VALUE_LIST && arg[2].list->n == 2) {
         style.between = arg[2].list->item[0];
         style.colon = arg[2].list->item[1];
@@ -355,7 +356,7 @@ enum status apply_filter(struct run *r, const char *name, struct value in, const
                    {"count", "", filter_length},
                    {"default", "default_value boolean", filter_default},
                    {"d", "default_value boolean", filter_default},
-                   {"tojson", "indent ensure_ascii separators sort_keys", filter_tojson},
+                   {"tojson", "ensure_ascii indent separators sort_keys", filter_tojson},
                    {"safe", "", filter_safe},
                    {"join", "d attribute", filter_join},
                    {"first", "", filter_first},

@@ -148,6 +148,7 @@ enum status run_steps(struct run *r, size_t n);
 /* One level deeper; the caller takes it back from r->depth.  ERR_INPUT beyond JINJA_MAX_DEPTH. */
 enum status run_enter(struct run *r);
 enum status run_take(struct run *r, size_t n, void **out);
+enum status run_check_text(struct run *r, const struct text *out); /* it grew, and not beyond JINJA_MAX_OUTPUT */
 /* "WHERE: line N: " and the sentence. */
 enum status run_fail(struct run *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* What the language has and this program has not. */

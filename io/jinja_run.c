@@ -110,7 +110,7 @@ enum status run_assign(struct run *r, const struct node *target, struct value va
 static enum status put(struct run *r, const char *s, size_t n)
 {
     text_add(r->out, s, n);
-    return value_print(r, value_undefined(NULL), r->out); /* checks the length */
+    return run_check_text(r, r->out);
 }
 
 static enum status run_if(struct run *r, const struct node *node)

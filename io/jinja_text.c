@@ -115,7 +115,7 @@ static bool put_plain(struct value v, struct text *out)
     }
 }
 
-static enum status check_text(struct run *r, const struct text *out)
+enum status run_check_text(struct run *r, const struct text *out)
 {
     if (out->failed)
         return err_set(r->err, ERR_MEMORY, "out of memory for the text of a chat template");
@@ -126,14 +126,14 @@ enum status value_print(struct run *r, struct value v, struct text *out)
 {
     if (!put_plain(v, out))
         return run_fail(r, "%s is printed, which this program writes as JSON only (tojson)", value_type_name(v));
-    return check_text(r, out);
+    return run_check_text(r, out);
 }
 
 enum status value_from_text(struct run *r, struct text *text, enum status status, struct value *out)
 {
     void *s = NULL;
     if (status == OK)
-        status = check_text(r, text);
+        status = run_check_text(r, text);
     if (status == OK)
         status = run_take(r, text->n + 1, &s);
     if (status == OK && text->n)
@@ -229,7 +229,7 @@ static enum status put_dict(struct run *r, const struct dict *dict, const struct
 enum status value_to_json(struct run *r, struct value v, const struct json_style *style, int depth, struct text *out)
 {
     TRY(run_steps(r, 1 + (v.type == VALUE_STRING ? v.n / 64 : 0)));
-    TRY(check_text(r, out));
+    TRY(run_check_text(r, out));
     if (depth > JINJA_MAX_DEPTH)
         return run_fail(r, "tojson of a value that is nested deeper than %d", JINJA_MAX_DEPTH);
     switch (v.type) {
