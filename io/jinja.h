@@ -6,7 +6,7 @@
  *   values       none, true, integers, floats, strings, lists, dicts, namespaces; strings are UTF-8 and are counted in characters
  *   functions    range namespace dict raise_exception
  * Filters, tests and methods are the tables in jinja_filters.c and jinja_methods.c.  What is not there is refused by its name and line where it is
- * reached: include, import, extends, call, filter blocks, printing a list or a dict as Python would.  strftime_now is not defined: the
+ * reached: include, import, extends, call, filter blocks, sort, 2 ** 3.  strftime_now is not defined: the
  * same input gives the same text on any day (templates that ask `is defined` have a date of their own).
  * What it is not: it knows no messages and no tokens (chat_template.h). */
 #ifndef VENEER_JINJA_H

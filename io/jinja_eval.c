@@ -15,7 +15,7 @@ static enum status eval_name(struct run *r, const struct node *node, struct valu
                 *out = b->value;
                 return run_steps(r, steps / 8);
             }
-    const char *function = function_name(node->s);
+    const char *function = jinja_function(node->s);
     *out = function ? (struct value){.type = VALUE_FUNCTION, .s = function} : value_undefined(node->s);
     return OK;
 }
@@ -25,10 +25,11 @@ static enum status eval_name(struct run *r, const struct node *node, struct valu
 static enum status eval_list(struct run *r, const struct node *node, struct value *out)
 {
     struct value item;
-    TRY(list_new(r, out));
+    TRY(value_list(r, out));
+    out->list->tuple = node->n > 0;
     for (const struct node *n = node->a; n; n = n->next) {
-        TRY(eval(r, n, &item));
-        TRY(list_add(r, *out, item));
+        TRY(jinja_eval(r, n, &item));
+        TRY(value_list_add(r, *out, item));
     }
     return OK;
 }
@@ -36,11 +37,11 @@ static enum status eval_list(struct run *r, const struct node *node, struct valu
 static enum status eval_dict(struct run *r, const struct node *node, struct value *out)
 {
     struct value key, item;
-    TRY(dict_new(r, out));
+    TRY(value_dict(r, out));
     for (const struct node *n = node->a; n; n = n->next->next) {
-        TRY(eval(r, n, &key));
-        TRY(eval(r, n->next, &item));
-        TRY(dict_set(r, *out, key, item));
+        TRY(jinja_eval(r, n, &key));
+        TRY(jinja_eval(r, n->next, &item));
+        TRY(value_dict_set(r, *out, key, item));
     }
     return OK;
 }
@@ -48,8 +49,8 @@ static enum status eval_dict(struct run *r, const struct node *node, struct valu
 static enum status eval_item(struct run *r, const struct node *node, struct value *out)
 {
     struct value of, key;
-    TRY(eval(r, node->a, &of));
-    TRY(eval(r, node->b, &key));
+    TRY(jinja_eval(r, node->a, &of));
+    TRY(jinja_eval(r, node->b, &key));
     return value_item(r, of, key, out);
 }
 
@@ -57,10 +58,10 @@ static enum status eval_slice(struct run *r, const struct node *node, struct val
 {
     struct value of, bound[3] = {0};
     const struct node *nodes[3] = {node->b, node->c, node->d};
-    TRY(eval(r, node->a, &of));
+    TRY(jinja_eval(r, node->a, &of));
     for (int i = 0; i < 3; i++)
         if (nodes[i])
-            TRY(eval(r, nodes[i], &bound[i]));
+            TRY(jinja_eval(r, nodes[i], &bound[i]));
     return value_slice(r, of, bound[0], bound[1], bound[2], out);
 }
 
@@ -133,10 +134,20 @@ static enum status join_strings(struct run *r, struct value a, struct value b, s
 
 static enum status join_lists(struct run *r, struct value a, struct value b, struct value *out)
 {
-    TRY(list_new(r, out));
+    TRY(value_list(r, out));
+    out->list->tuple = a.list->tuple;
     for (size_t i = 0; i < a.list->n + b.list->n; i++)
-        TRY(list_add(r, *out, i < a.list->n ? a.list->item[i] : b.list->item[i - a.list->n]));
+        TRY(value_list_add(r, *out, i < a.list->n ? a.list->item[i] : b.list->item[i - a.list->n]));
     return OK;
+}
+
+static enum status repeat(struct run *r, struct value s, int64_t times, struct value *out)
+{
+    struct text text = {0};
+    TRY(run_steps(r, times > 0 && times < JINJA_MAX_STEPS ? (size_t)times : 1));
+    for (int64_t i = 0; i < times && text.n <= JINJA_MAX_OUTPUT && s.n > 0; i++)
+        text_add(&text, s.s, s.n);
+    return value_from_text(r, &text, OK, out);
 }
 
 static enum status concat(struct run *r, struct value a, struct value b, struct value *out)
@@ -151,8 +162,8 @@ static enum status eval_binary(struct run *r, const struct node *node, struct va
     static const char *const words[] = {"+", "-", "*", "/", "//", "%"};
     struct value a, b;
     enum op op = node->op;
-    TRY(eval(r, node->a, &a));
-    TRY(eval(r, node->b, &b));
+    TRY(jinja_eval(r, node->a, &a));
+    TRY(jinja_eval(r, node->b, &b));
     r->line = node->line;
     if (op == OP_CONCAT)
         return concat(r, a, b, out);
@@ -163,8 +174,10 @@ static enum status eval_binary(struct run *r, const struct node *node, struct va
     }
     if (op == OP_ADD && a.type == VALUE_STRING && b.type == VALUE_STRING)
         return join_strings(r, a, b, out);
-    if (op == OP_ADD && a.type == VALUE_LIST && b.type == VALUE_LIST)
+    if (op == OP_ADD && a.type == VALUE_LIST && b.type == VALUE_LIST && a.list->tuple == b.list->tuple)
         return join_lists(r, a, b, out);
+    if (op == OP_MUL && a.type == VALUE_STRING && b.type == VALUE_INT)
+        return repeat(r, a, b.integer, out);
     if (a.type == VALUE_UNDEFINED || b.type == VALUE_UNDEFINED) {
         const char *name = a.type == VALUE_UNDEFINED ? a.s : b.s;
         return run_fail(r, "'%s' is undefined, and '%s' needs it", name ? name : "a value", words[op]);
@@ -189,9 +202,9 @@ static enum status eval_compare(struct run *r, const struct node *node, struct v
 {
     struct value a, b;
     bool holds = true;
-    TRY(eval(r, node->a, &a));
+    TRY(jinja_eval(r, node->a, &a));
     for (const struct node *n = node->b; n && holds; n = n->next, a = b) {
-        TRY(eval(r, n->a, &b));
+        TRY(jinja_eval(r, n->a, &b));
         r->line = n->line;
         TRY(compare(r, n->op, a, b, &holds));
     }
@@ -201,7 +214,7 @@ static enum status eval_compare(struct run *r, const struct node *node, struct v
 
 static enum status eval_sign(struct run *r, const struct node *node, struct value *out)
 {
-    TRY(eval(r, node->a, out));
+    TRY(jinja_eval(r, node->a, out));
     if (!value_is_number(*out))
         return run_fail(r, "a sign in front of %s", value_type_name(*out));
     if (out->type == VALUE_FLOAT)
@@ -213,10 +226,10 @@ static enum status eval_sign(struct run *r, const struct node *node, struct valu
 
 static enum status eval_condition(struct run *r, const struct node *node, struct value *out)
 {
-    TRY(eval(r, node->a, out));
+    TRY(jinja_eval(r, node->a, out));
     const struct node *choice = value_true(*out) ? node->b : node->c;
     *out = value_undefined("the else of an if");
-    return choice ? eval(r, choice, out) : OK;
+    return choice ? jinja_eval(r, choice, out) : OK;
 }
 
 /* ---- calls ---- */
@@ -228,7 +241,7 @@ enum status eval_arguments(struct run *r, const struct node *list, struct argume
         if (out->n == MAX_ARGUMENTS)
             return run_fail(r, "more than %d arguments", MAX_ARGUMENTS);
         out->name[out->n] = n->kind == NODE_NAMED ? n->s : NULL;
-        TRY(eval(r, n->kind == NODE_NAMED ? n->a : n, &out->value[out->n]));
+        TRY(jinja_eval(r, n->kind == NODE_NAMED ? n->a : n, &out->value[out->n]));
         out->n++;
     }
     return OK;
@@ -260,7 +273,7 @@ static enum status eval_call(struct run *r, const struct node *node, struct valu
     struct value of;
     struct arguments arguments;
     const struct node *callee = node->a;
-    TRY(eval(r, callee->kind == NODE_ATTRIBUTE ? callee->a : callee, &of));
+    TRY(jinja_eval(r, callee->kind == NODE_ATTRIBUTE ? callee->a : callee, &of));
     if (callee->kind == NODE_ATTRIBUTE) {
         TRY(eval_arguments(r, node->b, &arguments));
         r->line = node->line;
@@ -283,7 +296,7 @@ static enum status eval_filter(struct run *r, const struct node *node, struct va
 {
     struct value in;
     struct arguments arguments;
-    TRY(eval(r, node->a, &in));
+    TRY(jinja_eval(r, node->a, &in));
     TRY(eval_arguments(r, node->b, &arguments));
     r->line = node->line;
     return apply_filter(r, node->s, in, &arguments, out);
@@ -293,7 +306,7 @@ static enum status eval_test(struct run *r, const struct node *node, struct valu
 {
     struct value in;
     struct arguments arguments;
-    TRY(eval(r, node->a, &in));
+    TRY(jinja_eval(r, node->a, &in));
     TRY(eval_arguments(r, node->b, &arguments));
     r->line = node->line;
     *out = jinja_bool(false);
@@ -313,7 +326,7 @@ static enum status eval_node(struct run *r, const struct node *node, struct valu
     case NODE_DICT:
         return eval_dict(r, node, out);
     case NODE_ATTRIBUTE:
-        TRY(eval(r, node->a, out));
+        TRY(jinja_eval(r, node->a, out));
         return value_attribute(r, *out, node->s, out);
     case NODE_ITEM:
         return eval_item(r, node, out);
@@ -326,7 +339,7 @@ static enum status eval_node(struct run *r, const struct node *node, struct valu
     case NODE_TEST:
         return eval_test(r, node, out);
     case NODE_NOT:
-        TRY(eval(r, node->a, out));
+        TRY(jinja_eval(r, node->a, out));
         *out = jinja_bool(!value_true(*out));
         return OK;
     case NODE_MINUS:
@@ -334,8 +347,8 @@ static enum status eval_node(struct run *r, const struct node *node, struct valu
         return eval_sign(r, node, out);
     case NODE_AND:
     case NODE_OR:
-        TRY(eval(r, node->a, out));
-        return value_true(*out) == (node->kind == NODE_AND) ? eval(r, node->b, out) : OK;
+        TRY(jinja_eval(r, node->a, out));
+        return value_true(*out) == (node->kind == NODE_AND) ? jinja_eval(r, node->b, out) : OK;
     case NODE_BINARY:
         return eval_binary(r, node, out);
     case NODE_COMPARE:
@@ -345,7 +358,7 @@ static enum status eval_node(struct run *r, const struct node *node, struct valu
     }
 }
 
-enum status eval(struct run *r, const struct node *node, struct value *out)
+enum status jinja_eval(struct run *r, const struct node *node, struct value *out)
 {
     r->line = node->line;
     TRY(run_steps(r, 1));

@@ -263,8 +263,11 @@ static enum status parse_primary(struct parser *p, struct node **out)
         return parse_dict(p, out);
     if (!parse_skip_sign(p, "("))
         return parse_fail(p, "a value");
-    if (parse_skip_sign(p, ")"))
-        return parse_node(p, NODE_LIST, out);
+    if (parse_skip_sign(p, ")")) {
+        TRY(parse_node(p, NODE_LIST, out));
+        (*out)->n = 1;
+        return OK;
+    }
     TRY(parse_tuple(p, true, out));
     return parse_want_sign(p, ")");
 }
@@ -509,6 +512,7 @@ enum status parse_tuple(struct parser *p, bool conditions, struct node **out)
     if (!parse_is_sign(p, ","))
         return OK;
     TRY(wrap(p, NODE_LIST, out));
+    (*out)->n = 1;
     struct node **last = &(*out)->a->next;
     while (parse_skip_sign(p, ",") && !parse_is_sign(p, ")") && p->at->kind != TOKEN_BLOCK_END && p->at->kind != TOKEN_PRINT_END && !parse_is_sign(p, "=")) {
         TRY(conditions ? parse_expression(p, last) : parse_or(p, last));

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "io/jinja_private.h"
 
@@ -246,10 +247,10 @@ static enum status filter_join(struct run *r, struct value in, const struct valu
     if (arg[1].type == VALUE_ABSENT)
         return string_join(r, in, arg[0], out);
     TRY(value_items(r, in, &items));
-    TRY(list_new(r, &picked));
+    TRY(value_list(r, &picked));
     for (size_t i = 0; i < items.list->n; i++) {
         TRY(dotted(r, items.list->item[i], arg[1], &one));
-        TRY(list_add(r, picked, one));
+        TRY(value_list_add(r, picked, one));
     }
     return string_join(r, picked, arg[0], out);
 }
@@ -275,7 +276,12 @@ static enum status filter_last(struct run *r, struct value in, const struct valu
 static enum status filter_list(struct run *r, struct value in, const struct value *arg, struct value *out)
 {
     (void)arg;
-    return value_items(r, in, out);
+    TRY(value_items(r, in, out));
+    if (!out->list->tuple)
+        return OK;
+    TRY(value_slice(r, *out, (struct value){0}, (struct value){0}, (struct value){0}, out));
+    out->list->tuple = false;
+    return OK;
 }
 
 static enum status filter_reverse(struct run *r, struct value in, const struct value *arg, struct value *out)
@@ -288,10 +294,38 @@ static enum status filter_items(struct run *r, struct value in, const struct val
 {
     (void)arg;
     if (in.type == VALUE_UNDEFINED)
-        return list_new(r, out);
+        return value_list(r, out);
     if (in.type != VALUE_DICT)
         return run_fail(r, "items of %s, want a dict", value_type_name(in));
-    return dict_items(r, in, out);
+    return value_dict_items(r, in, out);
+}
+
+/* Whether key a stands behind key b; equal ones stay in their order. */
+static bool behind(struct value a, struct value b, bool cased)
+{
+    size_t n = a.n < b.n ? a.n : b.n;
+    int order = cased ? memcmp(a.s, b.s, n) : strncasecmp(a.s, b.s, n);
+    return order > 0 || (order == 0 && a.n > b.n);
+}
+
+/* Pairs in the order of their keys, upper and lower case of ASCII alike unless the first argument says otherwise. */
+static enum status filter_dictsort(struct run *r, struct value in, const struct value *arg, struct value *out)
+{
+    if (in.type != VALUE_DICT)
+        return run_fail(r, "dictsort of %s, want a dict", value_type_name(in));
+    if ((arg[1].type != VALUE_ABSENT && !value_is(arg[1], "key")) || value_true(arg[2]))
+        return run_lacks(r, "dictsort by another order than ", "that of keys");
+    TRY(value_dict_items(r, in, out));
+    struct value *pair = out->list->item;
+    for (size_t i = 1; i < out->list->n; i++) {
+        size_t k = i;
+        struct value moved = pair[i];
+        for (; k > 0 && behind(pair[k - 1].list->item[0], moved.list->item[0], value_true(arg[0])); k--)
+            pair[k] = pair[k - 1];
+        pair[k] = moved;
+        TRY(run_steps(r, i - k));
+    }
+    return OK;
 }
 
 static enum status filter_map(struct run *r, struct value in, const struct arguments *arguments, struct value *out)
@@ -305,10 +339,10 @@ static enum status filter_map(struct run *r, struct value in, const struct argum
     if (!*name && arg[1].type == VALUE_ABSENT)
         return run_fail(r, "map wants a filter or attribute=");
     TRY(value_items(r, in, &items));
-    TRY(list_new(r, out));
+    TRY(value_list(r, out));
     for (size_t i = 0; i < items.list->n; i++) {
         TRY(*name ? apply_filter(r, name, items.list->item[i], &none, &one) : dotted(r, items.list->item[i], arg[1], &one));
-        TRY(list_add(r, *out, one.type == VALUE_UNDEFINED && arg[2].type != VALUE_ABSENT ? arg[2] : one));
+        TRY(value_list_add(r, *out, one.type == VALUE_UNDEFINED && arg[2].type != VALUE_ABSENT ? arg[2] : one));
     }
     return OK;
 }
@@ -325,7 +359,7 @@ static enum status filter_select(struct run *r, const char *name, struct value i
     if (asked->type == VALUE_STRING && asked->n < sizeof test)
         memcpy(test, asked->s, asked->n);
     TRY(value_items(r, in, &items));
-    TRY(list_new(r, out));
+    TRY(value_list(r, out));
     for (size_t i = 0; i < items.list->n; i++) {
         one = items.list->item[i];
         if (attribute)
@@ -334,7 +368,7 @@ static enum status filter_select(struct run *r, const char *name, struct value i
         if (*test)
             TRY(apply_test(r, test, one, &other, &holds));
         if (holds == keep)
-            TRY(list_add(r, *out, items.list->item[i]));
+            TRY(value_list_add(r, *out, items.list->item[i]));
     }
     return OK;
 }
@@ -363,7 +397,8 @@ enum status apply_filter(struct run *r, const char *name, struct value in, const
                    {"last", "", filter_last},
                    {"list", "", filter_list},
                    {"reverse", "", filter_reverse},
-                   {"items", "", filter_items}};
+                   {"items", "", filter_items},
+                   {"dictsort", "case_sensitive by reverse", filter_dictsort}};
     struct value arg[MAX_PARAMETERS];
     for (size_t i = 0; i < sizeof filters / sizeof *filters; i++)
         if (strcmp(name, filters[i].name) == 0) {

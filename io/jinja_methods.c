@@ -119,7 +119,7 @@ static enum status split_words(struct run *r, struct value in, int64_t most, str
         size_t end = at;
         while (end < in.n && (most <= 0 || space_before(in.s + end, in.n - end) == 0))
             end += utf8_skip(in.s + end, in.n - end, 1);
-        TRY(list_add(r, *out, value_string(in.s + at, end - at)));
+        TRY(value_list_add(r, *out, value_string(in.s + at, end - at)));
         at = end + space_before(in.s + end, in.n - end);
     }
     return OK;
@@ -129,7 +129,7 @@ static enum status method_split(struct run *r, struct value in, const struct val
 {
     int64_t most = arg[1].type == VALUE_INT && arg[1].integer >= 0 ? arg[1].integer : INT64_MAX;
     size_t at = 0;
-    TRY(list_new(r, out));
+    TRY(value_list(r, out));
     TRY(run_steps(r, in.n / 64));
     if (arg[0].type == VALUE_ABSENT || arg[0].type == VALUE_NONE)
         return split_words(r, in, most, out);
@@ -139,10 +139,10 @@ static enum status method_split(struct run *r, struct value in, const struct val
         const char *found = memmem(in.s + at, in.n - at, arg[0].s, arg[0].n);
         if (!found)
             break;
-        TRY(list_add(r, *out, value_string(in.s + at, (size_t)(found - in.s) - at)));
+        TRY(value_list_add(r, *out, value_string(in.s + at, (size_t)(found - in.s) - at)));
         at = (size_t)(found - in.s) + arg[0].n;
     }
-    return list_add(r, *out, value_string(in.s + at, in.n - at));
+    return value_list_add(r, *out, value_string(in.s + at, in.n - at));
 }
 
 static bool matches(struct value in, struct value part, bool end)
@@ -226,15 +226,16 @@ static enum status method_count(struct run *r, struct value in, const struct val
 
 /* ---- dicts ---- */
 
-enum status dict_items(struct run *r, struct value dict, struct value *out)
+enum status value_dict_items(struct run *r, struct value dict, struct value *out)
 {
     struct value pair;
-    TRY(list_new(r, out));
+    TRY(value_list(r, out));
     for (size_t i = 0; i < dict.dict->n; i++) {
-        TRY(list_new(r, &pair));
-        TRY(list_add(r, pair, dict.dict->entry[i].key));
-        TRY(list_add(r, pair, dict.dict->entry[i].value));
-        TRY(list_add(r, *out, pair));
+        TRY(value_list(r, &pair));
+        pair.list->tuple = true;
+        TRY(value_list_add(r, pair, dict.dict->entry[i].key));
+        TRY(value_list_add(r, pair, dict.dict->entry[i].value));
+        TRY(value_list_add(r, *out, pair));
     }
     return OK;
 }
@@ -242,7 +243,7 @@ enum status dict_items(struct run *r, struct value dict, struct value *out)
 static enum status method_items(struct run *r, struct value in, const struct value *arg, struct value *out)
 {
     (void)arg;
-    return dict_items(r, in, out);
+    return value_dict_items(r, in, out);
 }
 
 static enum status method_keys(struct run *r, struct value in, const struct value *arg, struct value *out)
@@ -254,15 +255,15 @@ static enum status method_keys(struct run *r, struct value in, const struct valu
 static enum status method_values(struct run *r, struct value in, const struct value *arg, struct value *out)
 {
     (void)arg;
-    TRY(list_new(r, out));
+    TRY(value_list(r, out));
     for (size_t i = 0; i < in.dict->n; i++)
-        TRY(list_add(r, *out, in.dict->entry[i].value));
+        TRY(value_list_add(r, *out, in.dict->entry[i].value));
     return OK;
 }
 
 static enum status method_get(struct run *r, struct value in, const struct value *arg, struct value *out)
 {
-    const struct value *found = arg[0].type == VALUE_STRING ? dict_get(in.dict, arg[0].s, arg[0].n) : NULL;
+    const struct value *found = arg[0].type == VALUE_STRING ? value_dict_get(in.dict, arg[0].s, arg[0].n) : NULL;
     *out = found ? *found : arg[1].type == VALUE_ABSENT ? value_none() : arg[1];
     return run_steps(r, in.dict->n / 8);
 }
@@ -328,10 +329,10 @@ static enum status call_range(struct run *r, const struct arguments *a, struct v
     }
     if (bound[2] == 0)
         return run_fail(r, "range wants a step that is not 0");
-    TRY(list_new(r, out));
+    TRY(value_list(r, out));
     for (int64_t i = bound[0]; bound[2] > 0 ? i < bound[1] : i > bound[1];) {
         TRY(run_steps(r, 1));
-        TRY(list_add(r, *out, value_int(i)));
+        TRY(value_list_add(r, *out, value_int(i)));
         if (__builtin_add_overflow(i, bound[2], &i))
             break;
     }
@@ -340,11 +341,11 @@ static enum status call_range(struct run *r, const struct arguments *a, struct v
 
 static enum status call_dict(struct run *r, const struct arguments *a, struct value *out)
 {
-    TRY(dict_new(r, out));
+    TRY(value_dict(r, out));
     for (size_t i = 0; i < a->n; i++) {
         if (!a->name[i])
             return run_fail(r, "dict and namespace want arguments with names");
-        TRY(dict_set(r, *out, jinja_string(a->name[i]), a->value[i]));
+        TRY(value_dict_set(r, *out, jinja_string(a->name[i]), a->value[i]));
     }
     return OK;
 }
@@ -369,7 +370,7 @@ static const struct {
     enum status (*call)(struct run *r, const struct arguments *a, struct value *out);
 } functions[] = {{"range", call_range}, {"dict", call_dict}, {"namespace", call_namespace}, {"raise_exception", call_raise}};
 
-const char *function_name(const char *name)
+const char *jinja_function(const char *name)
 {
     for (size_t i = 0; i < sizeof functions / sizeof *functions; i++)
         if (strcmp(name, functions[i].name) == 0)

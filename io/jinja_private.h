@@ -32,7 +32,7 @@ enum node_kind {
     /* expressions */
     NODE_VALUE,      /* value */
     NODE_NAME,       /* s */
-    NODE_LIST,       /* a: items */
+    NODE_LIST,       /* a: items; n: it is a tuple */
     NODE_DICT,       /* a: key, value, key, value ... */
     NODE_ATTRIBUTE,  /* a.s */
     NODE_ITEM,       /* a[b] */
@@ -101,6 +101,7 @@ enum status parse_filters(struct parser *p, struct node **expression);         /
 struct list {
     struct value *item;
     size_t n, cap;
+    bool tuple; /* as Python's: of its own kind when it is compared, joined and printed */
 };
 struct dict {
     struct entry {
@@ -142,7 +143,7 @@ enum status run_statements(struct run *r, const struct node *statement);
 /* A macro's text with arguments as at a call. */
 enum status run_macro(struct run *r, const struct macro *macro, const struct node *arguments, struct value *out);
 enum status run_assign(struct run *r, const struct node *target, struct value value);
-enum status eval(struct run *r, const struct node *node, struct value *out);
+enum status jinja_eval(struct run *r, const struct node *node, struct value *out);
 /* Counts work and polls for a stop; ERR_INPUT beyond JINJA_MAX_STEPS. */
 enum status run_steps(struct run *r, size_t n);
 /* One level deeper; the caller takes it back from r->depth.  ERR_INPUT beyond JINJA_MAX_DEPTH. */
@@ -169,11 +170,11 @@ const char *value_type_name(struct value v);
 enum status value_equal(struct run *r, struct value a, struct value b, bool *equal);
 enum status value_less(struct run *r, struct value a, struct value b, bool *less);
 enum status value_contains(struct run *r, struct value container, struct value item, bool *contains);
-enum status list_new(struct run *r, struct value *out);
-enum status list_add(struct run *r, struct value list, struct value item);
-enum status dict_new(struct run *r, struct value *out);
-enum status dict_set(struct run *r, struct value dict, struct value key, struct value item);
-const struct value *dict_get(const struct dict *dict, const char *key, size_t n); /* NULL: none */
+enum status value_list(struct run *r, struct value *out);
+enum status value_list_add(struct run *r, struct value list, struct value item);
+enum status value_dict(struct run *r, struct value *out);
+enum status value_dict_set(struct run *r, struct value dict, struct value key, struct value item);
+const struct value *value_dict_get(const struct dict *dict, const char *key, size_t n); /* NULL: none */
 /* What a for walks over: a list itself, keys, characters; none of an undefined value. */
 enum status value_items(struct run *r, struct value v, struct value *list);
 enum status value_length(struct run *r, struct value v, size_t *n);
@@ -185,7 +186,8 @@ enum status value_slice(struct run *r, struct value v, struct value start, struc
 
 /* ---- text of values (jinja_text.c) ---- */
 
-/* str(v).  Lists, dicts and the like are refused. */
+/* str(v), lists and dicts as Python writes them.  Refused: namespaces and the like, and text that is not ASCII inside of a list or a dict, where Python
+ * escapes what Unicode calls unprintable. */
 enum status value_print(struct run *r, struct value v, struct text *out);
 enum status value_to_string(struct run *r, struct value v, struct value *out);
 /* What text holds, moved to the run's memory; frees text. */
@@ -218,13 +220,13 @@ enum status apply_filter(struct run *r, const char *name, struct value in, const
 enum status apply_test(struct run *r, const char *name, struct value in, const struct arguments *arguments, bool *out);
 enum status apply_method(struct run *r, const char *name, struct value in, const struct arguments *arguments, struct value *out);
 enum status apply_function(struct run *r, const char *name, const struct arguments *arguments, struct value *out);
-const char *function_name(const char *name); /* the same name in the table of functions, NULL: none */
+const char *jinja_function(const char *name); /* the same name in the table of functions, NULL: none */
 bool dict_has_method(const char *name);      /* of Python's dict: hides a key of that name behind a dot */
 /* For filters and methods alike. */
 enum status string_strip(struct run *r, struct value in, struct value chars, bool left, bool right, struct value *out);
 enum status string_case(struct run *r, struct value in, int (*first)(int), int (*rest)(int), bool words, struct value *out);
 enum status string_replace(struct run *r, struct value in, struct value old, struct value new, struct value count, struct value *out);
 enum status string_join(struct run *r, struct value items, struct value between, struct value *out);
-enum status dict_items(struct run *r, struct value dict, struct value *out);
+enum status value_dict_items(struct run *r, struct value dict, struct value *out);
 
 #endif

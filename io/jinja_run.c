@@ -99,10 +99,10 @@ enum status run_assign(struct run *r, const struct node *target, struct value va
         return bind(r, target->s, value);
     if (target->kind == NODE_LIST)
         return unpack(r, target->a, value);
-    TRY(eval(r, target->a, &of));
+    TRY(jinja_eval(r, target->a, &of));
     if (of.type != VALUE_NAMESPACE)
         return run_fail(r, "'%s.%s' is set, and '%s' is %s; only a namespace can be", target->a->s, target->s, target->a->s, value_type_name(of));
-    return dict_set(r, of, value_string(target->s, target->n), value);
+    return value_dict_set(r, of, value_string(target->s, target->n), value);
 }
 
 /* ---- statements ---- */
@@ -117,7 +117,7 @@ static enum status run_if(struct run *r, const struct node *node)
 {
     struct value condition;
     for (; node && node->kind == NODE_IF; node = node->c) {
-        TRY(eval(r, node->a, &condition));
+        TRY(jinja_eval(r, node->a, &condition));
         if (value_true(condition))
             return run_statements(r, node->b);
         if (node->c && node->c->kind != NODE_IF)
@@ -131,14 +131,14 @@ static enum status filter_items(struct run *r, const struct node *node, struct v
 {
     struct value kept, condition;
     struct frame *outer = r->frame;
-    TRY(list_new(r, &kept));
+    TRY(value_list(r, &kept));
     for (size_t i = 0; i < items->list->n; i++) {
         TRY(push_frame(r, outer));
         TRY(run_assign(r, node->a, items->list->item[i]));
-        TRY(eval(r, node->c, &condition));
+        TRY(jinja_eval(r, node->c, &condition));
         r->frame = outer;
         if (value_true(condition))
-            TRY(list_add(r, kept, items->list->item[i]));
+            TRY(value_list_add(r, kept, items->list->item[i]));
     }
     *items = kept;
     return OK;
@@ -149,7 +149,7 @@ static enum status run_for(struct run *r, const struct node *node)
     struct value sequence, items;
     struct frame *outer = r->frame;
     void *room;
-    TRY(eval(r, node->b, &sequence));
+    TRY(jinja_eval(r, node->b, &sequence));
     TRY(value_items(r, sequence, &items));
     if (node->c)
         TRY(filter_items(r, node, &items));
@@ -186,7 +186,7 @@ static enum status run_set(struct run *r, const struct node *node)
 {
     struct value value;
     if (!node->d) {
-        TRY(eval(r, node->b, &value));
+        TRY(jinja_eval(r, node->b, &value));
         return run_assign(r, node->a, value);
     }
     struct frame *outer = r->frame;
@@ -196,7 +196,7 @@ static enum status run_set(struct run *r, const struct node *node)
     if (node->b) { /* filters find the text under the name that the parser gave it */
         TRY(push_frame(r, outer));
         TRY(bind(r, "", value));
-        TRY(eval(r, node->b, &value));
+        TRY(jinja_eval(r, node->b, &value));
         r->frame = outer;
     }
     return run_assign(r, node->a, value);
@@ -242,7 +242,7 @@ static enum status run_statement(struct run *r, const struct node *node)
     case NODE_TEXT:
         return put(r, node->s, node->n);
     case NODE_PRINT:
-        TRY(eval(r, node->a, &value));
+        TRY(jinja_eval(r, node->a, &value));
         return value_print(r, value, r->out);
     case NODE_IF:
         return run_if(r, node);
@@ -292,7 +292,7 @@ static enum status bind_parameters(struct run *r, const struct node *node, const
         if (found)
             value = *found;
         else if (parameter->a)
-            TRY(eval(r, parameter->a, &value));
+            TRY(jinja_eval(r, parameter->a, &value));
         TRY(bind(r, parameter->s, value));
     }
     return taken == given->n ? OK : run_fail(r, "macro '%s' has no such parameters", node->s);
@@ -339,25 +339,25 @@ enum status jinja_set(struct jinja *t, const char *name, struct value value, str
 enum status jinja_list(struct jinja *t, struct value *out, struct err *err)
 {
     struct run r = run_of(t, err);
-    return list_new(&r, out);
+    return value_list(&r, out);
 }
 
 enum status jinja_append(struct jinja *t, struct value list, struct value item, struct err *err)
 {
     struct run r = run_of(t, err);
-    return list_add(&r, list, item);
+    return value_list_add(&r, list, item);
 }
 
 enum status jinja_dict(struct jinja *t, struct value *out, struct err *err)
 {
     struct run r = run_of(t, err);
-    return dict_new(&r, out);
+    return value_dict(&r, out);
 }
 
 enum status jinja_put(struct jinja *t, struct value dict, const char *key, struct value item, struct err *err)
 {
     struct run r = run_of(t, err);
-    return dict_set(&r, dict, jinja_string(key), item);
+    return value_dict_set(&r, dict, jinja_string(key), item);
 }
 
 static enum status json_number_value(const struct json *json, struct value *out, struct err *err)

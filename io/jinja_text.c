@@ -122,10 +122,69 @@ enum status run_check_text(struct run *r, const struct text *out)
     return out->n > JINJA_MAX_OUTPUT ? run_fail(r, "the text has more than %d MiB", JINJA_MAX_OUTPUT >> 20) : OK;
 }
 
+/* repr() of a string: in the quotes that it does not hold. */
+static enum status put_quoted(struct run *r, struct value v, struct text *out)
+{
+    static const char from[] = "\\\n\r\t", to[] = "\\nrt";
+    char quote = memchr(v.s, '\'', v.n) && !memchr(v.s, '"', v.n) ? '"' : '\'';
+    text_add(out, &quote, 1);
+    for (size_t i = 0; i < v.n; i++) {
+        const char *known = strchr(from, v.s[i]);
+        unsigned char c = (unsigned char)v.s[i];
+        if (c >= 0x80)
+            return run_fail(r, "a list or a dict with text that is not ASCII is printed, which is not among what this program knows of Jinja; tojson is");
+        if (known || c == (unsigned char)quote)
+            text_printf(out, "\\%c", known ? to[known - from] : quote);
+        else if (c < 32 || c == 127)
+            text_printf(out, "\\x%02x", c);
+        else
+            text_add(out, v.s + i, 1);
+    }
+    text_add(out, &quote, 1);
+    return OK;
+}
+
+static enum status put_repr(struct run *r, struct value v, struct text *out);
+
+static enum status put_items(struct run *r, struct value v, struct text *out)
+{
+    bool list = v.type == VALUE_LIST, tuple = list && v.list->tuple;
+    size_t n = list ? v.list->n : v.dict->n;
+    text_puts(out, tuple ? "(" : list ? "[" : "{");
+    for (size_t i = 0; i < n; i++) {
+        text_puts(out, i ? ", " : "");
+        if (!list) {
+            TRY(put_quoted(r, v.dict->entry[i].key, out));
+            text_puts(out, ": ");
+        }
+        TRY(put_repr(r, list ? v.list->item[i] : v.dict->entry[i].value, out));
+    }
+    text_puts(out, !tuple ? list ? "]" : "}" : n == 1 ? ",)" : ")");
+    return OK;
+}
+
+static enum status put_repr(struct run *r, struct value v, struct text *out)
+{
+    TRY(run_steps(r, 1 + (v.type == VALUE_STRING ? v.n / 16 : 0)));
+    TRY(run_check_text(r, out));
+    if (v.type == VALUE_UNDEFINED)
+        text_puts(out, "Undefined");
+    if (v.type == VALUE_STRING)
+        return put_quoted(r, v, out);
+    if (v.type != VALUE_LIST && v.type != VALUE_DICT)
+        return put_plain(v, out) ? OK : run_fail(r, "%s in a list or a dict is printed", value_type_name(v));
+    TRY(run_enter(r));
+    TRY(put_items(r, v, out));
+    r->depth--;
+    return OK;
+}
+
 enum status value_print(struct run *r, struct value v, struct text *out)
 {
+    if (v.type == VALUE_LIST || v.type == VALUE_DICT)
+        return put_repr(r, v, out);
     if (!put_plain(v, out))
-        return run_fail(r, "%s is printed, which this program writes as JSON only (tojson)", value_type_name(v));
+        return run_fail(r, "%s is printed", value_type_name(v));
     return run_check_text(r, out);
 }
 

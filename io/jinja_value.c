@@ -95,7 +95,7 @@ static enum status grow(struct run *r, void **items, size_t n, size_t *cap, size
     return OK;
 }
 
-enum status list_new(struct run *r, struct value *out)
+enum status value_list(struct run *r, struct value *out)
 {
     void *list;
     TRY(run_take(r, sizeof *out->list, &list));
@@ -103,7 +103,7 @@ enum status list_new(struct run *r, struct value *out)
     return OK;
 }
 
-enum status list_add(struct run *r, struct value list, struct value item)
+enum status value_list_add(struct run *r, struct value list, struct value item)
 {
     void *items = list.list->item;
     TRY(grow(r, &items, list.list->n, &list.list->cap, sizeof item));
@@ -112,7 +112,7 @@ enum status list_add(struct run *r, struct value list, struct value item)
     return OK;
 }
 
-enum status dict_new(struct run *r, struct value *out)
+enum status value_dict(struct run *r, struct value *out)
 {
     void *dict;
     TRY(run_take(r, sizeof *out->dict, &dict));
@@ -120,7 +120,7 @@ enum status dict_new(struct run *r, struct value *out)
     return OK;
 }
 
-const struct value *dict_get(const struct dict *dict, const char *key, size_t n)
+const struct value *value_dict_get(const struct dict *dict, const char *key, size_t n)
 {
     for (size_t i = 0; i < dict->n; i++)
         if (dict->entry[i].key.n == n && memcmp(dict->entry[i].key.s, key, n) == 0)
@@ -128,7 +128,7 @@ const struct value *dict_get(const struct dict *dict, const char *key, size_t n)
     return NULL;
 }
 
-enum status dict_set(struct run *r, struct value dict, struct value key, struct value item)
+enum status value_dict_set(struct run *r, struct value dict, struct value key, struct value item)
 {
     struct dict *d = dict.dict;
     if (key.type != VALUE_STRING)
@@ -150,7 +150,7 @@ enum status dict_set(struct run *r, struct value dict, struct value key, struct 
 
 static enum status lists_equal(struct run *r, const struct list *a, const struct list *b, bool *equal)
 {
-    *equal = a->n == b->n;
+    *equal = a->n == b->n && a->tuple == b->tuple;
     for (size_t i = 0; *equal && i < a->n; i++)
         TRY(value_equal(r, a->item[i], b->item[i], equal));
     return OK;
@@ -160,7 +160,7 @@ static enum status dicts_equal(struct run *r, const struct dict *a, const struct
 {
     *equal = a->n == b->n;
     for (size_t i = 0; *equal && i < a->n; i++) {
-        const struct value *other = dict_get(b, a->entry[i].key.s, a->entry[i].key.n);
+        const struct value *other = value_dict_get(b, a->entry[i].key.s, a->entry[i].key.n);
         *equal = other != NULL;
         if (other)
             TRY(value_equal(r, a->entry[i].value, *other, equal));
@@ -226,7 +226,7 @@ enum status value_contains(struct run *r, struct value container, struct value i
             TRY(value_equal(r, container.list->item[i], item, contains));
         return OK;
     case VALUE_DICT:
-        *contains = item.type == VALUE_STRING && dict_get(container.dict, item.s, item.n);
+        *contains = item.type == VALUE_STRING && value_dict_get(container.dict, item.s, item.n);
         return OK;
     default:
         return run_fail(r, "'in' looks into %s", value_type_name(container));
@@ -239,7 +239,7 @@ static enum status characters(struct run *r, struct value v, struct value list)
 {
     for (size_t at = 0; at < v.n;) {
         size_t k = utf8_skip(v.s + at, v.n - at, 1);
-        TRY(list_add(r, list, value_string(v.s + at, k)));
+        TRY(value_list_add(r, list, value_string(v.s + at, k)));
         at += k;
     }
     return OK;
@@ -252,9 +252,9 @@ enum status value_items(struct run *r, struct value v, struct value *list)
         return OK;
     if (v.type != VALUE_UNDEFINED && v.type != VALUE_STRING && v.type != VALUE_DICT)
         return run_fail(r, "%s has no items to walk over", value_type_name(v));
-    TRY(list_new(r, list));
+    TRY(value_list(r, list));
     for (size_t i = 0; v.type == VALUE_DICT && i < v.dict->n; i++)
-        TRY(list_add(r, *list, v.dict->entry[i].key));
+        TRY(value_list_add(r, *list, v.dict->entry[i].key));
     return v.type == VALUE_STRING ? characters(r, v, *list) : OK;
 }
 
@@ -303,7 +303,7 @@ enum status value_attribute(struct run *r, struct value v, const char *name, str
     if (v.type == VALUE_DICT && dict_has_method(name))
         return run_lacks(r, "the method without a call .", name);
     if (v.type == VALUE_DICT || v.type == VALUE_NAMESPACE) {
-        const struct value *found = dict_get(v.dict, name, strlen(name));
+        const struct value *found = value_dict_get(v.dict, name, strlen(name));
         *out = found ? *found : *out;
         return run_steps(r, v.dict->n / 8);
     }
@@ -325,7 +325,7 @@ enum status value_item(struct run *r, struct value v, struct value key, struct v
     if (v.type == VALUE_UNDEFINED)
         return run_fail(r, "'%s' is undefined, and an item of it is asked for", v.s ? v.s : "a value");
     if ((v.type == VALUE_DICT || v.type == VALUE_NAMESPACE) && key.type == VALUE_STRING) {
-        const struct value *found = dict_get(v.dict, key.s, key.n);
+        const struct value *found = value_dict_get(v.dict, key.s, key.n);
         *out = found ? *found : *out;
         return run_steps(r, v.dict->n / 8);
     }
@@ -360,9 +360,9 @@ static enum status bound(struct run *r, struct value v, int64_t n, bool back, bo
 
 static enum status pick(struct run *r, struct value list, int64_t start, int64_t stop, int64_t step, struct value *out)
 {
-    TRY(list_new(r, out));
+    TRY(value_list(r, out));
     for (int64_t i = start; step > 0 ? i < stop : i > stop; i += step)
-        TRY(list_add(r, *out, list.list->item[i]));
+        TRY(value_list_add(r, *out, list.list->item[i]));
     return OK;
 }
 
@@ -389,6 +389,7 @@ enum status value_slice(struct run *r, struct value v, struct value start, struc
     TRY(value_items(r, v, &list));
     TRY(pick(r, list, first, last, stride, &picked));
     *out = picked;
+    picked.list->tuple = list.list->tuple;
     if (v.type == VALUE_LIST)
         return OK;
     for (size_t i = 0; i < picked.list->n; i++)

@@ -58,10 +58,11 @@ VALUE = [
     "missing is not defined", "s is string", "list is iterable", "list is sequence", "s is iterable", "dict is mapping", "list is mapping", "none_here is none", "none is not none", "n is number", "x is float",
     "n is integer", "yes is boolean", "yes is integer", "yes is number", "yes is true", "no is false", "1 is true", "n is odd", "n is even", "n is divisibleby 7", "n is divisibleby(2)", "n is eq 7", "n is equalto(7)",
     "n is ne 7", "n is gt 3", "n is lt(3)", "n is ge 7", "n is le 6", "3 is in list", "3 is in [1, 2]", "n is unheard_of", "s is defined and n is defined or no", "s is none or yes", "missing.x is defined",
-    "dict.a", "dict['a']", "dict.missing", "dict['missing']", "dict.missing.x", "dict.c.d", "dict['c'].d", "dict.items()|length", "dict['items']", "list[0]", "list[-1]", "list[9]", "list[-9]", "list['a']",
+    "[1, 2.5, none, true, 'a']", "(1,)", "1, 2", "{'a': [1, {'b': ()}], 'c': 'd'}", "['it\\'s', '\"', '\\'\"', '\\n\\t\\r\\\\', '\\x01\\x7f']", "words", "dict", "messages[0:1]", "['é']", "[missing]", "[1] == (1,)", "(1, 2) == (1, 2)", "[1] + (1,)",
+    "(1,) + (2,)", "(1, 2, 3)[1:]", "(1, 2)|list", "nested|string", "words ~ 1", "dict.items()|list", "(1, 2)|tojson", "1 in (1, 2)", "dict.a", "dict['a']", "dict.missing", "dict['missing']", "dict.missing.x", "dict.c.d", "dict['c'].d", "dict.items()|length", "dict['items']", "list[0]", "list[-1]", "list[9]", "list[-9]", "list['a']",
     "s[2]", "s[-3]", "s[99]", "s.unknown", "none_here.x", "none_here['x']", "n.x", "missing.x", "missing[0]", "words[1:]|join", "words[:-1]|join", "words[::-1]|join", "words[::2]|join", "words[5:]|join",
     "words[-2:]|join", "words[2:0:-1]|join", "words[:]|join", "s[3:6]", "s[::-1]", "s[-4:-2]", "words[::0]", "words[none:2]|join", "words['a':]", "n[1:]", "nested[1][0]", "messages[0]['content']", "messages[-1].role",
-    "messages[1:][0].role", "'%s' % 'a'", "'ab' * 2", "[1] * 2", "people[0].at.city", "(1, 2)[1]", "{'k': 'v'}.k", "words[n - 6]", "'abc'[1]", "'x' is string and 'y'", "1 is not string", "'a' 'b' ~ 'c'",
+    "messages[1:][0].role", "'%s' % 'a'", "'ab' * 2", "'-' * 0", "'-' * -3", "[1] * 2", "people[0].at.city", "(1, 2)[1]", "{'k': 'v'}.k", "words[n - 6]", "'abc'[1]", "'x' is string and 'y'", "1 is not string", "'a' 'b' ~ 'c'",
 ]
 
 # ---- filters, methods, functions ----
@@ -79,7 +80,7 @@ CALL = [
     "''.split(',')|length", "''.split()|length", "'abc'.startswith('ab')", "'abc'.endswith('bc')", "'abc'.startswith(('x', 'a'))", "'abc'.endswith('x')", "'aXa'.replace('a', 'b')", "'aaa'.replace('a', 'b', 1)", "'abc'.upper()", "'ABC'.lower()", "'ab cd'.title()",
     "'ab cd'.capitalize()", "'-'.join(words)", "'añb'.find('b')", "'abc'.find('z')", "'aXbXc'.count('X')", "'abc'.split('')", "dict.keys()|join(',')", "dict.values()|list|length", "dict.get('a')", "dict.get('zz')", "dict.get('zz', 'q')", "none_here.strip()", "missing.strip()",
     "s.no_such_method()", "dict.update({})", "range(3)|join", "range(1, 4)|join", "range(5, 0, -2)|join(',')", "range(0)|list|length", "range(3)[1]", "namespace(a=1).a", "dict()", "raise_exception('no')", "no_such_function()", "n()", "range is defined", "words.append('x')",
-    "messages|length > 3", "(messages|first).role", "messages|map(attribute='role')|join(' ')", "'a'|trim is string", "words|first ~ words|last", "s | trim | length + 1", "not s|trim", "'x' in s|trim", "dict|items|first|join('=')", "'é'.strip('é') ~ '|'", "'\\u3000a\\u00a0'.strip()",
+    "messages|length > 3", "(messages|first).role", "messages|map(attribute='role')|join(' ')", "'a'|trim is string", "words|first ~ words|last", "s | trim | length + 1", "not s|trim", "'x' in s|trim", "dict|items|first|join('=')", "{'b': 1, 'A': 2, 'a': 3, 'ab': 4}|dictsort", "{'b': 1, 'A': 2}|dictsort(true)", "dict|dictsort|length", "{'b': 1}|dictsort(by='value')", "n|dictsort", "'é'.strip('é') ~ '|'", "'\\u3000a\\u00a0'.strip()",
 ]
 
 # ---- statements ----
