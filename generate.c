@@ -149,12 +149,14 @@ bool generator_is_end(const struct generator *g, int32_t token)
     return false;
 }
 
-/* What kernels read: in panels hqq2 and hqq3 are wider than in files. */
+/* What kernels read: in panels some codes are wider than in files. */
 static double matrix_bytes(const struct qmat *W)
 {
     size_t bytes = quant_bytes(W->format, W->block, W->double_quant, W->rows, W->cols);
     if (W->panels && W->affine)
         bytes += quant_panel_room(W->format, W->block, W->rows, W->cols) - quant_affine_bytes(W->format, W->rows * W->cols);
+    else if (W->panels && format_is_ggml(W->format))
+        bytes = quant_panel_room(W->format, W->block, W->rows, W->cols);
     return (double)bytes;
 }
 

@@ -172,11 +172,11 @@ void quant_copy(struct qmat *to, const struct qmat *from)
 
 const void *quant_row(const struct qmat *q, size_t row)
 {
-    bool bare = q->panels && format_is_ggml(q->format); /* scales stand behind all codes then */
+    if (q->panels) /* scales stand behind all codes then */
+        return (const uint8_t *)q->codes + row * q->cols * (size_t)quant_panel_bits(q->format) / 8;
     if (is_affine(q->format)) /* a row may begin inside a byte */
-        return (const uint8_t *)q->codes + row * q->cols * (q->panels ? 4 : (size_t)quant_affine_bits(q->format)) / 8;
-    size_t bytes = bare ? (size_t)formats[q->format].bits * q->cols / 8 : code_bytes(q->format, 1, q->cols);
-    return (const uint8_t *)q->codes + row * bytes;
+        return (const uint8_t *)q->codes + row * q->cols * (size_t)quant_affine_bits(q->format) / 8;
+    return (const uint8_t *)q->codes + row * code_bytes(q->format, 1, q->cols);
 }
 
 size_t quant_bytes(enum format format, int block, bool double_quant, size_t rows, size_t cols)

@@ -9,7 +9,7 @@
  *   q8_0  | d f16 | int8 qs[32] |           x = q d
  *   iq4_nl | d f16 | qs[16] |               x = v[q] d          v: 16 whole numbers that lie closer near zero
  *
- * Superblocks of 256 elements, which are only read (quant_kquants.c).  Let s = 0 .. 7 count the runs of 32 elements, l the element in its run, and
+ * Superblocks of 256 elements, which have no encoder (quant_kquants.c).  Let s = 0 .. 7 count the runs of 32 elements, l the element in its run, and
  * t = 2s + [l >= 16] the runs of 16:
  *
  *   q2_k   | scales[16] | qs[64] | d f16 | dmin f16 |            x = (d sc) q - dmin m      sc, m: low and high nibble of scales[t]
@@ -39,6 +39,15 @@ size_t quant_ggml_encode(enum format format, void *blocks, const real *x, size_t
 /* Elements at .. at+n-1, both multiples of 32; codes: element 0's block. */
 void quant_ggml_decode(enum format format, const void *codes, size_t at, size_t n, real *x);
 
+/* The 32 elements of run s of a superblock in whole numbers: x = (d scale) value - dmin minimum with one scale and minimum for each quant_kquant_run elements
+ * (16 or 32), value = code - 8 (q3_k), v[code] (iq4_xs), code (the others). */
+struct quant_kquant {
+    int8_t code[GGML_BLOCK], scale[2], minimum[2];
+};
+size_t quant_kquant_run(enum format format);
+void quant_kquant_read(enum format format, const uint8_t *block, size_t s, struct quant_kquant *run);
+/* Back, into a block that is zeros there.  What was read is written bit for bit. */
+void quant_kquant_write(enum format format, uint8_t *block, size_t s, const struct quant_kquant *run);
 /* The 32 elements of run s of a superblock, in ggml's operations: the same bits. */
 void quant_kquant_decode(enum format format, const uint8_t *block, size_t s, real x[GGML_BLOCK]);
 extern const int8_t quant_iq4_table[16]; /* v, ascending */

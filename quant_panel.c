@@ -9,9 +9,20 @@
 
 enum width { NIBBLES, BYTES };
 
-static bool is_ggml(enum format format)
+/* Blocks of 32 with f16 scales. */
+static bool is_block(enum format format)
 {
-    return format == FORMAT_Q4_0 || format == FORMAT_Q4_1 || format == FORMAT_Q8_0;
+    return format >= FORMAT_Q4_0 && format <= FORMAT_IQ4_NL;
+}
+
+bool quant_panel_is_super(enum format format)
+{
+    return format >= FORMAT_IQ4_XS && format <= FORMAT_Q6_K;
+}
+
+static bool is_five(enum format format)
+{
+    return format == FORMAT_Q5_0 || format == FORMAT_Q5_1;
 }
 
 static bool is_affine(enum format format)
@@ -21,7 +32,24 @@ static bool is_affine(enum format format)
 
 static enum width width_of(enum format format)
 {
-    return is_affine(format) || format == FORMAT_NF4 || format == FORMAT_FP4 || format == FORMAT_Q4_0 || format == FORMAT_Q4_1 ? NIBBLES : BYTES;
+    switch (format) {
+    case FORMAT_INT8:
+    case FORMAT_INT8_64:
+    case FORMAT_NF8:
+    case FORMAT_Q8_0:
+    case FORMAT_Q5_0:
+    case FORMAT_Q5_1:
+    case FORMAT_Q5_K:
+    case FORMAT_Q6_K:
+        return BYTES;
+    default:
+        return NIBBLES;
+    }
+}
+
+int quant_panel_bits(enum format format)
+{
+    return width_of(format) == BYTES ? 8 : 4;
 }
 
 bool quant_has_panels(enum format format, int block, size_t rows, size_t cols)
@@ -34,7 +62,16 @@ bool quant_has_panels(enum format format, int block, size_t rows, size_t cols)
     case FORMAT_NF8:
     case FORMAT_Q4_0:
     case FORMAT_Q4_1:
+    case FORMAT_Q5_0:
+    case FORMAT_Q5_1:
     case FORMAT_Q8_0:
+    case FORMAT_IQ4_NL:
+    case FORMAT_IQ4_XS:
+    case FORMAT_Q2_K:
+    case FORMAT_Q3_K:
+    case FORMAT_Q4_K:
+    case FORMAT_Q5_K:
+    case FORMAT_Q6_K:
         return rows % PANEL_ROWS == 0 && cols % 8 == 0 && block % 8 == 0;
     case FORMAT_HQQ2:
     case FORMAT_HQQ3:
@@ -47,12 +84,23 @@ bool quant_has_panels(enum format format, int block, size_t rows, size_t cols)
 
 /* ---- where an element lies ---- */
 
+/* The fifth bits of q5_0's and q5_1's codes, and their low four. */
+static void put_five(uint8_t *block, size_t bytes, size_t e, uint8_t code)
+{
+    uint8_t *high = block + bytes - 20 + e / 8, *low = block + bytes - 16 + e % 16;
+    *high = (uint8_t)(*high | (code >> 4 & 1) << e % 8);
+    *low = (uint8_t)(*low | (code & 15) << (e < 16 ? 0 : 4));
+}
+
 /* Codes of the layout of files: bitsandbytes' nibbles (even element high), ggml's blocks, plain bytes. */
 static void put_file_code(const struct qmat *q, uint8_t *codes, size_t i, uint8_t code)
 {
     if (is_affine(q->format))
         quant_affine_set_code(q, i, code);
-    else if (is_ggml(q->format)) {
+    else if (is_five(q->format))
+        put_five(codes + i / GGML_BLOCK * quant_ggml_bytes(q->format), quant_ggml_bytes(q->format), i % GGML_BLOCK,
+                 (uint8_t)(q->format == FORMAT_Q5_0 ? code + 16 : code));
+    else if (is_block(q->format)) {
         size_t bytes = quant_ggml_bytes(q->format), e = i % GGML_BLOCK, inside = bytes == 20 ? 4 : 2;
         uint8_t *at = codes + i / GGML_BLOCK * bytes + inside + (q->format == FORMAT_Q8_0 ? e : e % 16);
         *at = (uint8_t)(q->format == FORMAT_Q8_0 ? code : e < 16 ? *at | code : *at | code << 4);
@@ -91,7 +139,7 @@ static size_t code_bytes(const struct qmat *q)
 
 static bool scales_move(const struct qmat *q)
 {
-    return q->block > 0 && !q->double_quant && !is_ggml(q->format) && !is_affine(q->format) && q->cols % (size_t)q->block == 0;
+    return q->block > 0 && !q->double_quant && !format_is_ggml(q->format) && !is_affine(q->format) && q->cols % (size_t)q->block == 0;
 }
 
 /* ---- there and back ---- */
@@ -100,7 +148,24 @@ static size_t stored_bytes(const struct qmat *q)
 {
     if (is_affine(q->format))
         return quant_affine_bytes(q->format, q->rows * q->cols);
-    return is_ggml(q->format) ? quant_ggml_size(q->format, q->rows * q->cols) : code_bytes(q);
+    return format_is_ggml(q->format) ? quant_ggml_size(q->format, q->rows * q->cols) : code_bytes(q);
+}
+
+/* f16 numbers of a block or superblock. */
+static size_t kinds_of(enum format format)
+{
+    return quant_ggml_scale_at(format, 1) >= 0 ? 2 : 1;
+}
+
+struct quant_panel_super quant_panel_super_of(const struct qmat *q)
+{
+    size_t n = q->rows * q->cols, kinds = kinds_of(q->format);
+    struct quant_panel_super s = {.run = quant_kquant_run(q->format), .d = code_bytes(q)};
+    s.dmin = s.d + 2 * (n / GGML_SUPERBLOCK);
+    s.scale = s.d + 2 * kinds * (n / GGML_SUPERBLOCK);
+    s.minimum = s.scale + n / s.run;
+    s.end = s.scale + kinds * (n / s.run);
+    return s;
 }
 
 size_t quant_panel_room(enum format format, int block, size_t rows, size_t cols)
@@ -108,7 +173,11 @@ size_t quant_panel_room(enum format format, int block, size_t rows, size_t cols)
     struct qmat q = {.format = format, .rows = rows, .cols = cols};
     if (!quant_has_panels(format, block, rows, cols))
         return 0;
-    return is_affine(format) ? code_bytes(&q) : stored_bytes(&q);
+    if (quant_panel_is_super(format))
+        return quant_panel_super_of(&q).end;
+    if (is_block(format))
+        return code_bytes(&q) + 2 * kinds_of(format) * (rows * cols / GGML_BLOCK);
+    return code_bytes(&q);
 }
 
 /* Scale of row, block b of the row: from[row, b] <-> to[p, b, r].  ggml: the f16 at `inside` bytes of each block. */
@@ -119,11 +188,11 @@ static size_t scale_place(size_t row, size_t b, size_t blocks)
 
 static void move_ggml_scales(const struct qmat *q, const uint8_t *from, uint8_t *to, bool into)
 {
-    size_t blocks = q->cols / GGML_BLOCK, bytes = quant_ggml_bytes(q->format), kinds = bytes == 20 ? 2 : 1;
-    for (size_t kind = 0; kind < kinds; kind++)
+    size_t blocks = q->cols / quant_ggml_elements(q->format), bytes = quant_ggml_bytes(q->format);
+    for (size_t kind = 0; kind < kinds_of(q->format); kind++)
         for (size_t row = 0; row < q->rows; row++)
             for (size_t b = 0; b < blocks; b++) {
-                size_t file = (row * blocks + b) * bytes + kind * 2;
+                size_t file = (row * blocks + b) * bytes + (size_t)quant_ggml_scale_at(q->format, (int)kind);
                 size_t panel = code_bytes(q) + (kind * q->rows * blocks + scale_place(row, b, blocks)) * 2;
                 memcpy(to + (into ? panel : file), from + (into ? file : panel), 2);
             }
@@ -163,7 +232,7 @@ static uint32_t eight_nibbles(const struct qmat *q, const uint8_t *row, size_t c
         both |= both >> 16; /* nibbles even odd even odd ... */
         return gather_nibbles((uint32_t)both) | gather_nibbles((uint32_t)both >> 4) << 16;
     }
-    if (!is_ggml(q->format)) {
+    if (!is_block(q->format)) {
         uint32_t v = load32(row + col / 2); /* column 2k in the high nibble of byte k */
         return gather_nibbles(v >> 4) | gather_nibbles(v) << 16;
     }
@@ -176,10 +245,21 @@ static uint32_t eight_nibbles(const struct qmat *q, const uint8_t *row, size_t c
     return gather_nibbles(even) | gather_nibbles(odd) << 16;
 }
 
+/* Four columns of codes of 5 bits, as bytes. */
+static uint32_t four_fives(enum format format, const uint8_t *block, size_t e)
+{
+    const uint8_t *low = block + quant_ggml_bytes(format) - 16;
+    uint32_t high = load32(low - 4) >> e & 15, v = load32(low + e % 16) >> (e < 16 ? 0 : 4) & 0x0f0f0f0fu;
+    v |= (high & 1) << 4 | (high & 2) << 11 | (high & 4) << 18 | (high & 8) << 25;
+    return format == FORMAT_Q5_0 ? ((v | 0x80808080u) - 0x10101010u) ^ 0x80808080u : v; /* code - 16, byte by byte */
+}
+
 /* Four columns of 8-bit codes. */
 static uint32_t four_bytes(const struct qmat *q, const uint8_t *row, size_t col)
 {
-    return load32(is_ggml(q->format) ? row + col / GGML_BLOCK * 34 + 2 + col % GGML_BLOCK : row + col);
+    if (is_five(q->format))
+        return four_fives(q->format, row + col / GGML_BLOCK * quant_ggml_bytes(q->format), col % GGML_BLOCK);
+    return load32(is_block(q->format) ? row + col / GGML_BLOCK * 34 + 2 + col % GGML_BLOCK : row + col);
 }
 
 static void codes_to_panels(const struct qmat *q, const uint8_t *from)
@@ -209,6 +289,80 @@ static void codes_from_panels(const struct qmat *q, const uint8_t *from)
             put_file_code(q, q->codes, row * q->cols + col, panel_code(&old, row, col));
 }
 
+/* ---- superblocks ---- */
+
+/* The codes of 32 columns from `col` on, dword by dword. */
+static void put_codes(const struct qmat *q, size_t row, size_t col, const int8_t code[GGML_BLOCK])
+{
+    size_t step = width_of(q->format) == BYTES ? 4 : 8;
+    uint8_t *to = (uint8_t *)q->codes + ((row / PANEL_ROWS * (q->cols / step) + col / step) * PANEL_ROWS + row % PANEL_ROWS) * 4;
+    for (size_t c = 0; c < GGML_BLOCK; c += step, to += PANEL_ROWS * 4)
+        for (size_t i = 0; i < 4; i++) /* of nibbles: columns 4i and 4i + 2 of the even ones in the first two bytes, of the odd ones in the others */
+            to[i] = (uint8_t)(step == 4 ? code[c + i] : (code[c + i % 2 * 4 + i / 2] & 15) | code[c + i % 2 * 4 + 2 + i / 2] << 4);
+}
+
+/* Run b of a row, of its scales number b * halves. */
+static void run_to_panels(const struct qmat *q, const struct quant_panel_super *at, const struct quant_kquant *run, size_t row, size_t b)
+{
+    size_t halves = GGML_BLOCK / at->run, runs = q->cols / at->run;
+    uint8_t *to = q->codes;
+    put_codes(q, row, b * GGML_BLOCK, run->code);
+    for (size_t h = 0; h < halves; h++) {
+        size_t place = scale_place(row, b * halves + h, runs);
+        to[at->scale + place] = (uint8_t)run->scale[h];
+        if (at->minimum < at->end)
+            to[at->minimum + place] = (uint8_t)run->minimum[h];
+    }
+}
+
+static void run_from_panels(const struct qmat *old, const struct quant_panel_super *at, struct quant_kquant *run, size_t row, size_t b)
+{
+    size_t halves = GGML_BLOCK / at->run, runs = old->cols / at->run;
+    const uint8_t *from = old->codes;
+    for (size_t l = 0; l < GGML_BLOCK; l++)
+        run->code[l] = (int8_t)panel_code(old, row, b * GGML_BLOCK + l);
+    for (size_t h = 0; h < halves; h++) {
+        size_t place = scale_place(row, b * halves + h, runs);
+        run->scale[h] = (int8_t)from[at->scale + place];
+        run->minimum[h] = at->minimum < at->end ? (int8_t)from[at->minimum + place] : 0;
+    }
+}
+
+static void super_to_panels(const struct qmat *q, const uint8_t *from)
+{
+    const struct quant_panel_super at = quant_panel_super_of(q);
+    size_t runs = q->cols / GGML_BLOCK, each = GGML_SUPERBLOCK / GGML_BLOCK, bytes = quant_ggml_bytes(q->format);
+    for (size_t row = 0; row < q->rows; row++)
+        for (size_t b = 0; b < runs; b++) {
+            struct quant_kquant run;
+            quant_kquant_read(q->format, from + (row * runs + b) / each * bytes, b % each, &run);
+            run_to_panels(q, &at, &run, row, b);
+        }
+}
+
+static void super_from_panels(const struct qmat *q, const uint8_t *from)
+{
+    const struct quant_panel_super at = quant_panel_super_of(q);
+    size_t runs = q->cols / GGML_BLOCK, each = GGML_SUPERBLOCK / GGML_BLOCK, bytes = quant_ggml_bytes(q->format);
+    struct qmat old = *q;
+    old.codes = (void *)(uintptr_t)from; /* only read */
+    memset(q->codes, 0, at.end);
+    for (size_t row = 0; row < q->rows; row++)
+        for (size_t b = 0; b < runs; b++) {
+            struct quant_kquant run;
+            run_from_panels(&old, &at, &run, row, b);
+            quant_kquant_write(q->format, (uint8_t *)q->codes + (row * runs + b) / each * bytes, b % each, &run);
+        }
+}
+
+static void move_codes(const struct qmat *q, const uint8_t *copy, bool into)
+{
+    if (quant_panel_is_super(q->format))
+        (into ? super_to_panels : super_from_panels)(q, copy);
+    else
+        (into ? codes_to_panels : codes_from_panels)(q, copy);
+}
+
 static enum status rearrange(struct qmat *q, bool into, struct err *err)
 {
     if (!quant_has_panels(q->format, q->block, q->rows, q->cols) || q->panels == into)
@@ -219,8 +373,8 @@ static enum status rearrange(struct qmat *q, bool into, struct err *err)
     if (!copy)
         return err_set(err, ERR_MEMORY, "out of memory for a copy of a matrix of %zu bytes", bytes);
     memcpy(copy, q->codes, bytes);
-    (into ? codes_to_panels : codes_from_panels)(q, copy);
-    if (is_ggml(q->format))
+    move_codes(q, copy, into);
+    if (format_is_ggml(q->format))
         move_ggml_scales(q, copy, q->codes, into);
     if (floats > 0) {
         memcpy(copy, q->scales, floats * sizeof(float));
@@ -250,7 +404,9 @@ static size_t common_divisor(size_t a, size_t b)
 
 size_t quant_panel_run(const struct qmat *q)
 {
-    if (is_ggml(q->format))
+    if (quant_panel_is_super(q->format))
+        return quant_kquant_run(q->format);
+    if (is_block(q->format))
         return GGML_BLOCK;
     return q->block == 0 ? q->cols : common_divisor(q->cols, (size_t)q->block);
 }
@@ -262,16 +418,29 @@ static float half_at(const struct qmat *q, size_t i)
     return f32_from_f16(h);
 }
 
+/* In the operations of quant_kquant_decode. */
+static void super_scales(const struct qmat *q, size_t row, size_t k, float *scale, float *minimum)
+{
+    const struct quant_panel_super at = quant_panel_super_of(q);
+    size_t d = scale_place(row, k / GGML_SUPERBLOCK, q->cols / GGML_SUPERBLOCK), place = scale_place(row, k / at.run, q->cols / at.run);
+    const int8_t *bytes = q->codes;
+    *scale = half_at(q, d) * (float)bytes[at.scale + place];
+    if (minimum && at.minimum < at.end)
+        *minimum = -(half_at(q, (at.dmin - at.d) / 2 + d) * (float)bytes[at.minimum + place]);
+}
+
 void quant_panel_scales(const struct qmat *q, size_t p, size_t k, float *scale, float *minimum)
 {
     for (size_t r = 0; r < PANEL_ROWS; r++) {
         size_t row = p * PANEL_ROWS + r;
         if (minimum)
-            minimum[r] = 0;
-        if (is_ggml(q->format)) {
+            minimum[r] = q->format == FORMAT_Q4_0 || q->format == FORMAT_Q5_0 ? 0 : -0.0f;
+        if (quant_panel_is_super(q->format)) {
+            super_scales(q, row, k, &scale[r], minimum ? &minimum[r] : NULL);
+        } else if (is_block(q->format)) {
             size_t at = scale_place(row, k / GGML_BLOCK, q->cols / GGML_BLOCK);
             scale[r] = half_at(q, at);
-            if (minimum && q->format == FORMAT_Q4_1)
+            if (minimum && kinds_of(q->format) == 2)
                 minimum[r] = half_at(q, q->rows * (q->cols / GGML_BLOCK) + at);
         } else if (is_affine(q->format)) {
             size_t group = (row * q->cols + k) / AFFINE_GROUP;
@@ -298,15 +467,14 @@ static float value_of(const struct qmat *q, uint8_t code, float scale, float min
         return quant_fp4_table[code] * scale;
     case FORMAT_NF8:
         return quant_nf8_table()[code] * scale;
-    case FORMAT_Q4_0:
-        return (float)(code - 8) * scale + minimum; /* + 0: no negative zeros, as in quant_ggml.c */
-    case FORMAT_Q4_1:
-    case FORMAT_HQQ2:
-    case FORMAT_HQQ3:
-    case FORMAT_HQQ4:
-        return (float)code * scale + minimum;
+    case FORMAT_IQ4_NL:
+    case FORMAT_IQ4_XS:
+        return quant_iq4_table[code] * scale;
+    case FORMAT_Q4_0: /* + 0: no negative zeros, as in quant_ggml.c */
+    case FORMAT_Q3_K:
+        return (float)(code - 8) * scale + minimum;
     default:
-        return (float)(int8_t)code * scale;
+        return (float)(int8_t)code * scale + minimum; /* of nibbles the sign is never set */
     }
 }
 

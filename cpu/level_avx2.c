@@ -100,7 +100,7 @@ AVX2_INLINE __m256 weight(enum code_kind kind, bool is_int8, __m256 value, __m25
     __m256 w = _mm256_mul_ps(value, scale);
     if (is_int8)
         w = _mm256_mul_ps(w, _mm256_set1_ps(0.007874015718698502f));
-    return kind == CODE4 || kind == CENTRED4 ? _mm256_add_ps(w, minimum) : w;
+    return kind == CODE4 || kind == CENTRED4 || kind == LIFTED8 ? _mm256_add_ps(w, minimum) : w;
 }
 
 /* Columns [k, end) of panel p, whole groups, run after run. */
@@ -132,6 +132,7 @@ static void unpack(float *to, const struct qmat *W, size_t p, size_t k, size_t e
     case CODE4: unpack_columns(CODE4, false, to, W, p, k, end); break;
     case CENTRED4: unpack_columns(CENTRED4, false, to, W, p, k, end); break;
     case BOOK8: unpack_columns(BOOK8, false, to, W, p, k, end); break;
+    case LIFTED8: unpack_columns(LIFTED8, false, to, W, p, k, end); break;
     default:
         if (W->format == FORMAT_INT8)
             unpack_columns(CODE8, true, to, W, p, k, end);
@@ -248,6 +249,7 @@ static void unpack_t(float *to, const struct qmat *W, size_t col0, size_t row0, 
     case CODE4: unpack_rows(CODE4, false, to, W, col0, row0, k); break;
     case CENTRED4: unpack_rows(CENTRED4, false, to, W, col0, row0, k); break;
     case BOOK8: unpack_rows(BOOK8, false, to, W, col0, row0, k); break;
+    case LIFTED8: unpack_rows(LIFTED8, false, to, W, col0, row0, k); break;
     default:
         if (W->format == FORMAT_INT8)
             unpack_rows(CODE8, true, to, W, col0, row0, k);

@@ -20,7 +20,7 @@ struct avx2_book {
 
 AVX2_INLINE struct avx2_book avx2_open_book(const struct qmat *W)
 {
-    const float *table = W->format == FORMAT_FP4 ? quant_fp4_table : quant_nf4_table;
+    const float *table = code_levels(W->format);
     return (struct avx2_book){_mm256_loadu_ps(table), _mm256_loadu_ps(table + 8), W->format == FORMAT_NF8 ? quant_nf8_table() : NULL};
 }
 
@@ -39,7 +39,8 @@ AVX2_INLINE __m256 avx2_low_values(enum code_kind kind, const struct avx2_book *
     case CODE4: return _mm256_cvtepi32_ps(_mm256_and_si256(codes, _mm256_set1_epi32(15)));
     case CENTRED4:
         return _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_and_si256(codes, _mm256_set1_epi32(15)), _mm256_set1_epi32(8)));
-    case CODE8: return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(codes, 24), 24));
+    case CODE8:
+    case LIFTED8: return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(codes, 24), 24));
     default: return _mm256_i32gather_ps(book->wide, _mm256_and_si256(codes, _mm256_set1_epi32(255)), 4);
     }
 }
@@ -60,9 +61,10 @@ struct avx2_runs {
     const struct qmat *W;
     size_t p, run, end;     /* panel; columns of a run; first column behind this run */
     const float *floats;    /* scales of this run where they lie in panels ... */
-    const uint16_t *halves; /* ... or as ggml's; neither: pairs, or quant_panel_scales finds them */
+    const uint16_t *halves; /* ... or as ggml's; neither: of superblocks, pairs, or quant_panel_scales finds them */
+    const struct scale_map *super;
     bool pairs;             /* of affine groups */
-    size_t minima;          /* q4_1: its minima stand so far behind the scales */
+    size_t minima;          /* q4_1, q5_1: their minima stand so far behind the scales */
 };
 
 /* The run with column k of panel p. */
@@ -73,9 +75,10 @@ AVX2_INLINE struct avx2_runs avx2_first_run(const struct scale_map *map, size_t 
     r.end = (i + 1) * r.run;
     if (map->way == SCALES_HALF) {
         r.halves = (const uint16_t *)(const void *)map->scale + at;
-        r.minima = map->q->format == FORMAT_Q4_1 ? map->q->rows * map->runs : 0;
+        r.minima = map->minimum ? map->q->rows * map->runs : 0;
     } else if (map->way == SCALES_FLOAT)
         r.floats = (const float *)(const void *)map->scale + at;
+    r.super = map->way == SCALES_SUPER ? map : NULL;
     r.pairs = map->way == SCALES_PAIRS;
     return r;
 }
@@ -103,10 +106,32 @@ AVX2_INLINE void avx2_pair_scales(const struct qmat *W, size_t p, size_t k, stru
     }
 }
 
+/* A superblock's f16 numbers times a run's bytes, of eight rows. */
+AVX2_INLINE __m256 avx2_super_at(const uint8_t *whole, size_t super, const uint8_t *fine, size_t at)
+{
+    __m256 d = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(whole + 2 * super)));
+    __m256i bytes = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(fine + at)));
+    return _mm256_mul_ps(d, _mm256_cvtepi32_ps(bytes));
+}
+
+AVX2_INLINE void avx2_super_scales(const struct scale_map *map, size_t p, size_t k, struct avx2_scales *s)
+{
+    size_t at = (p * map->runs + k / map->run) * PANEL_ROWS, super = (p * (map->q->cols / GGML_SUPERBLOCK) + k / GGML_SUPERBLOCK) * PANEL_ROWS;
+    for (size_t h = 0; h < 2; h++) {
+        s->scale[h] = avx2_super_at(map->scale, super + 8 * h, map->fine, at + 8 * h);
+        if (map->minimum)
+            s->minimum[h] = _mm256_xor_ps(avx2_super_at(map->minimum, super + 8 * h, map->fine_minimum, at + 8 * h), _mm256_set1_ps(-0.0f));
+    }
+}
+
 /* As quant_panel_scales; int8's is absmax alone, its 1/127 is left to the caller. */
 AVX2_INLINE void avx2_scales_of(const struct avx2_runs *r, struct avx2_scales *s)
 {
-    s->minimum[0] = s->minimum[1] = _mm256_setzero_ps();
+    s->minimum[0] = s->minimum[1] = _mm256_set1_ps(code_no_minimum(r->W->format));
+    if (r->super) {
+        avx2_super_scales(r->super, r->p, r->end - r->run, s);
+        return;
+    }
     if (r->halves) {
         const __m128i *halves = (const __m128i *)(const void *)r->halves, *minima = (const __m128i *)(const void *)(r->halves + r->minima);
         for (int h = 0; h < 2; h++) {

@@ -7,7 +7,7 @@
  *     | row a: c0 c1 c2 c3 | row b: c0 c1 c2 c3 |
  *
  * so the sums run along columns in four chains a row, and x is four of its elements, twice.  fp4's levels times 12 have zeros in the lower two
- * bytes: one round of unpacking does.  The codes of q4_0 and q4_1 need no table: a nibble becomes a float where it stands in its dword.  Chains end after at most 64 columns, or where the scale changes. */
+ * bytes, and so have iq4_nl's and iq4_xs's: one round of unpacking does.  The codes of q4_0, q4_1 and of K-quants of 4 bits need no table: a nibble becomes a float where it stands in its dword.  Chains end after at most 64 columns, or where the scale changes. */
 #include "cpu/level.h"
 
 #if defined(__x86_64__) && !defined(VENEER_DOUBLE) && defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
@@ -20,7 +20,8 @@ enum {
     PIECE = 64,    /* columns of a chain at most */
     BLOCK = 2048,  /* columns for which x is laid out at once */
     STRIDE = BLOCK + 16, /* of rows of x: a power of two would put them all into the same few lines of the first cache */
-    SUMS = BLOCK / GGML_BLOCK,
+    RUN = 16,      /* columns of the shortest run beside a minimum */
+    SUMS = BLOCK / RUN,
     STEP = 4,      /* columns of a register */
     AHEAD = 4096   /* bytes: codes are asked for before they are needed */
 };
@@ -28,7 +29,8 @@ enum {
 /* x, for columns of one block: each row on its own, in the order in which the unpacked columns come. */
 struct few_x {
     float value[FEW_MOST * STRIDE]; /* [m][STRIDE] */
-    float sum[FEW_MOST][SUMS]; /* of blocks of 32: what a minimum is multiplied with */
+    float sum[FEW_MOST][SUMS]; /* of `each` columns: what a minimum is multiplied with */
+    size_t each;
 };
 
 /* How bytes become values. */
@@ -48,6 +50,8 @@ static void open_book(struct few_book *book, const struct qmat *W)
             level = quant_nf4_table[i % 16];
         else if (W->format == FORMAT_FP4)
             level = rintf(quant_fp4_table[i % 16] * 192) / 16; /* its levels are multiples of 1/192 */
+        else
+            level = code_levels(W->format)[i % 16]; /* whole numbers of 7 bits; unused where codes need no table */
         uint32_t bits;
         memcpy(&bits, &level, sizeof bits);
         for (int b = 0; b < 4; b++)
@@ -66,9 +70,9 @@ static void open_book(struct few_book *book, const struct qmat *W)
 /* How codes lie and what their values take. */
 enum few_way {
     LONG_NIBBLES,  /* nf4: all four bytes */
-    SHORT_NIBBLES, /* fp4: the upper two */
-    PLAIN_NIBBLES, /* q4_0, q4_1, hqq2 ...: the codes themselves */
-    SIGNED_BYTES,  /* int8, int8_64, q8_0 */
+    SHORT_NIBBLES, /* fp4, iq4_nl, iq4_xs: the upper two */
+    PLAIN_NIBBLES, /* q4_0, q4_1, hqq2, q4_k ...: the codes themselves */
+    SIGNED_BYTES,  /* int8, int8_64, q8_0, q5_k ... */
     WIDE_BYTES     /* nf8 */
 };
 
@@ -284,15 +288,11 @@ static const struct few_kind kinds[] = {
 
 static enum few_way way_of(const struct qmat *W)
 {
-    switch (W->format) {
-    case FORMAT_NF4: return LONG_NIBBLES;
-    case FORMAT_FP4: return SHORT_NIBBLES;
-    case FORMAT_Q4_0:
-    case FORMAT_Q4_1:
-    case FORMAT_HQQ2:
-    case FORMAT_HQQ3:
-    case FORMAT_HQQ4: return PLAIN_NIBBLES;
-    case FORMAT_NF8: return WIDE_BYTES;
+    switch (code_kind_of(W)) {
+    case BOOK4: return W->format == FORMAT_NF4 ? LONG_NIBBLES : SHORT_NIBBLES;
+    case CODE4:
+    case CENTRED4: return PLAIN_NIBBLES;
+    case BOOK8: return WIDE_BYTES;
     default: return SIGNED_BYTES;
     }
 }
@@ -310,24 +310,24 @@ static void panel_block(const struct qmat *W, const struct few_kind *kind, const
 {
     enum code_kind codes = code_kind_of(W);
     size_t dwords = code_is_nibbles(codes) ? 2 : 4; /* of a column */
-    struct piece piece = {.book = book, .codes = codes_of(codes, W, p, k0), .has_minimum = codes == CENTRED4 || codes == CODE4};
-    size_t most = piece.has_minimum ? GGML_BLOCK : PIECE; /* x is summed over so many */
+    struct piece piece = {.book = book, .codes = codes_of(codes, W, p, k0), .has_minimum = codes == CENTRED4 || code_has_minimum(W)};
+    size_t most = piece.has_minimum ? x->each : PIECE;
     const struct scale_map map = scale_map_of(W);
     struct avx2_runs runs = avx2_first_run(&map, p, k0);
     for (size_t at = 0; at < k; avx2_next_run(&runs)) {
         size_t stop = smaller(runs.end - k0, k);
         avx2_scales_of(&runs, &piece.scales);
         for (int h = 0; h < 2; h++) {
-            if (W->format == FORMAT_Q4_0) /* code - 8 */
+            if (codes == CENTRED4) /* code - 8 */
                 piece.scales.minimum[h] = _mm256_mul_ps(piece.scales.scale[h], _mm256_set1_ps(-8));
             piece.scales.scale[h] = _mm256_mul_ps(piece.scales.scale[h], _mm256_set1_ps(book->factor));
         }
         for (; at < stop; at += piece.columns, piece.codes += piece.columns * dwords) {
             piece.columns = smaller(most, stop - at);
             if (m == 1)
-                kind->alone(&piece, x->value + at, x->sum[0][at / GGML_BLOCK], total[0]);
+                kind->alone(&piece, x->value + at, x->sum[0][at / x->each], total[0]);
             else
-                kind->shared(&piece, x->value + at, &x->sum[0][at / GGML_BLOCK], m, total);
+                kind->shared(&piece, x->value + at, &x->sum[0][at / x->each], m, total);
         }
     }
 }
@@ -348,17 +348,18 @@ static void order_nibbles(enum few_way way, float *x, size_t k)
 }
 
 /* Columns k0 .. k0+k-1 of the A panel x[.][m]. */
-static void lay_out(struct few_x *to, const float *x, size_t m, size_t k0, size_t k, enum few_way way)
+static void lay_out(struct few_x *to, const float *x, size_t m, size_t k0, size_t k, enum few_way way, size_t run)
 {
+    to->each = run < GGML_BLOCK && run % RUN == 0 ? RUN : GGML_BLOCK;
     for (size_t i = 0; i < m; i++) {
         float *row = to->value + i * STRIDE;
         for (size_t j = 0; j < k; j++)
             row[j] = x[(k0 + j) * m + i];
-        for (size_t j = 0; j < k; j += GGML_BLOCK) {
+        for (size_t j = 0; j < k; j += to->each) {
             float sum = 0;
-            for (size_t e = j; e < smaller(j + GGML_BLOCK, k); e++)
+            for (size_t e = j; e < smaller(j + to->each, k); e++)
                 sum += row[e];
-            to->sum[i][j / GGML_BLOCK] = sum;
+            to->sum[i][j / to->each] = sum;
         }
         if (is_nibbles(way))
             order_nibbles(way, row, k);
@@ -373,7 +374,7 @@ static void few_of_panels(const struct qmat *W, size_t row0, size_t n, const flo
     open_book(&book, W);
     for (size_t k0 = 0; k0 < W->cols; k0 += BLOCK) {
         size_t k = smaller(BLOCK, W->cols - k0);
-        lay_out(&laid, x, m, k0, k, way);
+        lay_out(&laid, x, m, k0, k, way, quant_panel_run(W));
         for (size_t o = 0; o < n; o += PANEL_ROWS) {
             float total[FEW_MOST][PANEL_ROWS] = {{0}};
             panel_block(W, &kinds[way], &book, (row0 + o) / PANEL_ROWS, k0, k, &laid, m, total);
@@ -470,7 +471,7 @@ AVX2_INLINE void few_rows(enum format format, const struct qmat *W, size_t row0,
     size_t element = format == FORMAT_F32 ? sizeof(float) : sizeof(uint16_t);
     for (size_t k0 = 0; k0 < W->cols; k0 += BLOCK) {
         size_t k = smaller(BLOCK, W->cols - k0);
-        lay_out(&laid, x, m, k0, k, SIGNED_BYTES);
+        lay_out(&laid, x, m, k0, k, SIGNED_BYTES, W->cols);
         for (size_t o = 0; o < n; o += ROWS)
             few_block(format, (const char *)W->codes + ((row0 + o) * W->cols + k0) * element, W->cols * element, smaller(ROWS, n - o), &laid, k, m,
                       k0 > 0, y + o, ldy);

@@ -25,8 +25,8 @@ enum {
 };
 
 enum words_way {
-    LOOKED, /* nf4, fp4: by tables */
-    PLAIN   /* q4_0, q4_1, hqq2 ...: the codes themselves */
+    LOOKED, /* nf4, fp4, iq4_nl, iq4_xs: by tables */
+    PLAIN   /* q4_0, q4_1, hqq2, q4_k ...: the codes themselves */
 };
 
 /* x, for columns of one block. */
@@ -44,8 +44,8 @@ struct words_book {
 static void open_words(struct words_book *book, const struct qmat *W)
 {
     bool nf4 = W->format == FORMAT_NF4;
-    const float *levels = nf4 ? quant_nf4_table : quant_fp4_table;
-    float unit = nf4 ? 8192 : 192; /* fp4's levels are multiples of 1/192 */
+    const float *levels = code_levels(W->format);
+    float unit = nf4 ? 8192 : W->format == FORMAT_FP4 ? 192 : 1; /* fp4's levels are multiples of 1/192, iq4's whole numbers */
     uint8_t low[32], high[32];
     for (int i = 0; i < 32; i++) {
         int level = (int)rintf(levels[i % 16] * unit);
@@ -193,7 +193,7 @@ static void panel_block(const struct qmat *W, const struct words_book *book, siz
                         float (*total)[PANEL_ROWS])
 {
     enum code_kind kind = code_kind_of(W);
-    bool plain = !(W->format == FORMAT_NF4 || W->format == FORMAT_FP4);
+    bool plain = kind != BOOK4;
     struct piece piece = {.book = book, .codes = codes_of(kind, W, p, k0), .has_minimum = plain};
     const struct scale_map map = scale_map_of(W);
     struct avx2_runs runs = avx2_first_run(&map, p, k0);
@@ -201,7 +201,7 @@ static void panel_block(const struct qmat *W, const struct words_book *book, siz
         size_t stop = smaller(runs.end - k0, k);
         avx2_scales_of(&runs, &piece.scales);
         for (int h = 0; h < 2; h++) {
-            if (W->format == FORMAT_Q4_0) /* code - 8 */
+            if (kind == CENTRED4) /* code - 8 */
                 piece.scales.minimum[h] = _mm256_mul_ps(piece.scales.scale[h], _mm256_set1_ps(-8));
             if (!plain)
                 piece.scales.scale[h] = _mm256_mul_ps(piece.scales.scale[h], _mm256_set1_ps(book->factor));
@@ -253,7 +253,7 @@ static void turn_piece(enum words_way way, float most, int16_t *to, const float 
 /* Columns k0 .. k0+k-1 of the A panel x[.][m], in the pieces in which panel_block goes through them. */
 static void turn(struct turned *to, const struct qmat *W, const struct words_book *book, const float *x, size_t m, size_t k0, size_t k)
 {
-    enum words_way way = W->format == FORMAT_NF4 || W->format == FORMAT_FP4 ? LOOKED : PLAIN;
+    enum words_way way = code_kind_of(W) == BOOK4 ? LOOKED : PLAIN;
     size_t run = quant_panel_run(W), end = (k0 / run + 1) * run - k0, i = 0;
     for (size_t at = 0, n; at < k; at += n, i++) {
         end = at < end ? end : end + run;

@@ -99,7 +99,11 @@ static inline enum kind kind_of(enum format format)
     case FORMAT_INT8:
         return BYTES_127;
     case FORMAT_INT8_64:
+    case FORMAT_Q5_0:
+    case FORMAT_Q5_1:
     case FORMAT_Q8_0:
+    case FORMAT_Q5_K:
+    case FORMAT_Q6_K:
         return BYTES;
     case FORMAT_NF8:
         return BYTES_TABLE;
@@ -115,11 +119,12 @@ static const float q4_values[2 * LANES] = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1,
 static inline const float *values_of(enum format format)
 {
     switch (format) {
-    case FORMAT_FP4:
-        return quant_fp4_table;
     case FORMAT_Q4_0:
+    case FORMAT_Q3_K:
         return q4_values;
     case FORMAT_Q4_1:
+    case FORMAT_Q2_K:
+    case FORMAT_Q4_K:
     case FORMAT_HQQ2:
     case FORMAT_HQQ3:
     case FORMAT_HQQ4:
@@ -127,7 +132,7 @@ static inline const float *values_of(enum format format)
     case FORMAT_NF8:
         return quant_nf8_table();
     default:
-        return quant_nf4_table;
+        return code_levels(format);
     }
 }
 
@@ -205,8 +210,24 @@ INLINE void scales_soon(const struct scale_map *m, size_t p, size_t col)
         _mm_prefetch((const char *)m->scale + 4 * at, _MM_HINT_T1);
     else if (m->way == SCALES_HALF)
         _mm_prefetch((const char *)m->scale + 2 * at, _MM_HINT_T1);
-    if (m->way == SCALES_HALF && m->q->format == FORMAT_Q4_1)
+    else if (m->way == SCALES_SUPER)
+        _mm_prefetch((const char *)m->fine + at, _MM_HINT_T1);
+    if (m->way == SCALES_HALF && m->minimum)
         _mm_prefetch((const char *)m->minimum + 2 * at, _MM_HINT_T1);
+    else if (m->way == SCALES_SUPER && m->minimum)
+        _mm_prefetch((const char *)m->fine_minimum + at, _MM_HINT_T1);
+}
+
+INLINE __m512 halves_at(const uint8_t *from, size_t i)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(from + 2 * i)));
+}
+
+/* A superblock's f16 number times a run's byte. */
+INLINE __m512 super_at(const uint8_t *whole, size_t super, const uint8_t *fine, size_t at)
+{
+    __m512i bytes = _mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(fine + at)));
+    return _mm512_mul_ps(halves_at(whole, super), _mm512_cvtepi32_ps(bytes));
 }
 
 /* Of panel p, for the run of columns that holds col.  int8: absmax alone (BYTES_127). */
@@ -214,11 +235,16 @@ INLINE struct scales scales_at(const struct scale_map *m, size_t p, size_t col)
 {
     const enum format format = m->q->format;
     const size_t at = (p * m->runs + (col >> m->shift)) * LANES;
-    struct scales s = {_mm512_setzero_ps(), _mm512_set1_ps(format == FORMAT_Q4_0 ? 0 : -0.0f)};
+    struct scales s = {_mm512_setzero_ps(), _mm512_set1_ps(code_no_minimum(format))};
     if (m->way == SCALES_HALF) {
-        s.scale = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(m->scale + 2 * at)));
-        if (format == FORMAT_Q4_1)
-            s.minimum = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(m->minimum + 2 * at)));
+        s.scale = halves_at(m->scale, at);
+        if (m->minimum)
+            s.minimum = halves_at(m->minimum, at);
+    } else if (m->way == SCALES_SUPER) {
+        const size_t super = (p * (m->q->cols / GGML_SUPERBLOCK) + col / GGML_SUPERBLOCK) * LANES;
+        s.scale = super_at(m->scale, super, m->fine, at);
+        if (m->minimum)
+            s.minimum = _mm512_xor_ps(super_at(m->minimum, super, m->fine_minimum, at), _mm512_set1_ps(-0.0f));
     } else if (m->way == SCALES_PAIRS) {
         s = pair_scales(m->q, p, col);
     } else if (m->way == SCALES_COMPUTED) {

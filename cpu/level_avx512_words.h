@@ -1,4 +1,4 @@
-/* level_avx512_words.h: few rows times matrices of bytes (int8, int8_64, q8_0) in 16-bit fixed point, summed by VPDPWSSD.
+/* level_avx512_words.h: few rows times matrices of bytes (int8, int8_64, q8_0, q5_0, q5_1, q5_k, q6_k) in 16-bit fixed point, summed by VPDPWSSD.
  *
  * Not a header in the usual sense: level_avx512_micro.h includes it for pairs of bf16.  A byte becomes a word with 1.5 operations for two
  * columns, a bf16 number with three; and VPDPWSSD is as fast as VDPBF16PS.  x, which was rounded to bf16, is turned once a call: 16 bits for each row
@@ -143,7 +143,10 @@ INLINE void add_alone(const struct words *w, size_t o)
             if (later >= end)
                 later = f->soon ? f->soon + (later - end) : codes;
             __m512 sum = _mm512_cvtepi32_ps(sum_alone(codes, later, step, w->t->words + (at + c) / 2));
-            part = _mm512_fmadd_ps(sum, scales_at(&w->map, p, w->k0 + at + c).scale, part);
+            const struct scales s = scales_at(&w->map, p, w->k0 + at + c);
+            part = _mm512_fmadd_ps(sum, s.scale, part);
+            if (f->sums)
+                total = _mm512_fmadd_ps(_mm512_set1_ps(f->sums[(w->k0 + at + c) / run]), s.minimum, total);
             scales_soon(&w->map, p + 1, w->k0 + at + c);
         }
         total = _mm512_fmadd_ps(part, _mm512_set1_ps(w->t->scale[at / span * LANES]), total);
@@ -206,10 +209,13 @@ INLINE void add_span(const struct part b, const struct words *w, size_t o, const
         __m512i sum[PANELS][ROWS_AT_ONCE];
         sum_words(b, codes, later, step, w->t->words + (at + c) / 2 * b.m, sum);
         UNROLL for (size_t p = 0; p < PANELS; p++) {
-            __m512 scale = scales_at(&w->map, panel[p], k + c).scale;
+            const struct scales s = scales_at(&w->map, panel[p], k + c);
             scales_soon(&w->map, panel[p] + PANELS, k + c);
-            UNROLL for (size_t i = 0; i < b.rows; i++)
-                part[p][i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[p][i]), scale, part[p][i]);
+            UNROLL for (size_t i = 0; i < b.rows; i++) {
+                part[p][i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[p][i]), s.scale, part[p][i]);
+                if (w->f->sums)
+                    total[p][i] = _mm512_fmadd_ps(_mm512_set1_ps(w->f->sums[(k + c) / run * b.m + b.i0 + i]), s.minimum, total[p][i]);
+            }
         }
     }
     UNROLL for (size_t p = 0; p < PANELS; p++)

@@ -60,7 +60,7 @@ struct book {
 
 static struct book open_book(const struct qmat *W)
 {
-    const uint8_t *bytes = (const uint8_t *)(const void *)(W->format == FORMAT_FP4 ? quant_fp4_table : quant_nf4_table);
+    const uint8_t *bytes = (const uint8_t *)(const void *)code_levels(W->format);
     struct book book = {.wide = W->format == FORMAT_NF8 ? quant_nf8_table() : NULL};
     for (int i = 0; i < 4; i++)
         book.levels.val[i] = vld1q_u8(bytes + 16 * i);
@@ -79,7 +79,7 @@ NEON_INLINE float32x4_t values_of(enum code_kind kind, const struct book *book, 
         return vcvtq_f32_u32(nibble);
     if (kind == CENTRED4)
         return vcvtq_f32_s32(vsubq_s32(vreinterpretq_s32_u32(nibble), vdupq_n_s32(8)));
-    if (kind == CODE8)
+    if (kind == CODE8 || kind == LIFTED8)
         return vcvtq_f32_s32(vshrq_n_s32(vshlq_n_s32(vreinterpretq_s32_u32(codes), 24), 24));
     uint32_t index[4];
     vst1q_u32(index, vandq_u32(codes, vdupq_n_u32(255)));
@@ -115,7 +115,7 @@ NEON_INLINE float32x4_t weight(enum code_kind kind, bool is_int8, float32x4_t va
     float32x4_t w = vmulq_f32(value, scale);
     if (is_int8)
         w = vmulq_n_f32(w, 0.007874015718698502f);
-    return kind == CODE4 || kind == CENTRED4 ? vaddq_f32(w, minimum) : w;
+    return kind == CODE4 || kind == CENTRED4 || kind == LIFTED8 ? vaddq_f32(w, minimum) : w;
 }
 
 /* Columns [k, end) of panel p, which share their scales; whole groups. */
@@ -143,6 +143,7 @@ static void unpack(float *to, const struct qmat *W, size_t p, size_t k, size_t e
     case CODE4: unpack_run(CODE4, false, to, W, p, k, end); break;
     case CENTRED4: unpack_run(CENTRED4, false, to, W, p, k, end); break;
     case BOOK8: unpack_run(BOOK8, false, to, W, p, k, end); break;
+    case LIFTED8: unpack_run(LIFTED8, false, to, W, p, k, end); break;
     default:
         if (W->format == FORMAT_INT8)
             unpack_run(CODE8, true, to, W, p, k, end);
@@ -222,6 +223,7 @@ static void unpack_t(float *to, const struct qmat *W, size_t col0, size_t row0, 
     case CODE4: unpack_rows(CODE4, false, to, W, col0, row0, k); break;
     case CENTRED4: unpack_rows(CENTRED4, false, to, W, col0, row0, k); break;
     case BOOK8: unpack_rows(BOOK8, false, to, W, col0, row0, k); break;
+    case LIFTED8: unpack_rows(LIFTED8, false, to, W, col0, row0, k); break;
     default:
         if (W->format == FORMAT_INT8)
             unpack_rows(CODE8, true, to, W, col0, row0, k);

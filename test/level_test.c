@@ -307,14 +307,15 @@ static void fill_large(struct matrix *M)
     size_t cols = M->q.cols;
     for (size_t i = 0; i < M->q.rows * cols; i++)
         M->large[i] = fabsf(M->value[i]), M->largest = fmax(M->largest, (double)M->large[i]);
-    if (!M->q.panels || (M->q.format != FORMAT_Q4_0 && M->q.format != FORMAT_Q4_1 && !M->q.affine))
+    bool centred = M->q.format == FORMAT_Q4_0 || M->q.format == FORMAT_Q3_K;
+    if (!M->q.panels)
         return;
     for (size_t p = 0; p < M->q.rows / PANEL_ROWS; p++)
         for (size_t k = 0; k < cols; k++) {
             float scale[PANEL_ROWS], minimum[PANEL_ROWS];
             quant_panel_scales(&M->q, p, k, scale, minimum);
             for (size_t r = 0; r < PANEL_ROWS; r++)
-                M->large[(p * PANEL_ROWS + r) * cols + k] += M->q.format == FORMAT_Q4_0 ? 16 * fabsf(scale[r]) : 2 * fabsf(minimum[r]);
+                M->large[(p * PANEL_ROWS + r) * cols + k] += centred ? 16 * fabsf(scale[r]) : 2 * fabsf(minimum[r]);
         }
 }
 
@@ -344,13 +345,13 @@ static void each_matrix(const struct micro *micro, void (*check)(const struct mi
     for (int v = 0; v < VARIANTS; v++) {
         const struct variant *is = &variants[v];
         struct matrix M;
+        size_t multiple = (size_t)format_info(is->format)->row_multiple;
         for (int s = 0; s < 5 && quant_has_panels(is->format, 64, 16, 64); s++) {
-            matrix_open(&M, is, panel_rows[s], panel_cols[s], true);
+            matrix_open(&M, is, panel_rows[s], (panel_cols[s] + multiple - 1) / multiple * multiple, true);
             check(micro, &M);
             walls_down(&M.walls);
         }
         for (int s = 0; s < 5; s++) {
-            size_t multiple = (size_t)format_info(is->format)->row_multiple;
             matrix_open(&M, is, file_rows[s], (file_cols[s] + multiple - 1) / multiple * multiple, false);
             check(micro, &M);
             walls_down(&M.walls);
@@ -578,9 +579,10 @@ static void test_int8(void **state)
     for (int v = 0; v < VARIANTS; v++)
         for (int s = 0; s < 5; s++) {
             struct matrix M;
+            size_t multiple = (size_t)format_info(variants[v].format)->row_multiple;
             if (!quant_has_panels(variants[v].format, 64, 16, 64))
                 continue;
-            matrix_open(&M, &variants[v], panel_rows[s], panel_cols[s], true);
+            matrix_open(&M, &variants[v], panel_rows[s], (panel_cols[s] + multiple - 1) / multiple * multiple, true);
             if (is->int8->has(&M.q))
                 int8_matrix(is->int8, &M);
             else
