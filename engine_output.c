@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "engine.h"
@@ -192,12 +193,17 @@ static enum status write_gguf(struct engine *engine, const struct model *model, 
     return status;
 }
 
-static enum status write_gguf_adapter(struct engine *engine, const struct trials *t)
+/* What is merged has none: that of an earlier run would be added twice. */
+static enum status write_gguf_adapter(struct engine *engine, const struct trials *t, bool merged)
 {
     char *path = output_path(engine, "adapter.gguf");
     if (!path)
         return err_set(engine->err, ERR_MEMORY, "out of memory for a path");
-    enum status status = export_adapter_gguf(path, &t->lora, &t->model.config, FORMAT_F32, "veneer", engine->err);
+    enum status status = OK;
+    if (merged)
+        unlink(path);
+    else
+        status = export_adapter_gguf(path, &t->lora, &t->model.config, FORMAT_F32, "veneer", engine->err);
     free(path);
     return status;
 }
@@ -357,8 +363,7 @@ enum status engine_write_outputs(struct engine *engine)
     if (config_list_has(formats, "gguf")) {
         bool merged = config_merges(engine->config) || t->lora.n == 0;
         TRY(write_gguf(engine, &t->model, merged && t->lora.n ? &t->lora : NULL));
-        if (!merged)
-            TRY(write_gguf_adapter(engine, t));
+        TRY(write_gguf_adapter(engine, t, merged));
         TRY(measure_gguf(engine, merged, &gguf));
         log_line(&engine->log, "model.gguf%s: KL %.5f nats a token from the fine-tuned model (its formats, adapters %s)", merged ? "" : " with adapter.gguf",
                  gguf.kl, merged ? "merged" : "beside them");

@@ -60,6 +60,12 @@ static const char *short_name(const char *path)
     return path + at;
 }
 
+/* The key quant_types, in words where it is no format. */
+static const char *formats_of(const struct engine *e)
+{
+    return strcmp(e->config->quant_types, "keep") == 0 ? "the formats that it came in" : e->config->quant_types;
+}
+
 static void fill_facts(const struct engine *e, struct filled *f)
 {
     const struct trial_outcome *before = &e->milestone[BEFORE_PRUNING].outcome, *pick = &e->milestone[PICK].outcome;
@@ -76,7 +82,7 @@ static void fill_facts(const struct engine *e, struct filled *f)
     snprintf(f->value[4], sizeof f->value[4], "%.150s", e->config->model);
     snprintf(f->value[5], sizeof f->value[5], "%lld", (long long)e->config->seed);
     snprintf(f->value[6], sizeof f->value[6], "%d threads, %s kernels, %s", e->ops.threads, cpu_level_name(), compute_name(e->ops.compute));
-    snprintf(f->value[7], sizeof f->value[7], "%.150s", e->config->quant_types);
+    snprintf(f->value[7], sizeof f->value[7], "%.150s", formats_of(e));
     for (size_t i = 0; i < FACTS; i++)
         f->fact[i] = (struct report_fact){name[i], f->value[i]};
     r->fact = f->fact;
@@ -92,7 +98,7 @@ static void fill_header(const struct engine *e, struct filled *f)
     time_t now = time(NULL);
     strftime(f->when, sizeof f->when, "%Y-%m-%d %H:%M UTC", gmtime_r(&now, &tm));
     int n = snprintf(f->summary, sizeof f->summary, "%.1f %% of the parameters were removed, %s at a time; what is left is stored in %.60s",
-                     100 * e->achieved_ratio, unit[e->prune_options.mode], e->config->quant_types);
+                     100 * e->achieved_ratio, unit[e->prune_options.mode], formats_of(e));
     if (e->archive.n && n > 0 && (size_t)n < sizeof f->summary)
         snprintf(f->summary + n, sizeof f->summary - (size_t)n, ", chosen %s by %s over %zu trials, each %s.",
                  e->trials.n_format_variables == e->trials.n_linears ? "linear by linear" : "layer by layer", e->config->search, e->archive.n,

@@ -109,12 +109,14 @@ static void the_folder_opens(void **state)
     inference_close(&file);
 }
 
-/* Merged on demand: superblocks become q8_0, the rest stays in its format, and there is no adapter.gguf. */
+/* Merged on demand (also over what an earlier run has left): superblocks become q8_0, the rest stays in its format, and there is no adapter.gguf. */
 static void merged_when_asked(void **state)
 {
     (void)state;
     struct gguf *was, *is;
-    RUN("output_dir=merged", "export_merge=yes", "rank_pattern=layers\\.0\\.=0");
+    RUN("output_dir=merged", "export=gguf", "rank_pattern=layers\\.0\\.=0");
+    assert_int_equal(access("merged/adapter.gguf", F_OK), 0);
+    RUN("output_dir=merged", "export=gguf", "export_merge=yes", "rank_pattern=layers\\.0\\.=0");
     assert_int_not_equal(access("merged/adapter.gguf", F_OK), 0);
     CHECK(gguf_open(&was, "model.gguf", &err));
     CHECK(gguf_open(&is, "merged/model.gguf", &err));
@@ -202,6 +204,25 @@ static void one_of_the_levels(void **state)
     blocks_same_tensors("model.gguf", "again/model.gguf");
 }
 
+/* Heads, channels, layers, in steps, to several ratios: every kind of cut finds its formats. */
+static void pruned_in_every_way(void **state)
+{
+    (void)state;
+    RUN("output_dir=steps", "pruning_ratio=0.3", "iterative_steps=2", "export=gguf", "max_steps=1");
+    RUN("output_dir=channels", "pruning_ratio=0.2", "pruning_mode=channel", "export=gguf", "max_steps=1");
+    says("channels/train.log", "q_proj q4_0 -> q4_0");
+    RUN("output_dir=layers", "pruning_ratio=0.2", "pruning_mode=layer", "export=gguf", "max_steps=1");
+    says("layers/train.log", "stored blocks: all that stay are as they were");
+    RUN("output_dir=ratios", "pruning_ratios=0,0.3", "search=random", "objective=loss", "search_data=text.jsonl", "eval_data=tasks", "num_initial=3", "num_trials=1",
+        "max_steps=1", "export=gguf");
+    RUN("output_dir=pinned", "bits_pattern=down_proj=q8_0", "export=gguf", "max_steps=1");
+    struct gguf *g;
+    CHECK(gguf_open(&g, "pinned/model.gguf", &err));
+    assert_string_equal(gguf_type_name(gguf_tensor(g, "blk.1.ffn_down.weight")->type), "Q8_0");
+    assert_string_equal(gguf_type_name(gguf_tensor(g, "blk.0.attn_q.weight")->type), "Q4_0");
+    gguf_close(g);
+}
+
 /* bitsandbytes' codes never become reals: with double quantization too what is written is what was read. */
 static void folders_come_back(void **state)
 {
@@ -253,7 +274,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(comes_back_byte_for_byte), cmocka_unit_test(the_folder_opens),  cmocka_unit_test(merged_when_asked),
         cmocka_unit_test(pruned_by_rows),           cmocka_unit_test(plan_counts_what_is_stored), cmocka_unit_test(one_of_the_levels),
-        cmocka_unit_test(folders_come_back),        cmocka_unit_test(what_cannot_be_is_said),
+        cmocka_unit_test(pruned_in_every_way),      cmocka_unit_test(folders_come_back),        cmocka_unit_test(what_cannot_be_is_said),
     };
     return cmocka_run_group_tests(tests, setup, job_teardown);
 }
