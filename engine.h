@@ -43,7 +43,7 @@ struct milestone_record {
 /* Bytes of each lifetime, planned before any is taken. */
 struct memory_plan {
     size_t base_weights;    /* the model as loaded, until it is pruned */
-    size_t loading;         /* a matrix that is encoded on the way in */
+    size_t loading;         /* a matrix that is encoded on the way in, or copied into panels */
     size_t importance;      /* gradients of its weights */
     size_t slicing;         /* a matrix that is decoded and encoded anew where a cut divides its blocks */
     size_t weights;         /* pruned, linears F32 or as they are stored: what every format is made from */

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "quant_cut.h"
+#include "quant_panel.h"
 
 /* ---- pruning options ---- */
 
@@ -282,6 +283,19 @@ static size_t largest_answers(const struct engine *engine, const struct model *b
     return bytes;
 }
 
+/* Going into panels takes a copy of a matrix. */
+static size_t panel_copy(const struct model *base)
+{
+    size_t bytes = 0;
+    for (int l = -1; l < base->plan.n_layers; l++)
+        for (int j = 0; j < (l < 0 ? 2 : LINEAR_COUNT); j++) {
+            const struct qmat *q = l >= 0 ? &base->layer[l].linear[j] : j ? &base->head : &base->embed;
+            if (quant_has_panels(q->format, q->block, q->rows, q->cols))
+                bytes = most(bytes, quant_bytes(q->format, q->block, q->double_quant, q->rows, q->cols));
+        }
+    return bytes;
+}
+
 static enum status count_base(struct engine *engine, struct model *base)
 {
     struct memory_plan *m = &engine->memory;
@@ -294,7 +308,7 @@ static enum status count_base(struct engine *engine, struct model *base)
     enum status status = count_model(&engine->base_shape, &held, &m->base_weights, base, engine->err);
     plan_free(&held.plan);
     TRY(status);
-    m->loading = engine->checkpoint ? model_load_bytes(base, engine->checkpoint) : 0;
+    m->loading = most(engine->checkpoint ? model_load_bytes(base, engine->checkpoint) : 0, panel_copy(base));
     if (engine_needs_gradients(engine))
         model_grads_place(&grads, base, !prune_scores_all(&engine->prune_options), &importance);
     m->importance = importance.used * (engine_needs_gradients(engine) && engine_needs_fisher(engine) ? 2 : 1);

@@ -281,7 +281,7 @@ INLINE void few_cells(const size_t m, enum cell cell, const struct few *f)
     }
 }
 
-enum { AT_ONCE = 4 /* panels, at most */, SUMS = 8192 /* of few's, at most */ };
+enum { AT_ONCE = 4 /* panels, at most */, SUMS = 16384 /* of few's, at most: 12 rows of 21845 columns in runs of 16 */ };
 
 /* sums[run][i] = sum of x[i] over a run. */
 static void sum_runs(size_t m, const real *x, size_t cols, size_t run, float *sums)
