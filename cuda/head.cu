@@ -160,7 +160,16 @@ __device__ static inline float mixture(float d)
     return 0.5f * ((up > 0 ? up * log1pf(d) : 0) + (down > 0 ? down * log1pf(-d) : 0));
 }
 
-/* With t = log P - log Q:  kl = sum P t;  (P - Q) / (P + Q) = tanh(t / 2) = d, P = M (1 + d), so that jsd = sum M mixture(d). */
+/* t - 1 + e^-t >= 0 */
+__device__ static inline float excess(float t)
+{
+    if (fabsf(t) > 0.25f)
+        return t + expm1f(-t);
+    return t * t * (0.5f - t * (1 / 6.f - t * (1 / 24.f - t * (1 / 120.f - t * (1 / 720.f - t * (1 / 5040.f))))));
+}
+
+/* With t = log P - log Q:  kl = sum P t = sum P (t - 1 + e^-t), for both sum to 1: no term is negative, and an error of the logarithms of the sums, the same
+ * for every t, counts only as much as P and Q differ.  Likewise (P - Q) / (P + Q) = tanh(t / 2) = d, P = M (1 + d), jsd = sum M mixture(d). */
 __global__ void __launch_bounds__(LOSS_THREADS) k_divergence(const float *p, const float *q, size_t V, double *kl, double *jsd, double *lse)
 {
     size_t row = blockIdx.x;
@@ -170,15 +179,15 @@ __global__ void __launch_bounds__(LOSS_THREADS) k_divergence(const float *p, con
     for (size_t v = threadIdx.x; v < V; v += LOSS_THREADS) {
         double t = ((double)p[v] - (double)q[v]) - (zp - zq);
         float P = expf((float)((double)p[v] - zp)), Q = expf((float)((double)q[v] - zq));
-        sum += P > 0 ? (double)P * t : 0;
+        sum += t > -1 ? (double)P * (double)excess((float)t) : (double)P * (t - 1) + (double)Q; /* P e^-t, where it may be inf times 0 */
         both += (double)(0.5f * (P + Q) * mixture(tanhf(0.5f * (float)t)));
     }
     sum = block_sum(sum);
     both = block_sum(both);
     if (threadIdx.x != 0)
         return;
-    kl[row] = sum < 0 ? 0 : sum;
-    jsd[row] = both < 0 ? 0 : both;
+    kl[row] = sum;
+    jsd[row] = both;
     if (lse) {
         lse[2 * row] = zp;
         lse[2 * row + 1] = zq;
