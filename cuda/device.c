@@ -146,8 +146,29 @@ size_t device_own_bytes(void)
     return WORKSPACE + piece_bytes(sizeof(struct code_books)) + piece_bytes(RESULTS * sizeof(double));
 }
 
+/* Entries by value; of two equal ones (fp4's zeros) the lower code stays. */
+static void rank(struct code_books *books, int which, const float table[16])
+{
+    int n = 0;
+    for (int code = 0; code < 16; code++) {
+        int at = 0;
+        while (at < n && table[books->rank4[which].code[at]] < table[code])
+            at++;
+        if (at < n && table[books->rank4[which].code[at]] == table[code])
+            continue;
+        memmove(books->rank4[which].code + at + 1, books->rank4[which].code + at, (size_t)(n++ - at));
+        books->rank4[which].code[at] = (uint8_t)code;
+    }
+    books->rank4[which].n = n;
+    for (int i = 0; i + 1 < n; i++)
+        books->rank4[which].midpoint[i] = 0.5f * (table[books->rank4[which].code[i]] + table[books->rank4[which].code[i + 1]]);
+}
+
 static void fill_books(struct code_books *books)
 {
+    memset(books, 0, sizeof *books);
+    rank(books, 0, quant_nf4_table);
+    rank(books, 1, quant_fp4_table);
     memcpy(books->nf4, quant_nf4_table, sizeof books->nf4);
     memcpy(books->fp4, quant_fp4_table, sizeof books->fp4);
     memcpy(books->nf8, quant_nf8_table(), sizeof books->nf8);

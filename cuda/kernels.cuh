@@ -66,7 +66,7 @@ static inline bool in_fours(size_t n, const void *a, const void *b = NULL, const
     return (n % 4 | ((uintptr_t)a | (uintptr_t)b | (uintptr_t)c | (uintptr_t)d | (uintptr_t)e) % 16) == 0;
 }
 
-/* ---- bf16, by the CPU's rule (quant.h) ---- */
+/* ---- 16-bit floats, by the CPU's rules (quant.h) ---- */
 
 __device__ static inline uint16_t bf16_of(float x)
 {
@@ -79,6 +79,16 @@ __device__ static inline uint16_t bf16_of(float x)
 __device__ static inline float f32_of_bf16(uint32_t h)
 {
     return __uint_as_float(h << 16);
+}
+
+__device__ static inline float f32_of_f16(uint32_t h)
+{
+    uint32_t sign = (h & 0x8000) << 16, exponent = h >> 10 & 31, mantissa = h & 1023;
+    if (exponent == 31)
+        return __uint_as_float(sign | 0x7f800000 | mantissa << 13);
+    if (exponent == 0)
+        return __uint_as_float(sign | __float_as_uint(__fmul_rn((float)mantissa, 5.9604644775390625e-8f)));
+    return __uint_as_float(sign | (exponent + 112) << 23 | mantissa << 13);
 }
 
 /* Eight at once: 16 bytes. */

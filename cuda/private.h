@@ -16,10 +16,16 @@ extern "C" {
 #include "cuda/device.h"
 #endif
 
-/* The tables of quant.h, as kernels read them. */
+/* The tables of quant.h, as kernels read them.  rank4: for encoding, the entries of a 4-bit book in ascending order: their codes, and the midpoints between
+ * neighbours, at which ties go down (nf4's, then fp4's, which has one zero less). */
 struct code_books {
     float nf4[16], fp4[16], nf8[256], dynamic[256];
     float iq4[16];
+    struct {
+        float midpoint[15];
+        int32_t n;
+        uint8_t code[16];
+    } rank4[2];
 };
 
 /* cuBLAS by its symbols: found when a device is opened, so that a program starts where there is none. */

@@ -10,16 +10,6 @@ struct eight {
     float v[8];
 };
 
-__device__ static inline float f32_of_f16(uint32_t h)
-{
-    uint32_t sign = (h & 0x8000) << 16, exponent = h >> 10 & 31, mantissa = h & 1023;
-    if (exponent == 31)
-        return __uint_as_float(sign | 0x7f800000 | mantissa << 13);
-    if (exponent == 0)
-        return __uint_as_float(sign | __float_as_uint(__fmul_rn((float)mantissa, 5.9604644775390625e-8f)));
-    return __uint_as_float(sign | (exponent + 112) << 23 | mantissa << 13);
-}
-
 /* Two bytes at an even address: ggml's blocks have an even number of them. */
 __device__ static inline uint32_t u16_at(const uint8_t *p)
 {

@@ -1,5 +1,5 @@
-/* Reading quantized matrices: every format decodes to the CPU's bits, as reals and rounded to bf16, for whole matrices, for rows that begin anywhere and for
- * a matrix that ends inside of eight; products with few rows straight from the codes. */
+/* Quantized matrices, read and written: every format decodes to the CPU's bits, as reals and rounded to bf16, for whole matrices, for rows that begin anywhere and for
+ * a matrix that ends inside of eight; products with few rows straight from the codes; what the device encodes has the CPU's bits. */
 #include "on_device.h"
 #include "cuda/private.h"
 #include "random_blocks.h"
@@ -94,11 +94,97 @@ static void few_rows_meet_the_codes(void **state)
     gemv(FORMAT_Q4_0, 17, 320, 4);
 }
 
+/* ---- encoding ---- */
+
+/* Numbers that try a format: normal ones, a block of zeros, ties at midpoints, a block that f16 would make subnormal, one with negative zeros. */
+static real *trying(size_t n)
+{
+    real *W = normals(n, 7, 0.02);
+    for (size_t i = 0; i < n; i++) {
+        size_t block = i / 128;
+        W[i] = block == 1 ? 0 : block == 2 ? W[i] * 1e-6f : block == 3 ? (real)((int)(i % 17) - 8) / 8 : block == 4 ? -0.0f : W[i];
+    }
+    return W;
+}
+
+static void encode(enum format format, bool twice, bool f16_first, size_t rows, size_t cols)
+{
+    struct qmat want, got;
+    cols = cols_of(format, cols);
+    real *W = trying(rows * cols);
+    quant_place(&want, format, 0, twice, rows, cols, &host);
+    quant_place(&got, format, 0, twice, rows, cols, &room);
+    must(quant_encode(&want, W, f16_first, &on_device_err));
+    must(device_encode(card, &got, UP(W, rows * cols), f16_first, &on_device_err));
+    const char *name = format_info(format)->name;
+    size_t n = rows * cols, blocks = format == FORMAT_INT8 ? rows : want.block ? (n + (size_t)want.block - 1) / (size_t)want.block : 0;
+    size_t scales = want.affine ? 4 * blocks : want.scales ? 4 * blocks : twice ? blocks + (blocks + 255) / 256 * 4 + 4 : 0;
+    size_t codes = quant_bytes(format, 0, twice, rows, cols) - scales;
+    same(name, DOWN((uint8_t *)got.codes, codes), want.codes, codes);
+    if (want.affine)
+        same(name, DOWN(got.affine, 2 * blocks), want.affine, 4 * blocks);
+    if (want.scales)
+        same(name, DOWN(got.scales, blocks), want.scales, 4 * blocks);
+    if (!twice)
+        return;
+    same(name, DOWN(got.scale_codes, blocks), want.scale_codes, blocks);
+    same(name, DOWN(got.nested_absmax, (blocks + 255) / 256), want.nested_absmax, (blocks + 255) / 256 * 4);
+    assert_true(got.nested_offset == want.nested_offset);
+}
+
+static void codes_and_scales_are_the_cpus_bits(void **state)
+{
+    (void)state;
+    static const enum format formats[] = {FORMAT_F32, FORMAT_F16, FORMAT_BF16, FORMAT_NF4, FORMAT_FP4, FORMAT_INT8, FORMAT_INT8_64, FORMAT_NF8, FORMAT_Q4_0, FORMAT_Q8_0,
+                                          FORMAT_HQQ2, FORMAT_HQQ3, FORMAT_HQQ4};
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+        encode(formats[i], false, false, 33, 576);
+        encode(formats[i], false, false, 27, 37); /* ends inside of a block, a byte, a group */
+    }
+    encode(FORMAT_NF4, true, false, 33, 576);
+    encode(FORMAT_FP4, true, false, 27, 37);
+    encode(FORMAT_INT8, false, true, 9, 96);
+}
+
+/* Errors above 0.17 are what HQQ shrinks: large weights. */
+static void hqq_of_large_weights(void **state)
+{
+    (void)state;
+    struct qmat want, got;
+    real *W = normals(20 * 128, 3, 3);
+    for (int f = FORMAT_HQQ2; f <= FORMAT_HQQ4; f++) {
+        quant_place(&want, (enum format)f, 0, false, 20, 128, &host);
+        quant_place(&got, (enum format)f, 0, false, 20, 128, &room);
+        must(quant_encode(&want, W, false, &on_device_err));
+        must(device_encode(card, &got, UP(W, 20 * 128), false, &on_device_err));
+        same("scales and zeros", DOWN(got.affine, 40), want.affine, 80);
+        same("codes", DOWN((uint8_t *)got.codes, 320), want.codes, 320);
+    }
+}
+
+static void what_is_refused(void **state)
+{
+    (void)state;
+    struct qmat q;
+    struct err err;
+    real *W = normals(2 * 64, 1, 1);
+    quant_place(&q, FORMAT_IQ4_NL, 0, false, 2, 64, &room);
+    assert_int_equal(device_encode(card, &q, UP(W, 128), false, &err), ERR_INPUT);
+    assert_string_equal(err.text, "iq4_nl is not encoded on a GPU, want device = cpu or another format");
+    W[70] = 1e7f;
+    quant_place(&q, FORMAT_Q4_0, 0, false, 2, 64, &room);
+    assert_int_equal(device_encode(card, &q, UP(W, 128), false, &err), ERR_FAILED);
+    assert_string_equal(err.text, "elements [1, 0] to [1, 31] are too large for q4_0: f16 cannot hold what their block is scaled with");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         ON_DEVICE(every_format_decodes_to_the_cpus_bits),
         ON_DEVICE(few_rows_meet_the_codes),
+        ON_DEVICE(codes_and_scales_are_the_cpus_bits),
+        ON_DEVICE(hqq_of_large_weights),
+        ON_DEVICE(what_is_refused),
     };
     return cmocka_run_group_tests_name("quant_cuda", tests, NULL, NULL);
 }
