@@ -231,6 +231,8 @@ EMU_RN __frcp_rn(float a) { return 1.f / a; }
 EMU_RN __fsqrt_rn(float a) { return sqrtf(a); }
 EMU_RN __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
 #undef EMU_RN
+static inline __attribute__((noinline)) double __dmul_rn(double a, double b) { return a * b; }
+static inline __attribute__((noinline)) double __dadd_rn(double a, double b) { return a + b; }
 #define __expf emu_expf // glibc owns the names with two underscores
 #define __logf emu_logf
 static inline float emu_expf(float x) { return exp2f(x * 1.4426950408889634f); }
