@@ -101,14 +101,14 @@ test-cuda-mutants: test-cuda
 	python3 test/cuda/mutate.py $(E) '$(EMU_CXX) $(EMU_KERNEL) $(level_check)' $(NVCC) '$(PTX_FLAGS) -arch=sm_80' '$(CUDA_CU)' $(MUTANT)
 # Registers, spills, local memory, vector loads, occupancy of each kernel, held to budget.txt.
 BUDGET = rm -f $(E)/launches.txt && for t in $(filter %_cuda_test,$(CUDA_TESTS)); do EMU_LAUNCHES=$(E)/launches.txt $(E)/shim/test/$$t >/dev/null 2>&1 || exit 1; done && \
-	python3 test/cuda/budget.py $(NVCC) $(E) $(CUDA_CU)
+	python3 test/cuda/budget.py $(CUDA_HOME)/bin/ptxas $(E) $(CUDA_CU)
 ifeq ($(wildcard $(NVCC)),)
 test-cuda-budget:
 	@echo 'skipped: test-cuda-budget (no nvcc at $(NVCC))'
 else
-test-cuda-budget: $(CUDA_TESTS:%=$(E)/shim/test/%)
+test-cuda-budget: $(CUDA_TESTS:%=$(E)/shim/test/%) $(CUDA_PTX)
 	@$(BUDGET)
-record-cuda-budget: $(CUDA_TESTS:%=$(E)/shim/test/%)
+record-cuda-budget: $(CUDA_TESTS:%=$(E)/shim/test/%) $(CUDA_PTX)
 	@$(BUDGET) --record
 endif
 .PHONY: test-cuda-mutants test-cuda-budget record-cuda-budget

@@ -1,22 +1,21 @@
 #!/usr/bin/env python3
 """What each kernel takes, held to cuda/budget.txt.
 
-    python3 test/cuda/budget.py NVCC BUILD [--record] FILE.cu...        (make test-cuda-budget, make record-cuda-budget)
+    python3 test/cuda/budget.py PTXAS BUILD [--record] FILE.cu...        (make test-cuda-budget, make record-cuda-budget)
 
-From ptxas -v: registers, static shared memory, spills, stack.  From the PTX: loads and stores of global memory and how many of them are vectors,
-barriers, double precision.  From the machine code: instructions, tensor-core products, accesses to local memory (an instruction is 16 bytes, its
-opcode the low 12 bits).  From BUILD/launches.txt, which the emulated tests leave: threads and dynamic shared memory of the widest launch, and with
-them the blocks that fit on a multiprocessor.
+From the PTX in BUILD/ptx, which nvcc made: loads and stores of global memory and how many of them are vectors, barriers, double precision.  From
+ptxas -v: registers, static shared memory, spills, stack.  From the machine code: instructions, tensor-core products, accesses to local memory (an
+instruction is 16 bytes, its opcode the low 12 bits).  From BUILD/launches.txt, which the emulated tests leave: threads and dynamic shared memory of
+the widest launch, and with them the blocks that fit on a multiprocessor (a kernel that no test launched: those it is bound to, and none).
 
-No kernel may spill or touch local memory.  With the nvcc that wrote budget.txt the figures must be the same; another one may differ in them.
+No kernel may spill or touch local memory.  With the ptxas that wrote budget.txt the figures must be the same; another one may differ in them.
 """
-import os
 import re
 import struct
 import subprocess
 import sys
 
-nvcc, build = sys.argv[1], sys.argv[2]
+ptxas, build = sys.argv[1], sys.argv[2]
 record = '--record' in sys.argv
 files = [a for a in sys.argv[3:] if a != '--record']
 budget = 'cuda/budget.txt'
@@ -73,21 +72,17 @@ def blocks(arch, threads, registers, shared):
 
 
 def measure(arch, source, launches):
-    stem = f'{build}/budget/{arch}/{os.path.basename(source)[:-3]}'
-    os.makedirs(os.path.dirname(stem), exist_ok=True)
-    flags = ['-O3', '-std=c++17', '-I.', '-D_GNU_SOURCE', f'-arch={arch}']
-    said = sh(nvcc, *flags, '-Xptxas', '-v', '-cubin', '-o', stem + '.cubin', source)
-    sh(nvcc, *flags, '-ptx', '-o', stem + '.ptx', source)
-    text, code = open(stem + '.ptx').read(), machine_code(stem + '.cubin')
+    ptx, cubin = f'{build}/ptx/{arch}/{source[:-3]}.ptx', f'{build}/budget.cubin'
+    said = sh(ptxas, '-v', f'-arch={arch}', ptx, '-o', cubin)
+    text, code = open(ptx).read(), machine_code(cubin)
+    bound = {m.group(1): int(m.group(2)) for m in re.finditer(r'\.entry (\w+)\([^)]*\)\s*\.maxntid (\d+)', text)}
     body = {m.group(1): m.group(2) for m in re.finditer(r'\.entry (\w+)\((.*?)\n\}', text, re.S)}
     found = re.findall(r"Compiling entry function '(\w+)'.*?\n.*?\n\s+(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads\n"
                        r'.*?Used (\d+) registers(.*)', said)
     names = short([f[0] for f in found]) if found else {}
     rows = []
     for mangled, stack, spill_stores, spill_loads, registers, rest in found:
-        if mangled not in launches:
-            sys.exit(f'{source}: {names[mangled]} was launched by no test (it has no line in {build}/launches.txt)')
-        threads, dynamic = launches[mangled]
+        threads, dynamic = launches.get(mangled, (bound.get(mangled, 256), 0))
         smem = re.search(r'(\d+) bytes smem', rest)
         shared = int(smem.group(1)) if smem else 0
         ops, b = code[mangled], body[mangled]
@@ -100,7 +95,7 @@ def measure(arch, source, launches):
 
 
 def main():
-    version = re.search(r'release [\d.]+, (V[\d.]+)', sh(nvcc, '--version')).group(1)
+    version = re.search(r'release [\d.]+, (V[\d.]+)', sh(ptxas, '--version')).group(1)
     launches = {}
     for line in open(f'{build}/launches.txt'):
         name, threads, dynamic = line.split()
@@ -111,7 +106,7 @@ def main():
     table = [COLUMNS] + [[str(x) for x in r] for r in rows]
     width = [max(len(r[i]) for r in table) for i in range(len(COLUMNS))]
     lines = ['  '.join(x.ljust(w) if i < 2 else x.rjust(w) for i, (x, w) in enumerate(zip(r, width))) for r in table]
-    head = f'# What each kernel takes (test/cuda/budget.py says how it is found); make record-cuda-budget writes it anew.  nvcc {version}\n'
+    head = f'# What each kernel takes (test/cuda/budget.py says how it is found); make record-cuda-budget writes it anew.  ptxas {version}\n'
     if record:
         open(budget, 'w').write(head + '\n'.join(lines) + '\n')
     kept = open(budget).read().split('\n')
@@ -119,7 +114,7 @@ def main():
         recorded, now = {' '.join(l.split()) for l in kept[1:] if l}, {' '.join(l.split()) for l in lines}
         bad += [f'budget.txt: {l}' for l in sorted(recorded - now)] + [f'now:        {l}' for l in sorted(now - recorded)]
     else:
-        print(f'budget.txt is of another nvcc than {version}: only spills and local memory are looked at')
+        print(f'budget.txt is of another ptxas than {version}: only spills and local memory are looked at')
     print('\n'.join(bad) if bad else f'budget: {len(rows)} kernels as recorded, no spills, no local memory')
     sys.exit(bool(bad))
 

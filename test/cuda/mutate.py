@@ -3,11 +3,12 @@
 
     python3 test/cuda/mutate.py BUILD CHECK NVCC PTX_FLAGS KERNELS [part of a name]     (make test-cuda-mutants says the commands)
 
-A mutant is compiled for the checker and its tests run: it is caught by `numbers` (a test failed), by the `checker` (a report), or else, compiled
-by nvcc, by the same tests on its `PTX`.  What is marked equivalent must pass all of them.  mutants.txt:
+A mutant is compiled for the checker and its tests run: it is caught by `numbers` (a test failed), by the `checker` (a report), by a second run with
+`late streams`, or else, compiled by nvcc, by the same tests on its `PTX`.  What is marked equivalent must pass all of them.  mutants.txt:
 
     == name of the mutant
     in cuda/ops.cu            the file
+    only cuda/gemm.cu         of a header: the kernels that are compiled with the fault (default: all that include it)
     -- text that is replaced  (must stand there; `nth N` where it stands more than once)
     ++ text instead of it     (may be missing: the text is taken out)
     by ops_cuda_test          tests that are run
@@ -30,7 +31,7 @@ def read_mutants():
     for line in open(f'{home}/mutants.txt'):
         line = line.rstrip('\n')
         if line.startswith('== '):
-            mutants.append({'name': line[3:], 'from': [], 'to': [], 'nth': 1, 'by': [], 'ptx': False, 'equivalent': ''})
+            mutants.append({'name': line[3:], 'from': [], 'to': [], 'nth': 0, 'by': [], 'only': [], 'ptx': False, 'equivalent': ''})
         elif not line or line.startswith('#'):
             continue
         elif line.startswith('-- '):
@@ -41,6 +42,8 @@ def read_mutants():
             mutants[-1]['file'] = line[3:]
         elif line.startswith('nth '):
             mutants[-1]['nth'] = int(line[4:])
+        elif line.startswith('only '):
+            mutants[-1]['only'] = line[5:].split()
         elif line.startswith('by '):
             mutants[-1]['by'] = line[3:].split()
         elif line == 'ptx':
@@ -55,20 +58,20 @@ def read_mutants():
 def mutated(m):
     text, old = open(m['file']).read(), '\n'.join(m['from'])
     at = -1
-    for _ in range(m['nth']):
+    for _ in range(max(m['nth'], 1)):
         at = text.find(old, at + 1)
         if at < 0:
             sys.exit(f"mutants.txt: {m['name']}: {m['file']} does not hold: {old}")
-    if m['nth'] == 1 and text.find(old, at + 1) >= 0:
+    if m['nth'] == 0 and text.find(old, at + 1) >= 0:
         sys.exit(f"mutants.txt: {m['name']}: {m['file']} holds this more than once, say nth N: {old}")
     return text[:at] + '\n'.join(m['to']) + text[at + len(old):]
 
 
-def includers(name):
-    """The kernel files that a change of `name` changes."""
-    if name.endswith('.cu'):
-        return [name]
-    found, grew = {name}, True
+def changed(m):
+    """The kernel files that the mutant changes."""
+    if m['only'] or m['file'].endswith('.cu'):
+        return m['only'] or [m['file']]
+    found, grew = {m['file']}, True
     sources = [os.path.join('cuda', f) for f in os.listdir('cuda') if f.endswith(('.cu', '.cuh', '.h'))]
     while grew:
         grew = False
@@ -90,7 +93,7 @@ def sh(command, **more):
 
 def build_check(m, text):
     """kernels.so with the mutant, for the checker; what the compiler says when it refuses."""
-    files = includers(m['file'])
+    files = changed(m)
     sh(f'rm -rf {work} && mkdir -p {work}/plain/cuda {work}/src/cuda {work}/cuda')
     for f in os.listdir('cuda'):
         if f.endswith(('.cu', '.cuh')):
@@ -113,7 +116,7 @@ def build_ptx(m):
     paths = []
     for k in kernels:
         p = f'{build}/ptx/sm_80/{k[:-3]}.ptx'
-        if k in includers(m['file']):
+        if k in changed(m):
             p = f'{work}/{k[:-3]}.ptx'
             r = sh(f'{nvcc} -I{work}/plain {ptx} {work}/plain/{k} -o {p}')
             if r.returncode:
@@ -142,6 +145,8 @@ def verdict(m):
             by = run('check', t, LD_LIBRARY_PATH=work)
             if by:
                 return by
+            if run('check', t, LD_LIBRARY_PATH=work, EMU_ORDER='2', EMU_SEED='3', EMU_LAZY='1'):
+                return 'late streams'
     paths, refused = build_ptx(m)
     if refused:
         return 'ptxas' if m['ptx'] else sys.exit(f"{m['name']} does not compile:\n{refused}")

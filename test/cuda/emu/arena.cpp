@@ -1,6 +1,7 @@
 // arena.cpp: device memory.  One gigabyte of addresses that host code cannot touch (PROT_NONE): a device pointer that is dereferenced on the host
 // faults, as it would with a GPU.  What nobody wrote is 0xFF (NaN in every float format).  Behind each allocation lie 256 bytes that must not change.
 #include "emu.h"
+#include <algorithm>
 #include <map>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -12,8 +13,10 @@ ByteState *arena_state;
 
 static const size_t ALIGNMENT = 256, ZONE = 256; // as cudaMalloc aligns
 static const unsigned char ZONE_BYTE = 0xa5;
+static const size_t HUGE_PAGE = 2 * MB;
 static std::map<size_t, size_t> allocations; // offset -> bytes
 static size_t in_use, most_in_use;
+static size_t top; // what was ever allocated lies below; the rest is closed for good
 static int open_count;
 
 void *reserve(size_t bytes)
@@ -26,23 +29,32 @@ void *reserve(size_t bytes)
     return p;
 }
 
+// In huge pages where the system has them: opening and closing takes as long as there are pages.
+static char *reserve_huge(size_t bytes)
+{
+    uintptr_t p = reinterpret_cast<uintptr_t>(reserve(bytes + HUGE_PAGE));
+    char *aligned = reinterpret_cast<char *>((p + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
+    madvise(aligned, bytes, MADV_HUGEPAGE);
+    return aligned;
+}
+
 void arena_init()
 {
-    arena = static_cast<char *>(reserve(ARENA_BYTES));
-    arena_state = static_cast<ByteState *>(reserve(ARENA_BYTES));
+    arena = reserve_huge(ARENA_BYTES);
+    arena_state = reinterpret_cast<ByteState *>(reserve_huge(ARENA_BYTES));
     mprotect(arena, ARENA_BYTES, PROT_NONE);
 }
 
 OpenArena::OpenArena()
 {
     if (!open_count++)
-        mprotect(arena, ARENA_BYTES, PROT_READ | PROT_WRITE);
+        mprotect(arena, top, PROT_READ | PROT_WRITE);
 }
 
 OpenArena::~OpenArena()
 {
     if (!--open_count)
-        mprotect(arena, ARENA_BYTES, PROT_NONE);
+        mprotect(arena, top, PROT_NONE);
 }
 
 bool in_arena(const void *p)
@@ -64,6 +76,7 @@ void *device_alloc(size_t bytes)
     if (at + bytes + ZONE > ARENA_BYTES)
         return nullptr;
     allocations[at] = bytes;
+    top = std::max(top, (at + bytes + ZONE + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
     in_use += bytes;
     most_in_use = most_in_use > in_use ? most_in_use : in_use;
     OpenArena open;
