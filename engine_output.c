@@ -30,7 +30,7 @@ static void print_levels(const struct engine *engine, const uint8_t *level, stru
         else if (engine->space.kind[v] == SEARCH_RANK)
             text_printf(out, "%sr%d", v ? " " : "", engine->trials.rank[level[v]]);
         else
-            text_printf(out, "%s%s", v ? " " : "", format_info(engine->trials.format[level[v]])->name);
+            text_printf(out, "%s%s", v ? " " : "", trials_level_name(&engine->trials, level[v]));
 }
 
 static enum status write_pareto(struct engine *engine)

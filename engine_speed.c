@@ -48,8 +48,7 @@ static double time_of(void *user, const uint8_t *level)
 static void log_speeds(const struct engine *engine)
 {
     for (size_t f = 0; f < engine->trials.n_levels; f++)
-        log_line(&engine->log, "speed: %.1f tokens a second with every linear %s", 1 / engine->trials.seconds[f],
-                 format_info(engine->trials.format[f])->name);
+        log_line(&engine->log, "speed: %.1f tokens a second with every linear %s", 1 / engine->trials.seconds[f], trials_level_name(&engine->trials, f));
 }
 
 enum status engine_know_speed(struct engine *engine)

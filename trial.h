@@ -120,6 +120,8 @@ enum status trials_plan(const struct trials *trials, const uint8_t *level, struc
 void trials_plan_linear(const struct trials *trials, size_t linear, const uint8_t *level, struct plan_linear *p);
 /* Format, block and double quantization of a linear at a level; the rest of p is left alone. */
 void trials_set_format(const struct trials *trials, size_t linear, enum format format, struct plan_linear *p);
+/* "nf4", or "keep". */
+const char *trials_level_name(const struct trials *trials, size_t level);
 /* Nominal bits of a level's codes; of FORMAT_KEEP their mean over the linears. */
 double trials_level_bits(const struct trials *trials, enum format format);
 /* True when some variant is quantized here, from the source's weights. */

@@ -234,6 +234,11 @@ void trials_set_format(const struct trials *trials, size_t linear, enum format f
     p->double_quant = from->double_quant;
 }
 
+const char *trials_level_name(const struct trials *trials, size_t level)
+{
+    return trials->format[level] == FORMAT_KEEP ? "keep" : format_info(trials->format[level])->name;
+}
+
 double trials_level_bits(const struct trials *trials, enum format format)
 {
     return format == FORMAT_KEEP ? trials->kept_bits : format_info(format)->bits;

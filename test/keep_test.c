@@ -198,6 +198,7 @@ static void one_of_the_levels(void **state)
 {
     (void)state;
     RUN("output_dir=levels", "quant_types=keep,int8", "search=random", "objective=loss", "search_data=text.jsonl", "eval_data=tasks", "num_initial=3", "num_trials=1", "max_steps=1");
+    says("levels/search/pareto.csv", "keep keep");
     RUN("output_dir=ranks", "rank_types=1,2", "search=random", "objective=loss", "search_data=text.jsonl", "eval_data=tasks", "num_initial=2", "num_trials=1", "max_steps=1");
     blocks_same_tensors("model.gguf", "ranks/model.gguf");
     RUN("output_dir=again", "plan=ranks/search/plan-best.txt", "max_steps=1");
