@@ -90,7 +90,7 @@ $(B)/test/%_double_test: $(B)/double/test/%_double_test.o $(B)/libveneer_double.
 $(B)/test/%_test: $(B)/test/%_test.o $(B)/libveneer.a
 	$(CC) -o $@ $^ $(LDFLAGS_) -lcmocka $(LIBS)
 $(B)/test/limits_test: | $(B)/train $(B)/tools/generate
-$(B)/test/merge_report_test: | $(B)/tools/convert
+$(B)/test/merge_report_test $(B)/test/convert_test: | $(B)/tools/convert
 # Other programs on our files (docs/interop.md): a virtual environment of theirs, then one line a check.  llama.cpp is built on
 # the way, without -march=native: CMAKE_ARGS says otherwise.
 CLIENTS := build/clients

@@ -16,7 +16,8 @@ static const char usage[] =
     "OUT: a folder (hf) or a .gguf file; the format is told by its name unless --format says it.\n"
     "\n"
     "  --dtype D      every linear in D: f32, f16, bf16 or a format of quant_types (nf4, int8, q4_0, hqq3 ...); a plan file gives each\n"
-    "                 its own format; without it the formats stay as they are, but floats of a folder are f16 in a GGUF\n"
+    "                 its own format; without it the formats stay as they are, but floats of a\n"
+    "                 folder are f16 in a GGUF, and those of a GGUF F32 in a folder\n"
     "  --adapter DIR  a PEFT adapter; a GGUF has it merged unless --no-merge is said, a folder needs --merge\n"
     "  --merge        W + s B A into the weights; prints how much of the update is left after they are rounded to their formats\n"
     "                 (docs/lora.md), for a folder into OUT/merge_report.txt too\n"
@@ -106,15 +107,17 @@ static bool keeps(const struct options *o, enum format stored)
     return !format_is_float(stored) && (strcmp(o->format, "gguf") == 0 || !format_info(stored)->read_only);
 }
 
-/* Whether float matrices are written as wide as they are, not as f16: those of a GGUF that becomes another, and where --dtype asks. */
+/* Whether float matrices are written as wide as they are stored: in a GGUF (else as f16) those of a GGUF, and all where --dtype asks; in a folder (else
+ * as F32) those of a folder, unless an adapter is merged into them. */
 static bool keeps_floats(const struct options *o, const struct inference *in)
 {
+    const char *kind = checkpoint_kind(in->checkpoint);
     if (strcmp(o->format, "gguf") != 0)
-        return false;
-    return o->dtype ? strcmp(o->dtype, "f32") == 0 || strcmp(o->dtype, "bf16") == 0 : strcmp(checkpoint_kind(in->checkpoint), "gguf") == 0;
+        return !o->dtype && !o->adapter && strcmp(kind, "safetensors") == 0;
+    return o->dtype ? strcmp(o->dtype, "f32") == 0 || strcmp(o->dtype, "bf16") == 0 : strcmp(kind, "gguf") == 0;
 }
 
-/* The formats as they are stored; floats of a folder are F32 inside and written as the container has them. */
+/* The formats as they are stored; floats that are not kept are F32 inside and written as the container has them. */
 static enum status stored_plan(const struct options *o, const struct inference *in, struct plan *plan, struct err *err)
 {
     TRY(plan_copy(plan, &in->plan, err));
@@ -150,6 +153,42 @@ static enum status stored_embed(const struct options *o, const struct inference 
         *embed = asked;
     else if (!floats && (keeps(o, stored.format) || keeps_floats(o, in)))
         *embed = stored.format;
+    return OK;
+}
+
+/* F32 in *floats when the vector is there and stored in another format. */
+static enum status stored_vector(const struct inference *in, const char *name, enum format *floats, struct err *err)
+{
+    struct qmat stored;
+    if (!checkpoint_has(in->checkpoint, name))
+        return OK;
+    TRY(checkpoint_format(in->checkpoint, name, &stored, err));
+    if (stored.format != *floats)
+        *floats = FORMAT_F32;
+    return OK;
+}
+
+/* The one format of a folder's norms and biases; F32, which loses nothing, where they differ or a matrix is F32: a folder is written with one for all. */
+static enum status stored_floats(const struct inference *in, const struct plan *plan, enum format embed, enum format head, enum format *floats,
+                                 struct err *err)
+{
+    struct qmat norm;
+    TRY(checkpoint_format(in->checkpoint, "model.norm.weight", &norm, err));
+    *floats = embed == FORMAT_F32 || head == FORMAT_F32 ? FORMAT_F32 : norm.format;
+    for (int l = 0; l < plan->n_layers; l++) {
+        char module[64], name[96];
+        snprintf(name, sizeof name, "model.layers.%d.input_layernorm.weight", l);
+        TRY(stored_vector(in, name, floats, err));
+        snprintf(name, sizeof name, "model.layers.%d.post_attention_layernorm.weight", l);
+        TRY(stored_vector(in, name, floats, err));
+        for (int j = 0; j < LINEAR_COUNT; j++) {
+            plan_name(l, (enum linear)j, module);
+            snprintf(name, sizeof name, "%s.bias", module);
+            TRY(stored_vector(in, name, floats, err));
+            if (plan->layer[l].linear[j].format == FORMAT_F32)
+                *floats = FORMAT_F32;
+        }
+    }
     return OK;
 }
 
@@ -234,7 +273,7 @@ static enum status write_model(const struct options *o, struct inference *in, st
     struct plan plan = {0};
     struct model model = {0};
     struct arena arena = {0};
-    const char *floats = o->dtype && (strcmp(o->dtype, "bf16") == 0 || strcmp(o->dtype, "f16") == 0) ? o->dtype : "f32";
+    enum format floats = o->dtype && strcmp(o->dtype, "bf16") == 0 ? FORMAT_BF16 : o->dtype && strcmp(o->dtype, "f16") == 0 ? FORMAT_F16 : FORMAT_F32;
     bool gguf = strcmp(o->format, "gguf") == 0, own_head = !in->model.config.tie_word_embeddings && checkpoint_has(in->checkpoint, "lm_head.weight");
     enum format embed = FORMAT_F32, head;
     enum status status = read_plan(o, in, &plan, err);
@@ -243,6 +282,8 @@ static enum status write_model(const struct options *o, struct inference *in, st
     head = embed;
     if (status == OK && own_head)
         status = stored_embed(o, in, "lm_head.weight", &head, err);
+    if (status == OK && !gguf && keeps_floats(o, in))
+        status = stored_floats(in, &plan, embed, head, &floats, err);
     if (status == OK && gguf && inference_lora(in))
         gguf_plan(o, in, &plan);
     if (status == OK)
@@ -252,7 +293,7 @@ static enum status write_model(const struct options *o, struct inference *in, st
     else if (status == OK && gguf)
         status = export_gguf(o->out, &model, NULL, in->tokenizer, "veneer", err);
     else if (status == OK)
-        status = export_folder(o->out, &model, in->tokenizer, checkpoint_folder(in->checkpoint), floats, err);
+        status = export_folder(o->out, &model, in->tokenizer, checkpoint_folder(in->checkpoint), format_info(floats)->name, err);
     if (status == OK && !o->quiet)
         print_settled(&in->model, &model);
     if (status == OK && !o->quiet)
