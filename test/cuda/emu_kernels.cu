@@ -46,6 +46,16 @@ __host__ __device__ static inline uint64_t mix(uint64_t h, uint64_t v)
     return (h ^ v) * 0x9e3779b97f4a7c15ull + (h >> 29);
 }
 
+// Becomes clz or bfind; of 0: 32.
+__host__ __device__ static int leading_zeros(uint32_t x)
+{
+#ifdef __CUDA_ARCH__
+    return __clz((int)x);
+#else
+    return x ? __builtin_clz(x) : 32;
+#endif
+}
+
 __host__ __device__ static uint64_t integers(uint64_t seed)
 {
     uint32_t a = (uint32_t)seed * 2654435761u, b = (uint32_t)(seed >> 7) * 40503u + 1;
@@ -66,6 +76,7 @@ __host__ __device__ static uint64_t integers(uint64_t seed)
     r = mix(r, a > b ? a - b : b - a);
     r = mix(r, (a >> 5 & 0x7ff) | (b & 0x3f) << 11);
     r = mix(r, (uint64_t)((int32_t)(a << 9) >> 20));
+    r = mix(r, (uint64_t)(unsigned)(31 - leading_zeros(a >> (b & 31)) + leading_zeros((uint32_t)l)));
     return mix(r, (uint64_t)(l < 0 ? -l : l));
 }
 

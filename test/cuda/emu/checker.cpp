@@ -117,7 +117,8 @@ static bool harmless(const char *p, bool write)
     const char *fibers = reinterpret_cast<char *>(machine.fibers);
     if (p >= fibers && p < fibers + MAX_THREADS * sizeof(Fiber))
         return true;
-    return !write && ((p >= image.from && p < image.to) || (p >= arguments && p < arguments + ARGUMENT_BYTES));
+    return !write && ((p >= image.from && p < image.to) || (p >= arguments && p < arguments + ARGUMENT_BYTES) ||
+                      (p >= ptx_variables && p < ptx_variables + PTX_VARIABLE_BYTES));
 }
 
 // ---- races

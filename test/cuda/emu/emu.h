@@ -160,6 +160,8 @@ extern long live; // what was made and not freed
 size_t shared_limit_of_device();
 
 // ---- ptx_run.cpp
+constexpr size_t PTX_VARIABLE_BYTES = MB;
+extern char *ptx_variables; // [PTX_VARIABLE_BYTES]: what a module declares beside its kernels, read by them
 // True when a kernel of this name is in EMU_PTX: body and arguments are replaced, *shared is what its static variables take.
 bool ptx_bind(const void *kernel, const void *const *each, void (**body)(void *), void **arguments, size_t *shared);
 

@@ -10,7 +10,7 @@
 
 namespace emu {
 
-char *dynamic_shared, *arguments;
+char *dynamic_shared, *arguments, *ptx_variables;
 size_t shared_bytes;
 Image image;
 
@@ -50,6 +50,7 @@ void init()
     fibers_init();
     dynamic_shared = static_cast<char *>(reserve(SHARED_BYTES));
     arguments = static_cast<char *>(reserve(ARGUMENT_BYTES));
+    ptx_variables = static_cast<char *>(reserve(PTX_VARIABLE_BYTES));
     const char *order = getenv("EMU_ORDER"), *seed = getenv("EMU_SEED");
     emu_set(order ? atoi(order) : 0, seed ? strtoull(seed, nullptr, 10) : 1, getenv("EMU_LAZY") != nullptr, 0);
 }

@@ -25,10 +25,10 @@ inline bool is_float(Type t)
     X(mov, MOV)                                                                                                              \
     X(add, ADD) X(sub, SUB) X(mul, MUL) X(mad, MAD) X(fma, FMA) X(div, DIV) X(rem, REM) X(min, MIN) X(max, MAX)              \
     X(abs, ABS) X(neg, NEG) X(and, AND) X(or, OR) X(xor, XOR) X(not, NOT) X(shl, SHL) X(shr, SHR)                            \
-    X(setp, SETP) X(selp, SELP) X(cvt, CVT) X(cvta, CVTA) X(ld, LD) X(st, ST) X(bra, BRA) X(ret, RET) X(exit, EXIT)          \
+    X(setp, SETP) X(selp, SELP) X(cvt, CVT) X(cvta, CVTA) X(ld, LD) X(st, ST) X(bra, BRA) X(call, CALL) X(ret, RET) X(exit, EXIT) \
     X(bar, BAR) X(barrier, BARRIER) X(shfl, SHFL) X(vote, VOTE) X(mma, MMA) X(ldmatrix, LDMATRIX) X(atom, ATOM) X(red, RED)  \
     X(ex2, EX2) X(lg2, LG2) X(rcp, RCP) X(sqrt, SQRT) X(rsqrt, RSQRT) X(sin, SIN) X(cos, COS) X(tanh, TANH)                  \
-    X(copysign, COPYSIGN) X(bfi, BFI) X(bfe, BFE) X(prmt, PRMT) X(popc, POPC) X(clz, CLZ) X(brev, BREV) X(shf, SHF)          \
+    X(copysign, COPYSIGN) X(bfi, BFI) X(bfe, BFE) X(prmt, PRMT) X(popc, POPC) X(clz, CLZ) X(bfind, BFIND) X(brev, BREV) X(shf, SHF)          \
     X(dp4a, DP4A) X(lop3, LOP3) X(membar, MEMBAR) X(fence, FENCE) X(cp, CP_ASYNC) X(trap, TRAP)
 #define PTX_NAME(name, opcode) opcode,
 enum Opcode { PTX_OPCODES(PTX_NAME) OPCODES };
@@ -43,11 +43,11 @@ enum Variant { NO_VARIANT, V_AND, V_OR, V_XOR, V_ADD, V_MIN, V_MAX, V_EXCH, V_CA
                V_LEFT, V_RIGHT, V_COMMIT, V_WAIT, V_WAIT_ALL };
 
 struct Operand {
-    enum Kind { REGISTER, IMMEDIATE, SPECIAL, VECTOR, ADDRESS, PARAMETER, DYNAMIC, LABEL } kind = IMMEDIATE;
-    uint64_t value = 0;             // number of a register, parameter, special register or instruction; the immediate itself
+    enum Kind { REGISTER, IMMEDIATE, SPECIAL, VECTOR, ADDRESS, PARAMETER, SLOT, DYNAMIC, LABEL } kind = IMMEDIATE;
+    uint64_t value = 0;             // number of a register, parameter, special register or instruction; place of a slot; the immediate itself
     int64_t offset = 0;             // of an address
     int second = -1;                // p|q: q
-    std::vector<Operand> elements;  // of a vector; an address's base
+    std::vector<Operand> elements;  // of a vector, of a call's arguments; an address's base
 };
 
 struct Instruction {
@@ -58,15 +58,16 @@ struct Instruction {
     Rounding rounding = NEAREST;
     Variant variant = NO_VARIANT;
     int vector = 1;
-    bool ftz = false, sat = false, wide = false, hi = false, to = false, integral = false, trans = false, wrap = false, nan = false, warp = false,
+    bool ftz = false, sat = false, wide = false, hi = false, to = false, integral = false, trans = false, wrap = false, shiftamt = false, nan = false, warp = false,
          red = false, bf16 = false, x4 = false, m16n8k16 = false;
     int predicate = -1;
     bool negated = false;
     int line = 0, source = 0; // in the PTX, in the .cu file
     std::vector<Operand> o;
-    std::string text;
+    std::string text, callee; // callee: of a call, whose operands are its results and its arguments
 };
 
+// An entry, or a function that is called: its parameters are its arguments, then its results.
 struct Kernel {
     std::vector<Instruction> code;
     int registers = 0;

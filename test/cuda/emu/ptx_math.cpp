@@ -276,6 +276,18 @@ static uint64_t funnel(const Instruction &i, uint64_t low, uint64_t high, uint64
     return i.variant == V_LEFT ? v << n >> 32 : v >> n;
 }
 
+// The highest bit that is not the sign, or how far it lies below the top; all ones where there is none.
+static uint64_t highest(const Instruction &i, uint64_t a, unsigned width)
+{
+    a = extend(a, i.type);
+    if (is_signed(i.type) && static_cast<int64_t>(a) < 0)
+        a = extend(~a, i.type);
+    if (!a)
+        return 0xffffffff;
+    unsigned at = 63 - static_cast<unsigned>(__builtin_clzll(a));
+    return i.shiftamt ? width - 1 - at : at;
+}
+
 static uint64_t reversed(uint64_t a, unsigned width)
 {
     uint64_t r = 0;
@@ -311,6 +323,8 @@ uint64_t bits(const Instruction &i, uint64_t a, uint64_t b, uint64_t c, uint64_t
     case CLZ:
         a = extend(a, plain);
         return a ? static_cast<uint64_t>(__builtin_clzll(a)) - (64 - width) : width;
+    case BFIND:
+        return highest(i, a, width);
     case BREV:
         return reversed(extend(a, plain), width);
     case SHF:

@@ -1,6 +1,6 @@
 // ptx_parse.cpp: reads PTX as nvcc writes it, inline assembly included.
 #include "ptx.h"
-#include <deque>
+#include "emu.h"
 #include <map>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +28,7 @@ static const std::map<string, Variant> variants = {
     {"all", V_ALL}, {"popc", V_POPC}, {"l", V_LEFT}, {"r", V_RIGHT}, {"commit_group", V_COMMIT}, {"wait_group", V_WAIT}, {"wait_all", V_WAIT_ALL}};
 
 static std::map<string, Kernel> kernels;
-static std::deque<string> global_data; // variables of .global and .const: their bytes stay where they are
+static size_t variable_bytes; // used of emu::ptx_variables: what .global and .const declare
 
 void give_up(const string &sentence)
 {
@@ -101,9 +101,9 @@ private:
     int line = 1, source = 0;
     Kernel *kernel = nullptr;
     std::map<string, int> registers, labels, parameters;
-    std::map<string, uint64_t> shared_at, local_at;   // of the kernel
+    std::map<string, uint64_t> shared_at, local_at, slots; // of the kernel; slots: arguments and results of its calls
     std::map<string, size_t> module_shared, extern_shared; // of the file: bytes
-    std::map<string, const string *> globals;
+    std::map<string, char *> globals;
     vector<std::pair<size_t, string>> jumps; // instruction, label
 
     void space();
@@ -111,7 +111,9 @@ private:
     int register_number(const string &name);
     uint64_t shared_variable(const string &name, size_t bytes);
     void declare(const string &text);
-    void entry();
+    void routine(const string &head);
+    void parameter_names(const string &list);
+    void call(Instruction &i, const string &text);
     void body();
     void instruction(string text);
     void modifier(Instruction &i, const string &m);
@@ -176,12 +178,15 @@ void Parser::declare(const string &text)
             module_shared[name] = bytes;
         return;
     }
-    if (head.find(".local") != string::npos) {
-        local_at[name] = kernel->local;
+    if (head.find(".local") != string::npos || (kernel && starts(head, ".param"))) {
+        (starts(head, ".param") ? slots : local_at)[name] = kernel->local;
         kernel->local += (bytes + 15) / 16 * 16;
         return;
     }
-    string data(bytes, 0);
+    char *data = emu::ptx_variables + variable_bytes;
+    variable_bytes += (bytes + 15) / 16 * 16;
+    if (variable_bytes > emu::PTX_VARIABLE_BYTES)
+        give_up("more variables than there is room for: " + name);
     if (equals != string::npos) {
         string list = text.substr(equals + 1);
         size_t open = list.find('{');
@@ -190,11 +195,10 @@ void Parser::declare(const string &text)
             uint64_t v;
             if (!immediate(values[i], &v))
                 give_up("initializer " + values[i] + " of " + name);
-            memcpy(&data[i * each], &v, each);
+            memcpy(data + i * each, &v, each);
         }
     }
-    global_data.push_back(data);
-    globals[name] = &global_data.back();
+    globals[name] = data;
 }
 
 Operand Parser::symbol(const string &x)
@@ -203,6 +207,9 @@ Operand Parser::symbol(const string &x)
     if (parameters.count(x)) {
         o.kind = Operand::PARAMETER;
         o.value = static_cast<uint64_t>(parameters[x]);
+    } else if (slots.count(x)) {
+        o.kind = Operand::SLOT;
+        o.value = slots[x];
     } else if (shared_at.count(x)) {
         o.value = shared_at[x];
     } else if (module_shared.count(x)) {
@@ -212,7 +219,7 @@ Operand Parser::symbol(const string &x)
     } else if (local_at.count(x)) {
         o.value = local_at[x];
     } else if (globals.count(x)) {
-        o.value = reinterpret_cast<uint64_t>(globals[x]->data());
+        o.value = reinterpret_cast<uint64_t>(globals[x]);
     } else {
         give_up("unknown name " + x);
     }
@@ -306,6 +313,7 @@ void Parser::modifier(Instruction &i, const string &m)
     i.to |= m == "to";
     i.trans |= m == "trans";
     i.wrap |= m == "wrap";
+    i.shiftamt |= m == "shiftamt";
     i.nan |= m == "NaN";
     i.warp |= m == "warp";
     i.red |= m == "red";
@@ -313,6 +321,22 @@ void Parser::modifier(Instruction &i, const string &m)
     i.m16n8k16 |= m == "m16n8k16";
     if (m == "cc" || m == "relu" || m == "satfinite" || m == "xorsign")
         give_up("modifier ." + m + " is not known: " + i.text);
+}
+
+// call.uni (result), name, (argument, argument);
+void Parser::call(Instruction &i, const string &text)
+{
+    vector<string> parts = split(text);
+    i.o.resize(2);
+    for (const string &x : parts) {
+        Operand &list = i.o[i.callee.empty() ? 0 : 1];
+        if (x[0] != '(')
+            i.callee = x;
+        else
+            for (const string &e : split(x.substr(1, x.rfind(')') - 1)))
+                list.elements.push_back(symbol(e));
+    }
+    kernel->code.push_back(i);
 }
 
 void Parser::instruction(string text)
@@ -335,6 +359,8 @@ void Parser::instruction(string text)
     if (!opcodes.count(parts[0]))
         give_up("line " + std::to_string(line) + ": opcode not known: " + i.text);
     i.op = opcodes.at(parts[0]);
+    if (i.op == CALL)
+        return call(i, trim(text.substr(end)));
     for (size_t m = 1; m < parts.size(); m++)
         modifier(i, parts[m]);
     if (end != string::npos)
@@ -378,19 +404,38 @@ void Parser::body()
     }
 }
 
-void Parser::entry()
+void Parser::parameter_names(const string &list)
 {
-    size_t name = s.find(".entry", p) + 6, open = s.find('(', name), close = s.find(')', open), brace = s.find('{', close);
-    size_t no_parameters = s.find('{', name); // .entry f { is legal
-    if (no_parameters < open)
-        give_up("an entry without a parameter list");
-    kernel = &kernels[trim(s.substr(name, open - name))];
+    for (const string &x : split(list)) {
+        string last = x.substr(x.find_last_of(" \t\n") + 1);
+        int number = static_cast<int>(parameters.size());
+        parameters[last.substr(0, last.find('['))] = number;
+    }
+}
+
+// head: .visible .entry name(parameters), or .func (result) name (parameters)
+void Parser::routine(const string &head)
+{
+    size_t entry = head.find(".entry"), from = entry != string::npos ? entry + 6 : head.find(".func") + 5, brace = s.find('{', p);
+    string results;
+    if (entry == string::npos && trim(head.substr(from))[0] == '(') {
+        size_t open = head.find('(', from);
+        results = head.substr(open + 1, head.find(')', open) - open - 1);
+        from = head.find(')', open) + 1;
+    }
+    size_t open = head.find('(', from), close = head.find(')', open);
+    if (open == string::npos)
+        give_up("a kernel without a parameter list: " + head);
+    kernel = &kernels[trim(head.substr(from, open - from))];
     *kernel = Kernel();
     registers.clear();
     labels.clear();
     parameters.clear();
     shared_at.clear();
     local_at.clear();
+    slots.clear();
+    parameter_names(head.substr(open + 1, close - open - 1));
+    parameter_names(results);
     jumps.clear();
     for (const string &x : split(s.substr(open + 1, close - open - 1))) {
         string last = x.substr(x.find_last_of(" \t\n") + 1);
@@ -418,17 +463,8 @@ void Parser::file()
             p = end;
         } else if (starts(s, ".section", p)) {
             p = s.find('}', p) + 1;
-        } else if (head.find(".entry") != string::npos) {
-            entry();
-        } else if (head.find(".func") != string::npos && brace < semicolon) {
-            int depth = 0; // a function that is called, and `call` is not executed: passed over
-            for (p = brace; p < s.size(); p++) {
-                line += s[p] == '\n';
-                depth += (s[p] == '{') - (s[p] == '}');
-                if (!depth)
-                    break;
-            }
-            p++;
+        } else if (brace < semicolon && (head.find(".entry") != string::npos || head.find(".func") != string::npos)) {
+            routine(head);
         } else if (head.find(".func") != string::npos) {
             statement();
         } else {

@@ -56,6 +56,7 @@ private:
     void load_tiles(const Instruction &i);
     void copy_async(const Instruction &i);
     void compare(const Instruction &i);
+    void call(const Instruction &i);
     void execute(const Instruction &i);
 };
 
@@ -104,6 +105,8 @@ uint64_t Thread::value(const Operand &o) const
         return special(o.value);
     case Operand::PARAMETER:
         return reinterpret_cast<uint64_t>(parameters[o.value]);
+    case Operand::SLOT:
+        return reinterpret_cast<uint64_t>(local.data() + o.value);
     case Operand::DYNAMIC:
         return (kernel->shared + 15) / 16 * 16;
     default:
@@ -145,11 +148,17 @@ void Thread::move(const Instruction &i)
     set(to, i.type == PRED ? v : extend(v, i.type));
 }
 
+// Locals, parameters and constants are a thread's own, or only read.
+static bool is_checked(Space s)
+{
+    return s == GLOBAL || s == SHARED || s == GENERIC;
+}
+
 void Thread::load(const Instruction &i)
 {
     size_t n = static_cast<size_t>(type_bytes[i.type]);
     const char *from = address(i, i.o[1]);
-    if (i.space == GLOBAL || i.space == SHARED || i.space == GENERIC)
+    if (is_checked(i.space))
         emu::access(const_cast<char *>(from), static_cast<int>(n) * i.vector, false, false, emu::ptx_place(i.line, i.source));
     for (size_t e = 0; e < static_cast<size_t>(i.vector); e++) {
         uint64_t v = 0;
@@ -162,7 +171,7 @@ void Thread::store(const Instruction &i)
 {
     size_t n = static_cast<size_t>(type_bytes[i.type]);
     char *to = address(i, i.o[0]);
-    if (i.space != LOCAL)
+    if (is_checked(i.space))
         emu::access(to, static_cast<int>(n) * i.vector, true, false, emu::ptx_place(i.line, i.source));
     for (size_t e = 0; e < static_cast<size_t>(i.vector); e++) {
         uint64_t v = value(i.vector == 1 ? i.o[1] : i.o[1].elements[e]);
@@ -301,6 +310,20 @@ void Thread::compare(const Instruction &i)
         registers[static_cast<size_t>(i.o[0].second)] = !r;
 }
 
+// A frame of its own, whose parameters lie in this one's slots.
+void Thread::call(const Instruction &i)
+{
+    const Kernel *callee = find(i.callee);
+    if (!callee)
+        unknown(i);
+    std::vector<const void *> slots;
+    for (size_t list = 2; list-- > 0;)
+        for (const Operand &o : i.o[list].elements)
+            slots.push_back(reinterpret_cast<const void *>(value(o)));
+    Call frame = {callee, slots.data()};
+    Thread(&frame).run();
+}
+
 void Thread::execute(const Instruction &i)
 {
     uint64_t window;
@@ -339,6 +362,8 @@ void Thread::execute(const Instruction &i)
     case MEMBAR:
     case FENCE:
         return;
+    case CALL:
+        return call(i);
     case TRAP:
         emu::trap(i.line);
     case AND:
@@ -352,6 +377,7 @@ void Thread::execute(const Instruction &i)
     case PRMT:
     case POPC:
     case CLZ:
+    case BFIND:
     case BREV:
     case SHF:
     case DP4A:
