@@ -122,7 +122,7 @@ static const struct key keys[] = {
     {"objective", NULL, CHOICE, AT(objective), "auto", 0, 0, "auto accuracy loss kl jsd", false, "what scores a trial: accuracy on tasks, loss on held-out examples, or how far it is from the unquantized model before fine-tuning (kl, jsd: such trials do not fine-tune); auto: jsd for amq, kl for evopress and dp, else accuracy"},
     {"search_data", NULL, PATH, AT(search_data), "", 0, 0, NULL, false, "text that loss, kl and jsd are measured on (default: the last twentieth of dataset, which is not trained on)"},
     {"search_tokens", NULL, INTEGER, AT(search_tokens), "2048", 16, 1e9, NULL, false, "tokens of it for kl and jsd"},
-    {"low_fidelity", NULL, NUMBER, AT(low_fidelity), "0", 0, 1, NULL, false, "autoqra, evopress: a first, short trial takes this share of the steps and the documents (0.25, say); 0: there are none"},
+    {"low_fidelity", NULL, NUMBER, AT(low_fidelity), "0", 0, 1, NULL, false, "gp, autoqra, evopress: a short trial takes this share of the steps and the documents (0.25, say); 0: there are none"},
     {"amq_predictor", NULL, CHOICE, AT(amq_predictor), "rbf", 0, 0, "rbf gp mlp", false, "amq: what predicts a configuration's score"},
     {"amq_batch", NULL, INTEGER, AT(amq_batch), "8", 1, 1000, NULL, false, "amq: trials of an iteration"},
     {"final_steps", NULL, INTEGER, AT(final_steps), "0", 0, 1e9, NULL, false, "steps of the last fine-tuning of the pick; 0: as a trial's"},

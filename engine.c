@@ -118,7 +118,7 @@ static void clear_trial(const struct engine *engine, size_t index)
 
 static struct search_options options_of(const struct config *config, struct search_cache *cache)
 {
-    bool short_trials = strcmp(config->search, "autoqra") == 0 || strcmp(config->search, "evopress") == 0;
+    bool short_trials = strcmp(config->search, "autoqra") == 0 || strcmp(config->search, "evopress") == 0 || strcmp(config->search, "gp") == 0;
     return (struct search_options){.strategy = config->search, .seed = (uint64_t)config->seed, .num_initial = (size_t)config->num_initial,
                                    .num_trials = (size_t)config->num_trials, .stop_gain = config->search_stop_gain,
                                    .stop_patience = (size_t)config->search_stop_patience, .low_cost = short_trials ? config->low_fidelity : 0,

@@ -30,7 +30,7 @@ enum status gp_new(struct gp *gp, const double *X, const double *y, const double
     gp->w = malloc((d ? d : 1) * sizeof *gp->w);
     gp->L = malloc((n * n + 1) * sizeof *gp->L);
     gp->a = malloc((n + 1) * sizeof *gp->a);
-    gp->work = malloc((n * n + n + d + 1) * sizeof *gp->work);
+    gp->work = malloc((n * n + 2 * n + d + 1) * sizeof *gp->work);
     if (!gp->X || !gp->y || !gp->noise || !gp->w || !gp->L || !gp->a || !gp->work) {
         gp_free(gp);
         return err_set(err, ERR_MEMORY, "out of memory for a Gaussian process of %zu points", n);
@@ -48,11 +48,32 @@ void gp_free(struct gp *gp)
     free(gp->X);
     free(gp->y);
     free(gp->noise);
+    free(gp->low);
     free(gp->w);
     free(gp->L);
     free(gp->a);
     free(gp->work);
     memset(gp, 0, sizeof *gp);
+}
+
+enum status gp_set_low(struct gp *gp, const bool *low, struct err *err)
+{
+    bool *own = malloc((gp->n ? gp->n : 1) * sizeof *own);
+    if (!own)
+        return err_set(err, ERR_MEMORY, "out of memory for a Gaussian process of %zu points", gp->n);
+    for (size_t i = 0; i < gp->n; i++)
+        own[i] = low[i];
+    free(gp->low);
+    gp->low = own;
+    gp->correlation = 0.7;
+    gp->low_scale = 1;
+    gp->low_sn2 = 1e-6;
+    return OK;
+}
+
+size_t gp_parameters(const struct gp *gp)
+{
+    return gp->d + (gp->low ? 6 : 3);
 }
 
 /* ---- kernel ---- */
@@ -114,6 +135,27 @@ static double kernel(const struct gp *gp, double slopes, struct pair p)
     return slopes * p.product + p.trend + matern(gp->sf2, p.r2);
 }
 
+/* What the kernel is multiplied by between points of these fidelities: 1, c s or s^2. */
+static double mixing(const struct gp *gp, bool low, bool other)
+{
+    if (!low && !other)
+        return 1;
+    return low && other ? gp->low_scale * gp->low_scale : gp->correlation * gp->low_scale;
+}
+
+static bool is_low(const struct gp *gp, size_t i)
+{
+    return gp->low && gp->low[i];
+}
+
+/* Covariance of l or f at a place with the points: k[n]. */
+static void covariances(const struct gp *gp, const double *x, bool low, double *k)
+{
+    double slopes = gp->sl2 * linear_unit(cube(gp));
+    for (size_t i = 0; i < gp->n; i++)
+        k[i] = mixing(gp, low, is_low(gp, i)) * kernel(gp, slopes, compare(gp, x, gp->X + i * gp->d)) + (low && is_low(gp, i) ? 1 : 0);
+}
+
 enum status gp_condition(struct gp *gp, struct err *err)
 {
     size_t n = gp->n;
@@ -122,8 +164,9 @@ enum status gp_condition(struct gp *gp, struct err *err)
         return OK; /* the prior */
     for (size_t i = 0; i < n; i++)
         for (size_t j = 0; j <= i; j++) {
-            double k = kernel(gp, slopes, compare(gp, gp->X + i * gp->d, gp->X + j * gp->d));
-            gp->L[i * n + j] = k + (i == j ? gp->noise[i] + gp->sn2 : 0);
+            bool low = is_low(gp, i), other = is_low(gp, j);
+            double k = mixing(gp, low, other) * kernel(gp, slopes, compare(gp, gp->X + i * gp->d, gp->X + j * gp->d)) + (low && other ? 1 : 0);
+            gp->L[i * n + j] = k + (i == j ? gp->noise[i] + (low ? gp->low_sn2 : gp->sn2) : 0);
         }
     TRY(linalg_cholesky(gp->L, n, &gp->jitter, err));
     memcpy(gp->a, gp->y, n * sizeof *gp->a);
@@ -145,39 +188,50 @@ static void invert(struct gp *gp)
     linalg_solve_lower_transposed(gp->L, n, gp->work, n);
 }
 
+/* Of logit c, log s and log low_sn2, for a pair whose share of the trace is m and whose kernel is k: dc / dlogit c = c (1 - c). */
+static void low_derivatives(const struct gp *gp, size_t i, size_t j, double m, double k, double *g)
+{
+    int lows = is_low(gp, i) + is_low(gp, j);
+    double part = m * mixing(gp, is_low(gp, i), is_low(gp, j)) * k;
+    g[0] += lows == 1 ? part * (1 - gp->correlation) : 0;
+    g[1] += lows * part;
+    g[2] += i == j && lows ? m * gp->low_sn2 : 0;
+}
+
 /* d log p / d theta = 1/2 tr((a a^T - K^-1) dK / d theta) */
-static void derivatives(struct gp *gp, double *dlog_w, double *dlog_sf2, double *dlog_sn2, double *dlog_sl2)
+static void derivatives(struct gp *gp, double *g)
 {
     size_t n = gp->n, d = gp->d;
     double slopes = gp->sl2 * linear_unit(cube(gp));
     invert(gp);
-    memset(dlog_w, 0, d * sizeof *dlog_w);
-    *dlog_sf2 = *dlog_sn2 = *dlog_sl2 = 0;
+    memset(g, 0, gp_parameters(gp) * sizeof *g);
     for (size_t i = 0; i < n; i++)
         for (size_t j = 0; j <= i; j++) {
             const double *x = gp->X + i * d, *z = gp->X + j * d;
-            double m = (gp->a[i] * gp->a[j] - gp->work[i * n + j]) * (i == j ? 0.5 : 1);
+            double share = (gp->a[i] * gp->a[j] - gp->work[i * n + j]) * (i == j ? 0.5 : 1), m = share * mixing(gp, is_low(gp, i), is_low(gp, j));
             struct pair p = compare(gp, x, z);
             double slope = m * matern_slope(gp->sf2, p.r2);
-            *dlog_sf2 += m * matern(gp->sf2, p.r2);
-            *dlog_sn2 += i == j ? m * gp->sn2 : 0;
-            *dlog_sl2 += m * slopes * p.product;
+            g[d] += m * matern(gp->sf2, p.r2);
+            g[d + 1] += i == j && !is_low(gp, i) ? share * gp->sn2 : 0;
+            g[d + 2] += m * slopes * p.product;
+            if (gp->low)
+                low_derivatives(gp, i, j, share, kernel(gp, slopes, p), g + d + 3);
             if (gp->trend)
-                dlog_w[d - 1] += m * p.trend;
+                g[d - 1] += m * p.trend;
             for (size_t k = 0; k < cube(gp); k++)
-                dlog_w[k] += gp->w[k] * (slope * (x[k] - z[k]) * (x[k] - z[k]) + m * slopes * (x[k] - 0.5) * (z[k] - 0.5));
+                g[k] += gp->w[k] * (slope * (x[k] - z[k]) * (x[k] - z[k]) + m * slopes * (x[k] - 0.5) * (z[k] - 0.5));
         }
 }
 
-double gp_likelihood(struct gp *gp, double *dlog_w, double *dlog_sf2, double *dlog_sn2, double *dlog_sl2)
+double gp_likelihood(struct gp *gp, double *gradient)
 {
     double fit = 0, logs = 0;
     for (size_t i = 0; i < gp->n; i++) {
         fit += gp->y[i] * gp->a[i];
         logs += log(gp->L[i * gp->n + i]);
     }
-    if (dlog_w)
-        derivatives(gp, dlog_w, dlog_sf2, dlog_sn2, dlog_sl2);
+    if (gradient)
+        derivatives(gp, gradient);
     return -0.5 * fit - logs - 0.5 * (double)gp->n * log(2 * 3.14159265358979323846);
 }
 
@@ -188,16 +242,22 @@ static double pulled_in(double x)
     return fmax(-farthest, fmin(farthest, x));
 }
 
+static const double *place(const struct gp *gp, const double *x)
+{
+    double *at = gp->work + gp->n * gp->n + 2 * gp->n;
+    for (size_t i = 0; i < gp->d; i++)
+        at[i] = pulled_in(x[i]);
+    return at;
+}
+
 void gp_predict(const struct gp *gp, const double *x, double *mean, double *variance)
 {
-    size_t n = gp->n, d = gp->d;
-    double *k = gp->work + n * n, *at = k + n, sum = 0, less = 0, slopes = gp->sl2 * linear_unit(cube(gp));
-    for (size_t i = 0; i < d; i++)
-        at[i] = pulled_in(x[i]);
-    for (size_t i = 0; i < n; i++) {
-        k[i] = kernel(gp, slopes, compare(gp, at, gp->X + i * d));
+    size_t n = gp->n;
+    double *k = gp->work + n * n, sum = 0, less = 0;
+    const double *at = place(gp, x);
+    covariances(gp, at, false, k);
+    for (size_t i = 0; i < n; i++)
         sum += k[i] * gp->a[i];
-    }
     *mean = sum;
     if (!variance)
         return;
@@ -205,8 +265,26 @@ void gp_predict(const struct gp *gp, const double *x, double *mean, double *vari
         linalg_solve_lower(gp->L, n, k, 1);
     for (size_t i = 0; i < n; i++)
         less += k[i] * k[i];
-    double before = kernel(gp, slopes, compare(gp, at, at));
+    double before = kernel(gp, gp->sl2 * linear_unit(cube(gp)), compare(gp, at, at));
     *variance = before > less ? before - less : 0;
+}
+
+void gp_predict_low(const struct gp *gp, const double *x, double *variance, double *covariance)
+{
+    size_t n = gp->n;
+    double *k = gp->work + n * n, less = 0, shared = 0;
+    const double *at = place(gp, x);
+    covariances(gp, at, false, k);
+    covariances(gp, at, true, k + n);
+    if (n > 0)
+        linalg_solve_lower(gp->L, n, k, 2);
+    for (size_t i = 0; i < n; i++) {
+        shared += k[i] * k[n + i];
+        less += k[n + i] * k[n + i];
+    }
+    double own = kernel(gp, gp->sl2 * linear_unit(cube(gp)), compare(gp, at, at)), before = mixing(gp, true, true) * own + 1;
+    *variance = before > less ? before - less : 0;
+    *covariance = mixing(gp, true, false) * own - shared;
 }
 
 /* ---- fit ---- */
@@ -225,7 +303,17 @@ static void set_theta(struct gp *gp, const double *theta)
     gp->sf2 = exp(theta[gp->d]);
     gp->sn2 = exp(theta[gp->d + 1]);
     gp->sl2 = exp(theta[gp->d + 2]);
+    if (gp->low) {
+        gp->correlation = 1 / (1 + exp(-theta[gp->d + 3]));
+        gp->low_scale = exp(theta[gp->d + 4]);
+        gp->low_sn2 = exp(theta[gp->d + 5]);
+    }
 }
+
+/* Medians and deviations of what follows the w in theta. */
+static const struct {
+    double median, deviation;
+} scalar_prior[] = {{0, 1}, {-4, 1}, {-1, 1}, {1, 1.5}, {0, 1}, {-4, 1}};
 
 double gp_log_posterior(struct gp *gp, const double *theta, double *gradient)
 {
@@ -233,10 +321,10 @@ double gp_log_posterior(struct gp *gp, const double *theta, double *gradient)
     size_t d = gp->d;
     double slope, prior = 0;
     set_theta(gp, theta);
-    memset(gradient, 0, (d + 3) * sizeof *gradient);
+    memset(gradient, 0, gp_parameters(gp) * sizeof *gradient);
     if (gp_condition(gp, &err) != OK)
         return -INFINITY;
-    double value = gp_likelihood(gp, gradient, &gradient[d], &gradient[d + 1], &gradient[d + 2]);
+    double value = gp_likelihood(gp, gradient);
     /* The density is that of log length, whose mode is the prior's median.  Over length itself (one more -log length) the mode is 20 times
      * shorter, and with few points in many dimensions every configuration would look unlike every other. */
     for (size_t i = 0; i < cube(gp); i++) { /* log length = -1/2 log w */
@@ -247,12 +335,10 @@ double gp_log_posterior(struct gp *gp, const double *theta, double *gradient)
         prior += log_normal(theta[d - 1], 0, 1, &slope);
         gradient[d - 1] += slope;
     }
-    prior += log_normal(theta[d], 0, 1, &slope);
-    gradient[d] += slope;
-    prior += log_normal(theta[d + 1], -4, 1, &slope);
-    gradient[d + 1] += slope;
-    prior += log_normal(theta[d + 2], -1, 1, &slope);
-    gradient[d + 2] += slope;
+    for (size_t i = d; i < gp_parameters(gp); i++) {
+        prior += log_normal(theta[i], scalar_prior[i - d].median, scalar_prior[i - d].deviation, &slope);
+        gradient[i] += slope;
+    }
     return value + prior;
 }
 
@@ -278,23 +364,38 @@ static double largest(const double *y, size_t n)
     return most;
 }
 
+static size_t count_of(const struct gp *gp, bool low)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < gp->n; i++)
+        count += is_low(gp, i) == low;
+    return count;
+}
+
+static double mean_of(const struct gp *gp, bool low)
+{
+    double mean = 0, count = (double)count_of(gp, low);
+    for (size_t i = 0; i < gp->n; i++)
+        mean += is_low(gp, i) == low ? gp->y[i] / count : 0;
+    return mean;
+}
+
 /* y = (y - mean) / deviation.  Scores that are identical up to rounding have no deviation to divide by: their floor makes them 0, not
  * noise blown up.  Everything is divided by the largest score first, whose square may not fit in a double. */
 static void standardise(struct gp *gp)
 {
     enum { FARTHEST = 1000 }; /* deviations; only a floored one reaches it */
-    size_t n = gp->n;
-    double most = largest(gp->y, n), unit = most > 0 ? most : 1, mean = 0, squares = 0;
-    for (size_t i = 0; i < n; i++) {
-        gp->y[i] = isfinite(gp->y[i]) ? gp->y[i] / unit : 0;
-        mean += gp->y[i] / (double)n;
-    }
+    size_t n = gp->n, count = count_of(gp, false);
+    double most = largest(gp->y, n), unit = most > 0 ? most : 1, squares = 0;
     for (size_t i = 0; i < n; i++)
-        squares += (gp->y[i] - mean) * (gp->y[i] - mean);
-    double scale = fmax(n > 1 ? sqrt(squares / (double)(n - 1)) : 0, 1e-9);
+        gp->y[i] = isfinite(gp->y[i]) ? gp->y[i] / unit : 0;
+    double mean = mean_of(gp, false), low_mean = mean_of(gp, true);
+    for (size_t i = 0; i < n; i++)
+        squares += is_low(gp, i) ? 0 : (gp->y[i] - mean) * (gp->y[i] - mean);
+    double scale = fmax(count > 1 ? sqrt(squares / (double)(count - 1)) : 0, 1e-9);
     for (size_t i = 0; i < n; i++) {
         double v = gp->noise[i] / unit / unit / (scale * scale);
-        gp->y[i] = fmax(-FARTHEST, fmin(FARTHEST, (gp->y[i] - mean) / scale));
+        gp->y[i] = fmax(-FARTHEST, fmin(FARTHEST, (gp->y[i] - (is_low(gp, i) ? low_mean : mean)) / scale));
         gp->noise[i] = v >= 0 ? fmin(v, FARTHEST) : FARTHEST; /* an error bar that is no number says nothing */
     }
     gp->y_mean = mean * unit;
@@ -308,28 +409,25 @@ static void start(const struct gp *gp, double *theta, int which)
         theta[i] = -2 * (length_mean(cube(gp)) - (which ? 1.5 : 0)); /* the prior's median, and shorter lengths */
     if (gp->trend)
         theta[d - 1] = 0;
-    theta[d] = 0;
-    theta[d + 1] = which ? -6 : -4;
-    theta[d + 2] = -1;
+    for (size_t i = d; i < gp_parameters(gp); i++)
+        theta[i] = scalar_prior[i - d].median;
+    if (which) /* less noise */
+        theta[d + 1] = -6;
 }
 
-/* The better of two local optima into best, which stays as it is when there is none.  work [4, d + 3] */
+/* The better of two local optima into best, which stays as it is when there is none.  work [4, gp_parameters] */
 static void maximise(struct gp *gp, double *best, double *work)
 {
-    size_t d = gp->d;
-    double *theta = work, *low = theta + d + 3, *high = low + d + 3, *slope = high + d + 3;
-    unsigned n = (unsigned)d + 3;
+    static const double lowest[] = {-6, -14, -6, -6, -4, -14}, highest[] = {4, 2, 4, 6, 4, 2};
+    size_t d = gp->d, n = gp_parameters(gp);
+    double *theta = work, *low = theta + n, *high = low + n, *slope = high + n;
     double best_value = -INFINITY;
-    for (size_t i = 0; i < d; i++) {
-        low[i] = -14;
-        high[i] = 8;
+    for (size_t i = 0; i < n; i++) {
+        low[i] = i < d ? -14 : lowest[i - d];
+        high[i] = i < d ? 8 : highest[i - d];
     }
-    low[d] = low[d + 2] = -6;
-    high[d] = high[d + 2] = 4;
-    low[d + 1] = -14;
-    high[d + 1] = 2;
     for (int which = 0; which < 2; which++) {
-        nlopt_opt opt = nlopt_create(NLOPT_LD_LBFGS, n);
+        nlopt_opt opt = nlopt_create(NLOPT_LD_LBFGS, (unsigned)n);
         double value = -INFINITY;
         if (!opt)
             return;
@@ -341,7 +439,7 @@ static void maximise(struct gp *gp, double *best, double *work)
         start(gp, theta, which);
         nlopt_optimize(opt, theta, &value); /* its verdict does not matter: a failed line search still leaves its best point in theta */
         nlopt_destroy(opt);
-        value = objective(n, theta, slope, gp);
+        value = objective((unsigned)n, theta, slope, gp);
         if (value > best_value) {
             best_value = value;
             memcpy(best, theta, n * sizeof *best);
@@ -353,25 +451,25 @@ enum { FEW = 10 };
 
 enum status gp_fit(struct gp *gp, struct err *err)
 {
-    size_t d = gp->d;
+    size_t d = gp->d, parameters = gp_parameters(gp);
     for (size_t i = 0; i < gp->n * d; i++)
         if (!isfinite(gp->X[i]))
             return err_set(err, ERR_FAILED, "feature %zu of point %zu of a Gaussian process is %g, want a number", i % d, i / d, gp->X[i]);
-    double *best = malloc(5 * (d + 3) * sizeof *best);
+    double *best = malloc(5 * parameters * sizeof *best);
     if (!best)
-        return err_set(err, ERR_MEMORY, "out of memory for %zu hyper-parameters", d + 3);
+        return err_set(err, ERR_MEMORY, "out of memory for %zu hyper-parameters", parameters);
     for (size_t i = 0; i < gp->n * d; i++)
         gp->X[i] = pulled_in(gp->X[i]);
     standardise(gp);
     start(gp, best, 0);
     if (gp->n >= FEW)
-        maximise(gp, best, best + (d + 3));
+        maximise(gp, best, best + parameters);
     set_theta(gp, best);
     enum status status = gp_condition(gp, err);
     if (status != OK) { /* no optimum ends here, but the way out is kept: with so much noise every K factors */
         start(gp, best, 0);
         set_theta(gp, best);
-        gp->sn2 = 0.1;
+        gp->sn2 = gp->low_sn2 = 0.1;
         status = gp_condition(gp, err);
     }
     free(best);

@@ -23,9 +23,11 @@ static void positions_and_prior(const void *space_, const uint8_t *level, double
 
 struct search_model search_model_gp(const struct search_space *space, const struct search_archive *archive)
 {
-    bool prior = space->prior != NULL;
+    bool prior = space->prior != NULL, low = false;
+    for (size_t i = 0; i < archive->n; i++)
+        low = low || archive->point[i].low_fidelity;
     return (struct search_model){.space = space, .archive = archive, .d = space->n + prior, .features = prior ? positions_and_prior : search_positions,
-                                 .user = space, .trend = prior};
+                                 .user = space, .trend = prior, .low = low};
 }
 
 static double size_axis(const struct search_model *m, double size)
@@ -62,21 +64,26 @@ enum status search_model_learn(struct search_model *m, struct err *err)
     const struct search_archive *a = m->archive;
     size_t d = m->d, n = 0;
     double *X = malloc((a->n ? a->n : 1) * (d ? d : 1) * sizeof *X), *y = malloc((a->n + 1) * sizeof *y), *noise = malloc((a->n + 1) * sizeof *noise);
-    enum status status = X && y && noise ? OK : err_set(err, ERR_MEMORY, "out of memory for the model of the scores");
+    bool *low = malloc(a->n + 1);
+    enum status status = X && y && noise && low ? OK : err_set(err, ERR_MEMORY, "out of memory for the model of the scores");
     for (size_t i = 0; status == OK && i < a->n; i++)
-        if (!a->point[i].failed && !a->point[i].low_fidelity) {
+        if (!a->point[i].failed && (m->low || !a->point[i].low_fidelity)) {
             m->features(m->user, a->point[i].level, X + n * d);
             y[n] = a->point[i].score;
+            low[n] = a->point[i].low_fidelity;
             noise[n++] = a->point[i].paired > 0 ? a->point[i].paired : a->point[i].variance;
         }
     if (status == OK)
         status = gp_new(&m->gp, X, y, noise, n, d, err);
     m->gp.trend = m->trend;
+    if (status == OK && m->low)
+        status = gp_set_low(&m->gp, low, err);
     if (status == OK)
         status = gp_fit(&m->gp, err);
     free(X);
     free(y);
     free(noise);
+    free(low);
     return status;
 }
 
@@ -132,6 +139,19 @@ double search_model_gain(struct search_model *m, const uint8_t *level, double *m
     *sd = sqrt(variance);
     struct pareto_point at = {size_axis(m, m->space->size(m->space->user, level)), -*mean, time_axis(m, level)}, s = {0, *sd, 0};
     return pareto_ehvi_at(&m->ehvi, at, s);
+}
+
+double search_model_told(struct search_model *m, const uint8_t *level, double variance)
+{
+    double mean, own, low, shared, noise = variance / (m->gp.y_scale * m->gp.y_scale) + m->gp.low_sn2;
+    if (!m->low)
+        return 0;
+    m->features(m->user, level, m->x);
+    gp_predict(&m->gp, m->x, &mean, &own);
+    gp_predict_low(&m->gp, m->x, &low, &shared);
+    if (!(own > 0 && low + noise > 0 && shared > 0)) /* known already, or the other way round */
+        return 0;
+    return fmin(shared * shared / (own * (low + noise)), 1);
 }
 
 enum status search_posterior(const struct search_space *space, const struct search_archive *archive, double *mean, double *sd, struct err *err)

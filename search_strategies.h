@@ -31,15 +31,16 @@ bool search_seed(const struct search_space *space, const struct search_archive *
 
 /* ---- search_model.c ---- */
 
-/* A Gaussian process of the scores of the full trials that succeeded, over features of configurations, and the front to beat: that of the posterior means at
+/* A Gaussian process of the scores of the trials that succeeded, over features of configurations, and the front to beat: that of the posterior means at
  * the tried configurations, not of the scores themselves (a lucky score would hide what lies below it). */
 struct search_model {
-    const struct search_space *space; /* the first six are the caller's */
+    const struct search_space *space; /* the first seven are the caller's */
     const struct search_archive *archive;
     size_t d;                         /* features */
     void (*features)(const void *user, const uint8_t *level, double *x /*[d]*/);
     const void *user;
     bool trend;                       /* the last feature is a trend (gp.h) */
+    bool low;                         /* short trials that succeeded are points of the lower fidelity (gp.h); else they are left out */
     struct gp gp;                     /* of standardised scores: score = gp.y_mean + gp.y_scale * mean */
     struct pareto_ehvi ehvi;          /* the reference lies a tenth of the ranges behind the worst */
     double low_size, size_range;      /* axis of sizes: 0 at all-low, 1 at all-high or the budget */
@@ -48,7 +49,7 @@ struct search_model {
 };
 /* The position of each variable's level, x[space->n]; user: the space. */
 void search_positions(const void *space, const uint8_t *level, double *x);
-/* The model of "gp": positions and, with a prior, what it expects as the trend. */
+/* The model of "gp": positions and, with a prior, what it expects as the trend; short trials count too. */
 struct search_model search_model_gp(const struct search_space *space, const struct search_archive *archive);
 /* The process alone, without a front. */
 enum status search_model_learn(struct search_model *m, struct err *err);
@@ -57,6 +58,11 @@ enum status search_model_fit(struct search_model *m, struct err *err);
 /* Expected hypervolume improvement of a configuration (its size is known exactly), mean and deviation of its standardised score; -1, and neither of them,
  * when it may not be proposed: it does not fit, or had a full trial. */
 double search_model_gain(struct search_model *m, const uint8_t *level, double *mean, double *sd);
+/* The share of what is not known of a configuration's full score that a short trial of it, with this variance (in score^2), would tell, 0 to 1: with l and f the
+ * low and the full fidelity there (gp.h),
+ *     Cov(l, f)^2 / (Var f (Var l + v)),   v = variance + low_sn2
+ * 0 where m->low is not set. */
+double search_model_told(struct search_model *m, const uint8_t *level, double variance);
 void search_model_free(struct search_model *m);
 /* Mean and standard deviation [archive->n] of what the model of "gp" believes of each trial's score, failed ones too. */
 enum status search_posterior(const struct search_space *space, const struct search_archive *archive, double *mean, double *sd,

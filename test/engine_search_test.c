@@ -15,6 +15,7 @@ static const struct {
     {"dp", "search=dp", "search_space=layer", "quant_types=hqq2,hqq3,nf4", "target_bpw=3.6", 9},
     {"evopress", "search=evopress", "search_space=layer", "quant_types=nf4,int8", "objective=kl", 0},
     {"autoqra", "search=autoqra", "search_space=layer", "quant_types=nf4,int8", "rank_types=1,2,4", 0},
+    {"gp", "search=gp", "search_space=layer", "quant_types=nf4,int8", "num_initial=3", 0},
 };
 
 static void run_case(size_t c, const char *dir)
@@ -22,7 +23,7 @@ static void run_case(size_t c, const char *dir)
     char sentence[1024], out[64];
     snprintf(out, sizeof out, "output_dir=%s", dir);
     /* config.txt's objective = loss is the job's; auto is what each strategy is made for */
-    const char *objective = c == 2 ? cases[c].more : c == 3 ? "objective=loss" : "objective=auto";
+    const char *objective = c == 2 ? cases[c].more : c >= 3 ? "objective=loss" : "objective=auto";
     if (job_run(sentence, "job.txt", out, cases[c].search, cases[c].space, cases[c].formats, objective, cases[c].more, "low_fidelity=0.5", NULL))
         fail_msg("%s: %s", cases[c].name, sentence);
 }
