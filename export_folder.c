@@ -295,10 +295,16 @@ static enum status write_text(const char *dir, const char *name, struct text *te
     return status;
 }
 
+/* Whether add_matrix writes codes; else it writes floats, whatever the format. */
+static bool is_packed(enum format format)
+{
+    return format == FORMAT_NF4 || format == FORMAT_FP4 || format == FORMAT_INT8;
+}
+
 /* transformers' switch for the packed weights; 8-bit and 4-bit cannot be mixed there, so it is written only when it tells the truth. */
 static void quantization_config(const struct model *model, struct text *out)
 {
-    bool floats = format_is_float(model->embed.format); /* a packed embedding is unknown there */
+    bool floats = !is_packed(model->embed.format) && !is_packed(model->head.format); /* packed ones are unknown there */
     bool all_nf4 = floats, all_int8 = floats;
     for (int l = 0; l < model->plan.n_layers; l++)
         for (int j = 0; j < LINEAR_COUNT; j++) {
