@@ -1,5 +1,6 @@
 /* engine_memory.c: the widths after pruning and the memory plan: every lifetime counted by the code that later carves it. */
 #include "engine.h"
+#include "use_device.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -322,6 +323,7 @@ enum status engine_plan_memory(struct engine *engine)
     struct model base = {0};
     engine->ops.ops = cpu_ops(false);
     engine->ops.threads = engine_threads(engine->config);
+    TRY(use_device(engine->config->device, engine->err));
     TRY(compute_parse(engine->config->compute_dtype, &engine->ops.compute, engine->err));
     engine->memory.program = (size_t)process_now_bytes();
     read_prune_options(engine);

@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "engine.h"
+#include "use_device.h"
 
 /* The shape that the configuration spells out. */
 static enum status shape_from_config(struct engine *engine, struct model_config *shape)
@@ -96,6 +97,7 @@ enum status engine_train_full(struct engine *engine)
         TRY(shape_from_config(engine, &engine->base_shape));
     TRY(engine_load_tasks(engine));
     int64_t steps = finetune_steps(config->max_steps, config->num_epochs, engine->dataset.n, config->batch_size);
+    TRY(use_device(config->device, engine->err));
     engine->ops.ops = cpu_ops(false);
     engine->ops.threads = engine_threads(config);
     engine->memory.keep_activations = strcmp(config->gradient_checkpointing, "yes") != 0;

@@ -18,7 +18,7 @@ static size_t adapter_parameters(const struct adapter *a)
 void lora_place(struct lora *lora, const struct plan *plan, const struct model_config *config, bool training, struct arena *arena)
 {
     lora->n_layers = plan->n_layers;
-    lora->adapter = arena_take(arena, (size_t)plan->n_layers, sizeof *lora->adapter);
+    lora->adapter = arena_take_table(arena, (size_t)plan->n_layers, sizeof *lora->adapter);
     lora->n = (size_t)plan_adapter_parameters(plan, config);
     lora->p = arena_take(arena, lora->n, sizeof(real));
     lora->g = training ? arena_take(arena, lora->n, sizeof(real)) : NULL;

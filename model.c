@@ -82,7 +82,7 @@ void model_place_head(struct model *model, enum format embed_format, enum format
     else
         quant_place(&model->head, head_format, 0, false, V, C, arena);
     model->inv_freq = arena_take(arena, (size_t)c->head_dim / 2, sizeof(float));
-    if (model->inv_freq)
+    if (model->inv_freq && !arena->tables) /* a device's are uploaded */
         model_config_inv_freq(c, model->inv_freq);
 }
 
@@ -92,7 +92,7 @@ void model_grads_place(struct model_grads *grads, const struct model *model, boo
     size_t C = (size_t)c->hidden_size, V = (size_t)c->vocab_size;
     memset(grads, 0, sizeof *grads);
     grads->linears_only = linears_only;
-    grads->layer = arena_take(arena, (size_t)model->plan.n_layers, sizeof *grads->layer);
+    grads->layer = arena_take_table(arena, (size_t)model->plan.n_layers, sizeof *grads->layer);
     size_t start = arena->used;
     grads->block = arena->base ? (real *)(void *)(arena->base + start) : NULL;
     if (!linears_only)

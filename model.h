@@ -55,6 +55,9 @@ enum status model_stored_formats(struct model_stored *stored, const struct check
 /* Every matrix into the layout that kernels read fastest (quant_panel.h): for weights that stay as they are; embedding and head alone.  ERR_MEMORY. */
 enum status model_to_panels(struct model *model, struct err *err);
 enum status model_embed_to_panels(struct model *model, struct err *err);
+/* The weights of a model in the host's memory, in the layout of files, onto a device: `to` was shaped alike and placed in memory of c's device. ERR_FAILED: the
+ * device's. */
+enum status model_upload(struct model *to, const struct model *from, const struct ops_context *c, struct err *err);
 /* Random weights for training from scratch (all F32), of standard deviation s: N(0, s), o_proj and down_proj N(0, s/sqrt(2L)), norms 1. */
 void model_random(struct model *model, double s, uint64_t seed);
 void model_free(struct model *model); /* config, plan, tables; not the arena */

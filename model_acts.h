@@ -20,6 +20,14 @@ struct layer_kept {
     uint16_t *x, *q, *k, *v, *att, *xm, *gate, *up; /* shapes as in layer_acts */
 };
 
+/* Memory of a device for what a batch brings and what a pass leaves for the host, up to max_n rows; host: where nll comes to when nobody else wants it. */
+struct model_there {
+    int32_t *tokens, *positions, *labels;
+    struct segment *segments;
+    uint8_t *greedy;
+    double *host;
+};
+
 struct model_acts {
     real **x;                 /* [L + 1] residual stream before each layer, and after the last: each [n, C] */
     struct layer_kept *kept;  /* [L], or NULL: activations are kept as they are, or not at all */
@@ -27,6 +35,7 @@ struct model_acts {
     real *nf, *sf;            /* after the final norm [n, C], its scales [n] */
     real *angles;             /* [n, D] of the batch's positions (ops.h) */
     double *nll;              /* [n] */
+    struct model_there *there; /* on a device: the batch, and what comes back; NULL on the CPU */
     real *dx, *dn;            /* [n, C] of the residual stream, of a norm's output */
     real *dq, *dk, *dv, *datt; /* [n, H D] or [n, KV D] */
     real *dgate, *dup, *dact; /* [n, F] */
@@ -56,5 +65,13 @@ void model_restore(const struct layer_pass *p, const struct layer_kept *kept, st
 void model_layer_qkv(const struct layer_pass *p, struct layer_acts *a, const real *x);
 /* y NULL: up to what backward needs, the layer's output is not wanted again. */
 void model_layer_rest(const struct layer_pass *p, struct layer_acts *a, const real *x, real *y);
+
+/* model_device.c.  On the CPU none of them does anything: a batch is where it is.  up: `to` is the batch as kernels read it; down: nll[n] and greedy[n]
+ * (either may be NULL) from where head_args of model_head_args left them. */
+void model_there_place(struct model_acts *acts, size_t n, struct arena *arena);
+enum status model_batch_up(const struct model_run *run, const struct batch *batch, struct batch *to, struct err *err);
+enum status model_scores_down(const struct model_run *run, size_t n, double *nll, uint8_t *greedy, struct err *err);
+/* x = 0, queued behind what was. */
+void model_clear(const struct ops_context *c, real *x, size_t n);
 
 #endif

@@ -93,11 +93,11 @@ enum status model_run_place(struct model_run *run, const struct model *model, co
     const struct model_config *c = &model->config;
     size_t L = (size_t)c->num_hidden_layers, n = run->max_n, C = (size_t)c->hidden_size;
     struct widest w = widest_layer(model);
-    struct model_acts none = {0}, *acts = arena_take(arena, 1, sizeof *acts);
+    struct model_acts none = {0}, *acts = arena_take_table(arena, 1, sizeof *acts);
     run->acts = acts;
     acts = acts ? acts : &none;
-    acts->x = arena_take(arena, L + 1, sizeof *acts->x);
-    acts->layer = arena_take(arena, L, sizeof *acts->layer);
+    acts->x = arena_take_table(arena, L + 1, sizeof *acts->x);
+    acts->layer = arena_take_table(arena, L, sizeof *acts->layer);
     bool halves = run->training && run->keep && run->halves; /* model_keep.c */
     bool streams = run->training && !halves; /* scoring alone needs only two residual streams, so do streams kept in halves */
     real *even = NULL, *odd = NULL;
@@ -106,7 +106,7 @@ enum status model_run_place(struct model_run *run, const struct model *model, co
         even = arena_take(arena, n * C, sizeof(real));
         odd = arena_take(arena, n * C, sizeof(real));
     }
-    acts->kept = halves ? arena_take(arena, L, sizeof *acts->kept) : NULL;
+    acts->kept = halves ? arena_take_table(arena, L, sizeof *acts->kept) : NULL;
     if (!run->training || !run->keep || halves)
         place_layer(run, &shared, c, w.HD, w.KVD, w.H, w.F, arena);
     for (size_t l = 0; l <= L; l++) {
@@ -133,6 +133,7 @@ enum status model_run_place(struct model_run *run, const struct model *model, co
     acts->sf = arena_take(arena, n, sizeof(real));
     acts->angles = arena_take(arena, n * (size_t)c->head_dim, sizeof(real));
     acts->nll = arena_take(arena, n, sizeof *acts->nll);
+    model_there_place(acts, n, arena);
     if (run->training)
         place_gradients(acts, n, C, &w, arena);
     return arena->overflow ? err_set(err, ERR_MEMORY, "activations of %zu rows do not fit in memory addresses", n) : OK;
@@ -301,13 +302,19 @@ static enum status check_batch(const struct model_run *run, const struct model *
     return OK;
 }
 
+/* Checks the batch; `read` is what kernels see of it. */
+static enum status batch_in(const struct model_run *run, const struct model *model, const struct batch *batch, struct batch *read, struct err *err)
+{
+    TRY(check_batch(run, model, batch, err));
+    return model_batch_up(run, batch, read, err);
+}
+
 static enum status forward_all(struct model_run *run, struct layer_pass *p, struct err *err)
 {
     struct model_acts *acts = run->acts;
     const struct model *model = p->model;
     size_t n = p->batch->n, C = (size_t)model->config.hidden_size;
     int L = model->config.num_hidden_layers;
-    TRY(check_batch(run, model, p->batch, err));
     p->ops->ops->embed_forward(p->ops, &model->embed, p->batch->tokens, n, acts->x[0]);
     model_angles(run, model, p->batch->positions, n);
     p->angles = acts->angles;
@@ -335,11 +342,16 @@ static enum status sum_nll(const struct batch *batch, const double *nll, double 
 enum status model_score(struct model_run *run, const struct model *model, const struct lora *lora, const struct batch *batch,
                         double *nll, uint8_t *greedy, double *sum, size_t *count, struct err *err)
 {
-    struct layer_pass p = {.ops = run->ops, .model = model, .lora = lora, .batch = batch};
+    const struct model_there *there = run->acts->there;
+    struct batch read;
+    struct layer_pass p = {.ops = run->ops, .model = model, .lora = lora, .batch = &read};
+    TRY(batch_in(run, model, batch, &read, err));
     TRY(forward_all(run, &p, err));
-    double *to = nll ? nll : run->acts->nll;
-    struct head_args head = {.W = &model->head, .n = batch->n, .x = run->acts->nf, .labels = batch->labels, .nll = to, .greedy = greedy};
+    struct head_args head = {.W = &model->head, .n = read.n, .x = run->acts->nf, .labels = read.labels, .nll = nll && !there ? nll : run->acts->nll,
+                             .greedy = greedy && there ? there->greedy : greedy};
     run->ops->ops->head_loss(run->ops, &head);
+    double *to = nll ? nll : there ? there->host : run->acts->nll;
+    TRY(model_scores_down(run, read.n, to, greedy, err));
     return sum_nll(batch, to, sum, count, err);
 }
 
@@ -363,7 +375,7 @@ static enum status backward_all(struct model_run *run, struct layer_pass *p, str
     size_t n = p->batch->n, C = (size_t)model->config.hidden_size;
     int L = model->config.num_hidden_layers, lowest = lowest_trained(p);
     bool whole = p->grads && !p->grads->linears_only; /* embeddings and norms too */
-    memset(acts->dx, 0, n * C * sizeof(real)); /* rmsnorm_backward adds */
+    model_clear(p->ops, acts->dx, n * C); /* rmsnorm_backward adds */
     p->ops->ops->rmsnorm_backward(p->ops, acts->dx, p->grads ? p->grads->norm : NULL, acts->dn, acts->x[L], model->norm, acts->sf, n, C);
     for (p->l = L - 1; p->l >= lowest; p->l--) {
         TRY(stop_check(err));
@@ -381,7 +393,8 @@ static enum status backward_all(struct model_run *run, struct layer_pass *p, str
 enum status model_train(struct model_run *run, const struct model *model, struct lora *lora, struct model_grads *grads,
                         const struct batch *batch, real scale, uint32_t dropout_step, double *sum, size_t *count, struct err *err)
 {
-    struct layer_pass p = {.ops = run->ops, .model = model, .lora = lora, .grads = grads, .batch = batch, .dropout = true,
+    struct batch read;
+    struct layer_pass p = {.ops = run->ops, .model = model, .lora = lora, .grads = grads, .batch = &read, .dropout = true,
                            .dropout_step = dropout_step};
     struct model_acts *acts = run->acts;
     if (lora && lora->dropout > 0 && !run->dropout)
@@ -389,20 +402,25 @@ enum status model_train(struct model_run *run, const struct model *model, struct
     for (size_t i = 0; i < batch->n_segments; i++)
         if (batch->segments[i].prefix_len > 0)
             return err_set(err, ERR_FAILED, "segment %zu has a shared prefix: those have no backward", i);
+    TRY(batch_in(run, model, batch, &read, err));
     TRY(forward_all(run, &p, err));
-    struct head_args head = {.W = &model->head, .n = batch->n, .x = acts->nf, .labels = batch->labels, .nll = acts->nll,
+    struct head_args head = {.W = &model->head, .n = read.n, .x = acts->nf, .labels = read.labels, .nll = acts->nll,
                              .dx = acts->dn, .scale = scale};
     if (grads && !grads->linears_only)
         head.dW = model->config.tie_word_embeddings ? grads->embed : grads->head;
     run->ops->ops->head_loss(run->ops, &head);
-    TRY(sum_nll(batch, acts->nll, sum, count, err));
+    double *nll = acts->there ? acts->there->host : acts->nll;
+    TRY(model_scores_down(run, read.n, nll, NULL, err));
+    TRY(sum_nll(batch, nll, sum, count, err));
     return backward_all(run, &p, err);
 }
 
 enum status model_hidden(struct model_run *run, const struct model *model, const struct lora *lora, const struct batch *batch,
                          const real **x, struct err *err)
 {
-    struct layer_pass p = {.ops = run->ops, .model = model, .lora = lora, .batch = batch};
+    struct batch read;
+    struct layer_pass p = {.ops = run->ops, .model = model, .lora = lora, .batch = &read};
+    TRY(batch_in(run, model, batch, &read, err));
     TRY(forward_all(run, &p, err));
     *x = run->acts->nf;
     return OK;
@@ -410,8 +428,9 @@ enum status model_hidden(struct model_run *run, const struct model *model, const
 
 enum status model_embed(const struct model_run *run, const struct model *model, const struct batch *batch, real *x, struct err *err)
 {
-    TRY(check_batch(run, model, batch, err));
-    run->ops->ops->embed_forward(run->ops, &model->embed, batch->tokens, batch->n, x);
+    struct batch read;
+    TRY(batch_in(run, model, batch, &read, err));
+    run->ops->ops->embed_forward(run->ops, &model->embed, read.tokens, read.n, x);
     return OK;
 }
 
@@ -419,10 +438,11 @@ enum status model_block(struct model_run *run, const struct model *model, const 
                         const real *inputs[LINEAR_COUNT], struct err *err)
 {
     const struct layer_acts *a = &run->acts->layer[l];
-    struct layer_pass p = {.ops = run->ops, .model = model, .batch = batch, .angles = run->acts->angles, .l = l};
-    TRY(check_batch(run, model, batch, err));
+    struct batch read;
+    struct layer_pass p = {.ops = run->ops, .model = model, .batch = &read, .angles = run->acts->angles, .l = l};
+    TRY(batch_in(run, model, batch, &read, err));
     TRY(stop_check(err));
-    model_angles(run, model, batch->positions, batch->n);
+    model_angles(run, model, read.positions, read.n);
     layer_forward(&p, &run->acts->layer[l], NULL, x, y);
     for (int j = 0; inputs && j < LINEAR_COUNT; j++)
         inputs[j] = j <= LINEAR_V ? a->n1 : j == LINEAR_O ? a->att : j <= LINEAR_UP ? a->n2 : a->act;

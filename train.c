@@ -17,7 +17,7 @@ static const char usage[] =
     "  --plan          print the plan, the bytes of the file and of each memory lifetime; take none of them\n"
     "  --print-config  print every key with its value and where it came from\n"
     "  --threads N     the same as threads=N\n"
-    "  --device D      the same as device=D (auto, cpu)\n"
+    "  --device D      the same as device=D (auto, cpu, cuda)\n"
     "  --quiet         no progress lines\n"
     "  --help          this, and every key\n"
     "  --version\n"

@@ -25,6 +25,11 @@ void *arena_take(struct arena *arena, size_t count, size_t item_bytes)
     return piece;
 }
 
+void *arena_take_table(struct arena *arena, size_t count, size_t item_bytes)
+{
+    return arena_take(arena->tables ? arena->tables : arena, count, item_bytes);
+}
+
 enum status arena_commit(struct arena *arena, const char *what, struct err *err)
 {
     if (arena->overflow)

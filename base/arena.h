@@ -14,10 +14,14 @@ struct arena {
     size_t used;         /* bytes, each piece rounded up to 64 */
     size_t size;         /* bytes committed */
     bool overflow;       /* a count did not fit in size_t */
+    struct arena *tables; /* where `base` is memory of a device: what the host itself reads is taken there; NULL: here */
 };
 
 /* The next `count` items of `item_bytes`, aligned to 64 bytes, zeroed when first committed.  NULL while counting. */
 void *arena_take(struct arena *arena, size_t count, size_t item_bytes);
+
+/* arena_take for what the host reads and writes itself, such as tables of pointers. */
+void *arena_take_table(struct arena *arena, size_t count, size_t item_bytes);
 
 /* Takes `used` bytes from the system (zero pages, huge pages where it offers them) and starts carving at 0.
  * ERR_MEMORY names `what` and the bytes. */

@@ -326,6 +326,12 @@ enum status device_download(struct device *device, void *to, const void *from, s
     return copy(device, to, from, bytes, cudaMemcpyDeviceToHost, err);
 }
 
+void device_zero(struct device *device, void *to, size_t bytes)
+{
+    if (bytes > 0)
+        device_note(device, cudaMemsetAsync(to, 0, bytes, device->stream), "clearing memory");
+}
+
 enum status device_upload_matrix(struct device *device, struct qmat *to, const struct qmat *from, struct err *err)
 {
     size_t n = from->rows * from->cols, bytes = quant_bytes(from->format, from->block, from->double_quant, from->rows, from->cols);

@@ -32,6 +32,8 @@ void device_release(struct device *device, struct arena *arena);
 /* Host to device and back; each returns when the bytes are there. */
 enum status device_upload(struct device *device, void *to, const void *from, size_t bytes, struct err *err);
 enum status device_download(struct device *device, void *to, const void *from, size_t bytes, struct err *err);
+/* Zeros, queued behind what was. */
+void device_zero(struct device *device, void *to, size_t bytes);
 /* The bits of `from` (host, layout of files) into `to`, placed in the device's memory with from's format, block and shape. */
 enum status device_upload_matrix(struct device *device, struct qmat *to, const struct qmat *from, struct err *err);
 

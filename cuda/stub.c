@@ -58,6 +58,11 @@ enum status device_download(struct device *device, void *to, const void *from, s
     return missing(err);
 }
 
+void device_zero(struct device *device, void *to, size_t bytes)
+{
+    (void)device, (void)to, (void)bytes;
+}
+
 enum status device_upload_matrix(struct device *device, struct qmat *to, const struct qmat *from, struct err *err)
 {
     (void)device, (void)to, (void)from;

@@ -6,6 +6,8 @@ floor() {
     case $1 in
     base/err.h|base/size.h|base/real.h|veneer.h) echo 0 ;;
     base/*) echo 1 ;;
+    use_device.h) echo 24 ;;
+    use_device.c) echo 24 ;;
     quant*|io/json.*) echo 10 ;;
     io/jinja*|io/regex.*|io/model_config.*|io/safetensors.*|io/gguf*) echo 11 ;;
     io/tokenizer*|io/spm.*|io/bpe.*|io/pretokenizer.*) echo 12 ;;

@@ -6,6 +6,7 @@
 #include "evaluate_compare.h"
 #include "inference.h"
 #include "tools/roof.h"
+#include "use_device.h"
 
 static const char usage[] =
     "usage: evaluate MODEL [--adapter DIR] --data DIR --tasks boolq,piqa,... [options]\n"
@@ -37,6 +38,7 @@ static const char usage[] =
     "  --compute-dtype T   f32, bf16 (faster, log-likelihoods off by some 0.05), int8 (faster and coarser still), or auto: bf16 or\n"
     "                      what this CPU has that is at least as exact (f32)\n"
     "  --threads N         0: one a core (0)\n"
+    "  --device D          auto, cpu or cuda (which is refused for now: docs/cuda.md)\n"
     "  --quiet             no progress lines\n"
     "  --help, --version\n"
     "\n"
@@ -45,7 +47,7 @@ static const char usage[] =
     "exit: 0 done, 1 failed, 2 wrong usage or input, 3 not enough memory, 75 stopped\n";
 
 struct options {
-    const char *model, *adapter, *data, *tasks, *harness, *bos, *samples, *json, *perplexity, *kl, *text, *compute_dtype;
+    const char *model, *adapter, *data, *tasks, *harness, *bos, *samples, *json, *perplexity, *kl, *text, *compute_dtype, *device;
     enum compute compute;
     long long first, limit, num_fewshot, window, batch, threads;
     bool quiet;
@@ -67,6 +69,7 @@ static enum status parse(int argc, char **argv, struct options *o, struct err *e
                  {"--kl", &o->kl, NULL, 0, 0},
                  {"--text", &o->text, NULL, 0, 0},
                  {"--compute-dtype", &o->compute_dtype, NULL, 0, 0},
+                 {"--device", &o->device, NULL, 0, 0},
                  {"--first", NULL, &o->first, 0, 1 << 30},
                  {"--limit", NULL, &o->limit, 0, 1 << 30},
                  {"--num-fewshot", NULL, &o->num_fewshot, 0, 1000},
@@ -105,6 +108,7 @@ static enum status parse(int argc, char **argv, struct options *o, struct err *e
         return err_set(err, ERR_INPUT, "--harness %s, want current or legacy", o->harness);
     if (strcmp(o->bos, "auto") != 0 && strcmp(o->bos, "yes") != 0 && strcmp(o->bos, "no") != 0)
         return err_set(err, ERR_INPUT, "--bos %s, want auto, yes or no", o->bos);
+    TRY(use_device(o->device, err));
     return compute_parse(o->compute_dtype, &o->compute, err);
 }
 
@@ -289,7 +293,7 @@ static enum status compare(int argc, char **argv, struct err *err)
 
 int main(int argc, char **argv)
 {
-    struct options o = {.harness = "current", .compute_dtype = "f32", .bos = "auto", .window = 256, .batch = 1024};
+    struct options o = {.harness = "current", .compute_dtype = "f32", .device = "auto", .bos = "auto", .window = 256, .batch = 1024};
     struct inference in;
     struct err err = {{0}};
     int code;

@@ -7,6 +7,7 @@
 #include "generate.h"
 #include "inference.h"
 #include "tools/roof.h"
+#include "use_device.h"
 
 static const char usage[] =
     "usage: generate MODEL [--adapter DIR] --prompt TEXT | --prompt-file F | --chat | --bench [options]\n"
@@ -28,7 +29,7 @@ static const char usage[] =
     "  --threads N         0: one a core (0)\n"
     "  --compute-dtype T   f32, bf16, int8 (reads prompts faster, with 8-bit activations), or auto: bf16 or what this CPU has\n"
     "                      that is at least as exact (auto)\n"
-    "  --device auto|cpu\n"
+    "  --device D          auto, cpu or cuda (which is refused for now: docs/cuda.md)\n"
     "  --quiet             no speed on stderr at the end\n"
     "  --help, --version\n"
     "\n"
@@ -119,8 +120,7 @@ static enum status parse(int argc, char **argv, struct options *o, struct err *e
         return err_set(err, ERR_INPUT, "want one of --prompt, --prompt-file, --chat and --bench");
     if (!o->chat && (o->chat_template || o->system))
         return err_set(err, ERR_INPUT, "%s is of --chat", o->system ? "--system" : "--chat-template");
-    if (strcmp(o->device, "auto") != 0 && strcmp(o->device, "cpu") != 0)
-        return err_set(err, ERR_INPUT, "--device %s, this build has auto and cpu", o->device);
+    TRY(use_device(o->device, err));
     return compute_parse(o->compute_dtype, &o->compute, err);
 }
 

@@ -25,7 +25,7 @@
 
 static struct device *card;
 static struct ops_context gpu, cpu; /* cpu: the plain reference */
-static struct arena scratch, room, host;
+static struct arena gpu_scratch, room, host;
 static struct err on_device_err;
 
 enum { ROOM = 48 << 20, HOST_ROOM = 192 << 20 };
@@ -159,10 +159,10 @@ static void set_compute(enum compute compute)
 {
     gpu = (struct ops_context){.ops = device_ops(), .device = card, .threads = 1, .compute = compute};
     size_t n = gpu.ops->scratch_size(&gpu, MOST_OUT, MOST_IN, 32, MOST_T, MOST_V);
-    device_release(card, &scratch);
-    arena_take(&scratch, n, sizeof(real));
-    must(device_commit(card, &scratch, "scratch", &on_device_err));
-    gpu.scratch = arena_take(&scratch, n, sizeof(real));
+    device_release(card, &gpu_scratch);
+    arena_take(&gpu_scratch, n, sizeof(real));
+    must(device_commit(card, &gpu_scratch, "scratch", &on_device_err));
+    gpu.scratch = arena_take(&gpu_scratch, n, sizeof(real));
     size_t used = host.used;
     void *nan = take(n * sizeof(real));
     memset(nan, 0xff, n * sizeof(real));
@@ -192,7 +192,7 @@ static int end(void **state)
     enum status status = device_check(card, &err);
     if (status != OK)
         print_error("%s\n", err.text);
-    device_release(card, &scratch);
+    device_release(card, &gpu_scratch);
     device_release(card, &room);
     device_close(card);
     arena_free(&host);

@@ -1,0 +1,90 @@
+/* model_device.c: what a pass needs besides kernels when they run on a device: the weights there, the batch there, scores back.
+ *
+ * On the CPU (no tables of their own, arena.h) these functions change nothing. */
+#include <string.h>
+
+#include "cuda/device.h"
+#include "model_acts.h"
+
+void model_there_place(struct model_acts *acts, size_t n, struct arena *arena)
+{
+    if (!arena->tables)
+        return;
+    struct model_there none = {0}, *there = arena_take_table(arena, 1, sizeof *there);
+    acts->there = there;
+    there = there ? there : &none;
+    there->tokens = arena_take(arena, n, sizeof *there->tokens);
+    there->positions = arena_take(arena, n, sizeof *there->positions);
+    there->labels = arena_take(arena, n, sizeof *there->labels);
+    there->segments = arena_take(arena, n, sizeof *there->segments);
+    there->greedy = arena_take(arena, n, sizeof *there->greedy);
+    there->host = arena_take_table(arena, n, sizeof *there->host);
+}
+
+enum status model_batch_up(const struct model_run *run, const struct batch *batch, struct batch *to, struct err *err)
+{
+    const struct model_there *there = run->acts->there;
+    struct device *device = run->ops->device;
+    size_t n = batch->n;
+    *to = *batch;
+    if (!there)
+        return OK;
+    if (batch->n_segments > run->max_n)
+        return err_set(err, ERR_FAILED, "%zu sequences in a batch, memory was planned for %zu rows", batch->n_segments, run->max_n);
+    to->tokens = there->tokens;
+    to->positions = there->positions;
+    to->labels = batch->labels ? there->labels : NULL;
+    to->segments = there->segments;
+    TRY(device_upload(device, there->tokens, batch->tokens, n * sizeof *batch->tokens, err));
+    TRY(device_upload(device, there->positions, batch->positions, n * sizeof *batch->positions, err));
+    if (batch->labels)
+        TRY(device_upload(device, there->labels, batch->labels, n * sizeof *batch->labels, err));
+    return device_upload(device, there->segments, batch->segments, batch->n_segments * sizeof *batch->segments, err);
+}
+
+enum status model_scores_down(const struct model_run *run, size_t n, double *nll, uint8_t *greedy, struct err *err)
+{
+    const struct model_acts *acts = run->acts;
+    if (!acts->there)
+        return OK;
+    if (nll)
+        TRY(device_download(run->ops->device, nll, acts->nll, n * sizeof *nll, err));
+    return greedy ? device_download(run->ops->device, greedy, acts->there->greedy, n, err) : OK;
+}
+
+void model_clear(const struct ops_context *c, real *x, size_t n)
+{
+    if (c->device)
+        device_zero(c->device, x, n * sizeof *x);
+    else
+        memset(x, 0, n * sizeof *x);
+}
+
+static enum status upload_layer(struct model *to, const struct model *from, int l, struct device *device, struct err *err)
+{
+    struct model_layer *t = &to->layer[l];
+    const struct model_layer *f = &from->layer[l];
+    size_t C = (size_t)from->config.hidden_size;
+    TRY(device_upload(device, t->input_norm, f->input_norm, C * sizeof(real), err));
+    TRY(device_upload(device, t->post_norm, f->post_norm, C * sizeof(real), err));
+    for (int j = 0; j < LINEAR_COUNT; j++) {
+        TRY(device_upload_matrix(device, &t->linear[j], &f->linear[j], err));
+        if (f->bias[j])
+            TRY(device_upload(device, t->bias[j], f->bias[j], f->linear[j].rows * sizeof(real), err));
+    }
+    return OK;
+}
+
+enum status model_upload(struct model *to, const struct model *from, const struct ops_context *c, struct err *err)
+{
+    struct device *device = c->device;
+    TRY(device_upload_matrix(device, &to->embed, &from->embed, err));
+    for (int l = 0; l < from->plan.n_layers; l++)
+        TRY(upload_layer(to, from, l, device, err));
+    TRY(device_upload(device, to->norm, from->norm, (size_t)from->config.hidden_size * sizeof(real), err));
+    if (from->config.tie_word_embeddings)
+        to->head = to->embed;
+    else
+        TRY(device_upload_matrix(device, &to->head, &from->head, err));
+    return device_upload(device, to->inv_freq, from->inv_freq, (size_t)from->config.head_dim / 2 * sizeof(float), err);
+}

@@ -1,0 +1,19 @@
+/* use_device.c: one sentence for each way in which a GPU cannot be used. */
+#include "use_device.h"
+
+#include <string.h>
+
+#include "cuda/device.h"
+
+enum status use_device(const char *name, struct err *err)
+{
+    struct device *device;
+    if (strcmp(name, "auto") == 0 || strcmp(name, "cpu") == 0)
+        return OK;
+    if (strcmp(name, "cuda") != 0)
+        return err_set(err, ERR_INPUT, "device = %s, want auto, cpu or cuda", name);
+    TRY(device_open(&device, err));
+    err_set(err, ERR_INPUT, "the GPU %s can be used, but only the kernels are there yet, the stages run on the CPU (docs/cuda.md), want device = cpu", device_name(device));
+    device_close(device);
+    return ERR_INPUT;
+}
