@@ -8,6 +8,7 @@
 
 void model_there_place(struct model_acts *acts, size_t n, struct arena *arena)
 {
+    acts->there = NULL; /* memory may have been another run's */
     if (!arena->tables)
         return;
     struct model_there none = {0}, *there = arena_take_table(arena, 1, sizeof *there);
