@@ -198,14 +198,10 @@ static struct attention_args attention_args(const struct layer_pass *p, const st
                                    .v = a->v, .out = a->att, .lse = a->lse};
 }
 
-/* Scaled sines and cosines scale the rotation, forward and backward. */
 void model_angles(const struct model_run *run, const struct model *model, const int32_t *positions, size_t n)
 {
-    size_t D = (size_t)model->config.head_dim;
-    real scale = (real)model->config.rope_attention_factor;
-    run->ops->ops->rope_angles(run->ops, run->acts->angles, positions, model->inv_freq, n, D);
-    for (size_t i = 0; scale != 1 && i < n * D; i++)
-        run->acts->angles[i] *= scale;
+    run->ops->ops->rope_angles(run->ops, run->acts->angles, positions, model->inv_freq, (real)model->config.rope_attention_factor, n,
+                               (size_t)model->config.head_dim);
 }
 
 static void rope(const struct layer_pass *p, real *x, int32_t heads, bool back)

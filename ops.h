@@ -147,8 +147,9 @@ struct ops {
     /* dx = dy W + s dropout'(dy B A);  dB += s dy^T h;  dA += s (dy B)^T dropout(x);  dW += dy^T x;  dbias += sum dy */
     void (*linear_backward)(const struct ops_context *c, const struct linear_args *a);
 
-    /* angles[n, D]: of each row the sines of position * inv_freq[j], j < D/2, then the cosines. */
-    void (*rope_angles)(const struct ops_context *c, real *angles, const int32_t *positions, const float *inv_freq, size_t n, size_t D);
+    /* angles[n, D]: of each row the sines of position * inv_freq[j], j < D/2, then the cosines, all times scale: so is what they rotate, forward and
+     * backward (yarn's attention factor). */
+    void (*rope_angles)(const struct ops_context *c, real *angles, const int32_t *positions, const float *inv_freq, real scale, size_t n, size_t D);
     /* Rotates pairs (j, j + D/2) of each head of x[n, heads*D] by these angles; backward: by the negative ones. */
     void (*rope)(const struct ops_context *c, real *x, const real *angles, size_t n, size_t heads, size_t D, bool backward);
 

@@ -67,7 +67,7 @@ void ref_rmsnorm_backward(const struct ops_context *c, real *dx, real *dg, const
                           const real *s, size_t n, size_t C);
 void ref_linear_forward(const struct ops_context *c, const struct linear_args *a, size_t count);
 void ref_linear_backward(const struct ops_context *c, const struct linear_args *a);
-void ref_rope_angles(const struct ops_context *c, real *angles, const int32_t *positions, const float *inv_freq, size_t n, size_t D);
+void ref_rope_angles(const struct ops_context *c, real *angles, const int32_t *positions, const float *inv_freq, real scale, size_t n, size_t D);
 void ref_rope(const struct ops_context *c, real *x, const real *angles, size_t n, size_t heads, size_t D, bool backward);
 void ref_attention_forward(const struct ops_context *c, const struct attention_args *a);
 void ref_attention_backward(const struct ops_context *c, const struct attention_args *a);

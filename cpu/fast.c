@@ -78,11 +78,14 @@ static void fast_rmsnorm_backward(const struct ops_context *c, real *dx, real *d
 
 /* ---- RoPE ---- */
 
-static void fast_rope_angles(const struct ops_context *c, real *angles, const int32_t *positions, const float *inv_freq, size_t n, size_t D)
+static void fast_rope_angles(const struct ops_context *c, real *angles, const int32_t *positions, const float *inv_freq, real scale, size_t n, size_t D)
 {
 #pragma omp parallel for num_threads(team(c, 8 * n * D))
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
         vector()->sincos(angles + i * D, angles + i * D + D / 2, (double)positions[i], inv_freq, D / 2);
+        for (size_t j = 0; scale != 1 && j < D; j++)
+            angles[i * D + j] *= scale;
+    }
 }
 
 static void rope_row(real *x, const real *angles, size_t heads, size_t half, bool backward)

@@ -73,15 +73,15 @@ void ref_rmsnorm_backward(const struct ops_context *c, real *dx, real *dg, const
 /* ---- RoPE: Su et al. 2021 (arXiv:2104.09864), pairs as in Hugging Face: element j turns with j + D/2 ---- */
 
 /* A rotation's transpose is the rotation by the negative angle: that is the whole backward. */
-void ref_rope_angles(const struct ops_context *c, real *angles, const int32_t *positions, const float *inv_freq, size_t n, size_t D)
+void ref_rope_angles(const struct ops_context *c, real *angles, const int32_t *positions, const float *inv_freq, real scale, size_t n, size_t D)
 {
     size_t half = D / 2;
 #pragma omp parallel for num_threads(c->threads)
     for (size_t i = 0; i < n; i++)
         for (size_t j = 0; j < half; j++) {
             double angle = (double)positions[i] * (double)inv_freq[j];
-            angles[i * D + j] = (real)sin(angle);
-            angles[i * D + half + j] = (real)cos(angle);
+            angles[i * D + j] = scale * (real)sin(angle);
+            angles[i * D + half + j] = scale * (real)cos(angle);
         }
 }
 

@@ -121,20 +121,23 @@ __device__ static inline void sine_cosine(double angle, float *sine, float *cosi
     *cosine = q == 0 ? c : q == 1 ? -s : q == 2 ? -c : s;
 }
 
-__global__ void __launch_bounds__(THREADS) k_rope_angles(float *angles, const int32_t *positions, const float *inv_freq, size_t n, size_t pairs)
+__global__ void __launch_bounds__(THREADS) k_rope_angles(float *angles, const int32_t *positions, const float *inv_freq, float scale, size_t n, size_t pairs)
 {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n * pairs)
         return;
     size_t row = i / pairs, j = i % pairs;
-    sine_cosine((double)positions[row] * (double)inv_freq[j], &angles[row * 2 * pairs + j], &angles[row * 2 * pairs + pairs + j]);
+    float sine, cosine;
+    sine_cosine((double)positions[row] * (double)inv_freq[j], &sine, &cosine);
+    angles[row * 2 * pairs + j] = scale * sine;
+    angles[row * 2 * pairs + pairs + j] = scale * cosine;
 }
 
-extern "C" void cuda_rope_angles(const struct ops_context *c, real *angles, const int32_t *positions, const float *inv_freq, size_t n, size_t D)
+extern "C" void cuda_rope_angles(const struct ops_context *c, real *angles, const int32_t *positions, const float *inv_freq, real scale, size_t n, size_t D)
 {
     if (n == 0)
         return;
-    k_rope_angles<<<blocks_for(n * (D / 2), THREADS), THREADS, 0, c->device->stream>>>(angles, positions, inv_freq, n, D / 2);
+    k_rope_angles<<<blocks_for(n * (D / 2), THREADS), THREADS, 0, c->device->stream>>>(angles, positions, inv_freq, scale, n, D / 2);
     launched(c->device, "rope_angles");
 }
 

@@ -211,7 +211,7 @@ static double rope_loss(void *user)
     struct small_case *t = user;
     memcpy(t->y, t->x, t->n * t->C * sizeof(real));
     real angles[8 * 6];
-    t->c.ops->rope_angles(&t->c, angles, t->index, t->inv_freq, t->n, 6);
+    t->c.ops->rope_angles(&t->c, angles, t->index, t->inv_freq, (real)1.25, t->n, 6);
     t->c.ops->rope(&t->c, t->y, angles, t->n, t->C / 6, 6, false);
     return dot(t->y, t->w, t->n * t->C);
 }
@@ -242,7 +242,7 @@ static void small_gradients(const struct ops *ops, size_t n, size_t C)
     check_gradient("swiglu up", t.up, dup, m, swiglu_loss, &t);
     memcpy(dx, t.w, m * sizeof(real));
     real angles[8 * 6];
-    ops->rope_angles(&t.c, angles, index, inv_freq, n, 6);
+    ops->rope_angles(&t.c, angles, index, inv_freq, (real)1.25, n, 6);
     ops->rope(&t.c, dx, angles, n, C / 6, 6, true);
     check_gradient("rope x", t.x, dx, m, rope_loss, &t);
     memset(dx, 0, 5 * C * sizeof(real));
@@ -344,7 +344,7 @@ static void by_hand(const struct ops *ops)
 
     /* a quarter turn is impossible in one radian: cos and sin of 1 */
     real turned[2] = {1, 0}, angles[2];
-    ops->rope_angles(&c, angles, (int32_t[]){1}, (float[]){1}, 1, 2);
+    ops->rope_angles(&c, angles, (int32_t[]){1}, (float[]){1}, 1, 1, 2);
     ops->rope(&c, turned, angles, 1, 1, 2, false);
     near(turned[0], cos(1));
     near(turned[1], sin(1));

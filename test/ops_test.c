@@ -554,7 +554,7 @@ static void rope_case(size_t n, size_t heads, size_t D, int32_t first)
     for (size_t i = 0; i < m; i++)
         size[i] = (real)(fabs((double)x[i]) + fabs((double)x[i % D < half ? i + half : i - half]));
     for (int back = 0; back < 2; back++) {
-        FOUR_TIMES(y, m, x, real *angles = zeros(n * D); ops->rope_angles(&c, angles, positions, inv_freq, n, D);
+        FOUR_TIMES(y, m, x, real *angles = zeros(n * D); ops->rope_angles(&c, angles, positions, inv_freq, (real)1.25, n, D);
                    ops->rope(&c, y[k], angles, n, heads, D, back))
         check("rope", y[1], y[0], size, 4 * U, m);
     }

@@ -66,8 +66,8 @@ static void rope_is_the_references(void **state)
     for (int j = 0; j < D / 2; j++)
         inv_freq[j] = (float)pow(10000, -2.0 * j / D);
     real *angles = zeros(N * D), *x = normals(N * HEADS * D, 1, 1), *A = up_nan(N * D), *X = UP(x, N * HEADS * D);
-    cpu.ops->rope_angles(&cpu, angles, positions, inv_freq, N, D);
-    gpu.ops->rope_angles(&gpu, A, UP(positions, N), UP(inv_freq, D / 2), N, D);
+    cpu.ops->rope_angles(&cpu, angles, positions, inv_freq, 1, N, D);
+    gpu.ops->rope_angles(&gpu, A, UP(positions, N), UP(inv_freq, D / 2), 1, N, D);
     real *ones = zeros(N * D);
     for (int i = 0; i < N * D; i++)
         ones[i] = 1;
