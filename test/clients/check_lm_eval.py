@@ -1,6 +1,8 @@
 """lm-evaluation-harness on the folder, ./evaluate on the model: the same documents, the same prompts.  The task files are ours (docs/evaluate.md), told to the
 harness in its own form, so that nothing is fetched: lm-eval's own tasks read the same fields out of data sets."""
+import contextlib
 import glob
+import io
 import os
 
 from lm_eval import simple_evaluate
@@ -54,7 +56,8 @@ def task_file(data, task):
 
 
 def theirs(harness, task, path, limit):
-    done = simple_evaluate(harness, tasks=[config(task, path)], limit=limit, bootstrap_iters=0, log_samples=True)
+    with contextlib.redirect_stderr(io.StringIO()):  # progress bars
+        done = simple_evaluate(harness, tasks=[config(task, path)], limit=limit, bootstrap_iters=0, log_samples=True)
     samples = sorted(done["samples"]["veneer_" + task], key=lambda s: s["doc_id"])
     return [[float(r[0]) for r in s["filtered_resps"]] for s in samples], done["results"]["veneer_" + task]
 
