@@ -127,7 +127,7 @@ def build_ptx(m):
 
 def run(folder, test, **environment):
     try:
-        r = sh(f'{build}/{folder}/test/{test}', timeout=600, env={**os.environ, **environment})
+        r = sh(f'{build}/{folder}/test/{test}', timeout=600, env={**os.environ, 'EMU_STOP': '1', **environment})
     except subprocess.TimeoutExpired:
         return 'numbers'
     out = r.stdout + r.stderr

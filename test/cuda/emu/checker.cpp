@@ -38,7 +38,7 @@ static bool quiet;
 static std::map<std::string, long> seen, kinds;
 
 // ---- reports
-std::string place_name(uintptr_t pc)
+static std::string find_place(uintptr_t pc)
 {
     char text[600] = "";
     if (pc >> 62) {
@@ -62,6 +62,13 @@ std::string place_name(uintptr_t pc)
     return s.substr(s.rfind('/') + 1);
 }
 
+std::string place_name(uintptr_t pc)
+{
+    static std::map<uintptr_t, std::string> known; // a fault may come a million times
+    auto it = known.find(pc);
+    return it != known.end() ? it->second : known[pc] = find_place(pc);
+}
+
 void report(uintptr_t pc, const char *kind, const char *format, ...)
 {
     const char *kernel = machine.config ? machine.config->name : "the host";
@@ -78,6 +85,9 @@ void report(uintptr_t pc, const char *kind, const char *format, ...)
     std::string place = place_name(pc);
     fflush(stdout);
     fprintf(stderr, "%s: %s: %s%s%s\n", kind, kernel, text, place.empty() ? "" : " at ", place.c_str());
+    static const bool stop = getenv("EMU_STOP") != nullptr;
+    if (stop)
+        _exit(3);
 }
 
 // ---- memory that is watched

@@ -1,7 +1,7 @@
 /* emu_ctl.h: what a test may ask of the emulator.  On a real GPU there is nothing behind it: guard calls by VENEER_CUDA_EMU.
  *
  * Environment: EMU_ORDER=0|1|2 and EMU_SEED (order of threads), EMU_LAZY=1 (streams run late), EMU_PTX=a.ptx:b.ptx (kernels found there run as
- * PTX).  A program that ends with reports nobody asked for (emu_errors) prints their number and ends with status 3. */
+ * PTX), EMU_STOP=1 (ends at the first report).  A program that ends with reports nobody asked for (emu_errors) prints their number and ends with status 3. */
 #ifndef VENEER_EMU_CTL_H
 #define VENEER_EMU_CTL_H
 #include <stdbool.h>
