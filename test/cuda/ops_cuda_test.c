@@ -132,6 +132,7 @@ static void add_and_bf16_have_the_references_bits(void **state)
         gpu.ops->add(&gpu, Y, X, n);
         same("add", DOWN(Y, n), y, n * sizeof *y);
         x[0] = NAN, x[1] = INFINITY, x[2] = -0.0f, x[3] = 3e38f, x[4] = 1e-40f;
+        x[5] = 1.00390625f, x[6] = 1.01171875f; /* ties: one goes down to even, one up */
         X = UP(x, n);
         cpu.ops->to_bf16(&cpu, h, x, n);
         gpu.ops->to_bf16(&gpu, H, X, n);
