@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "cuda/device.h"
+
 enum status schedule_parse(const char *name, enum schedule *schedule, struct err *err)
 {
     static const char *const names[] = {"constant", "linear", "cosine"};
@@ -38,6 +40,8 @@ enum status optim_step(const struct optim *optim, const struct ops_context *c, i
                        size_t n, double *norm, struct err *err)
 {
     *norm = sqrt(c->ops->sum_squares(c, g, n));
+    if (c->device) /* its failure is not the loss's */
+        TRY(device_check(c->device, err));
     if (!isfinite(*norm))
         return err_set(err, ERR_DIVERGED, "step %lld: the gradient's norm is not finite", (long long)step + 1);
     double most = (double)optim->max_grad_norm, scale = most > 0 ? fmin(1, most / (*norm + 1e-6)) : 1;

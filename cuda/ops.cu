@@ -340,9 +340,13 @@ extern "C" double cuda_sum_squares(const struct ops_context *c, const real *x, s
     double total = 0;
     k_squares<<<PARTS, THREADS, 0, d->stream>>>(d->results, x, n);
     launched(d, "sum_squares");
+    if (d->where) /* there are no parts to add */
+        return NAN;
     k_total<<<1, THREADS, 0, d->stream>>>(d->results + PARTS, d->results);
     launched(d, "sum_squares");
+    if (d->where)
+        return NAN;
     device_note(d, cudaMemcpyAsync(&total, d->results + PARTS, sizeof total, cudaMemcpyDeviceToHost, d->stream), "sum_squares");
     device_note(d, cudaStreamSynchronize(d->stream), "sum_squares");
-    return total;
+    return d->where ? NAN : total;
 }

@@ -6,6 +6,9 @@
 #include "model_acts.h"
 #include "model_fixture.h"
 #include "optim.h"
+#ifdef VENEER_CUDA_EMU
+#include "emu_ctl.h"
+#endif
 
 enum { VOCAB = 97, LAYERS = 2, ROWS = 96, STEPS = 4 };
 
@@ -203,10 +206,59 @@ static void fine_tuning_with_checkpointing(void **state)
     both_train(COMPUTE_F32, false, false, 1e-5);
 }
 
+#ifdef VENEER_CUDA_EMU
+/* A device that fails in the middle of a step, and stays so: the step ends with ERR_FAILED and the device's sentence, never as a loss that diverged. */
+static void a_device_that_fails_ends_the_step(void **state)
+{
+    (void)state;
+    struct model_config config;
+    int32_t heads[LAYERS], kv[LAYERS], ffn[LAYERS];
+    struct plan plan;
+    struct side here, there;
+    make_config(&config, heads, kv, ffn);
+    make_plan(&plan, &config);
+    make_batches();
+    set_compute(COMPUTE_BF16);
+    open_side(&here, &config, &plan, &cpu, true, true);
+    fill_model(&here.model, &(struct arena){.base = here.weights.base, .size = here.weights.size});
+    open_side(&there, &config, &plan, &gpu, true, true);
+    must(model_upload(&there.model, &here.model, &there.ops, &on_device_err));
+    start_adapters(&there, normals(there.lora.n, 50, 0.05));
+    emu_calls(1);
+    double sum, norm;
+    size_t count;
+    struct optim optim;
+    optim_default(&optim);
+    CHECK(model_train(&there.run, &there.model, &there.lora, NULL, &batches[0].batch, 1, 0, &sum, &count, &err));
+    CHECK(optim_step(&optim, &there.ops, 0, there.lora.p, there.lora.g, there.lora.m, there.lora.v, there.lora.n, &norm, &err));
+    long calls = emu_calls(1);
+    emu_fail(calls * 3 / 4, 1); /* in backward, whose failures nobody sees until the norm is asked for */
+    struct err err = {""};
+    enum status status = model_train(&there.run, &there.model, &there.lora, NULL, &batches[0].batch, 1, 1, &sum, &count, &err);
+    if (status == OK)
+        status = optim_step(&optim, &there.ops, 1, there.lora.p, there.lora.g, there.lora.m, there.lora.v, there.lora.n, &norm, &err);
+    assert_int_equal(status, ERR_FAILED);
+    assert_non_null(strstr(err.text, "the GPU "));
+    emu_revive();
+    close_side(&here);
+    close_side(&there);
+    plan_free(&plan);
+}
+
+/* The failure is remembered: closing is all that is left to do. */
+static int end_failed(void **state)
+{
+    return end(state) == ERR_FAILED ? 0 : -1;
+}
+#endif
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         ON_DEVICE(fine_tuning_in_f32), ON_DEVICE(fine_tuning_in_bf16), ON_DEVICE(fine_tuning_with_checkpointing),
+#ifdef VENEER_CUDA_EMU
+        cmocka_unit_test_setup_teardown(a_device_that_fails_ends_the_step, begin, end_failed),
+#endif
     };
     return cmocka_run_group_tests_name("train_cuda", tests, NULL, NULL);
 }
