@@ -65,12 +65,15 @@ struct avx2_runs {
     const struct scale_map *super;
     bool pairs;             /* of affine groups */
     size_t minima;          /* q4_1, q5_1: their minima stand so far behind the scales */
+    bool over_127;          /* int8_64's scales are absmax */
+    float no_minimum;       /* code_no_minimum */
 };
 
 /* The run with column k of panel p. */
 AVX2_INLINE struct avx2_runs avx2_first_run(const struct scale_map *map, size_t p, size_t k)
 {
-    struct avx2_runs r = {.W = map->q, .p = p, .run = map->run};
+    enum format format = map->q->format;
+    struct avx2_runs r = {.W = map->q, .p = p, .run = map->run, .over_127 = format == FORMAT_INT8_64, .no_minimum = code_no_minimum(format)};
     size_t i = k / r.run, at = (p * map->runs + i) * PANEL_ROWS;
     r.end = (i + 1) * r.run;
     if (map->way == SCALES_HALF) {
@@ -127,9 +130,13 @@ AVX2_INLINE void avx2_super_scales(const struct scale_map *map, size_t p, size_t
 /* As quant_panel_scales; int8's is absmax alone, its 1/127 is left to the caller. */
 AVX2_INLINE void avx2_scales_of(const struct avx2_runs *r, struct avx2_scales *s)
 {
-    s->minimum[0] = s->minimum[1] = _mm256_set1_ps(code_no_minimum(r->W->format));
-    if (r->super) {
-        avx2_super_scales(r->super, r->p, r->end - r->run, s);
+    s->minimum[0] = s->minimum[1] = _mm256_set1_ps(r->no_minimum);
+    if (r->floats) {
+        for (int h = 0; h < 2; h++) {
+            s->scale[h] = _mm256_loadu_ps(r->floats + 8 * h);
+            if (r->over_127)
+                s->scale[h] = _mm256_div_ps(s->scale[h], _mm256_set1_ps(127));
+        }
         return;
     }
     if (r->halves) {
@@ -141,21 +148,18 @@ AVX2_INLINE void avx2_scales_of(const struct avx2_runs *r, struct avx2_scales *s
         }
         return;
     }
-    float scale[PANEL_ROWS];
-    const float *from = r->floats;
-    if (!from && r->pairs) {
+    if (r->super) {
+        avx2_super_scales(r->super, r->p, r->end - r->run, s);
+        return;
+    }
+    if (r->pairs) {
         avx2_pair_scales(r->W, r->p, r->end - r->run, s);
         return;
     }
-    if (!from) {
-        quant_panel_scales(r->W, r->p, r->end - r->run, scale, NULL);
-        from = scale;
-    }
-    for (int h = 0; h < 2; h++) {
-        s->scale[h] = _mm256_loadu_ps(from + 8 * h);
-        if (r->floats && r->W->format == FORMAT_INT8_64)
-            s->scale[h] = _mm256_div_ps(s->scale[h], _mm256_set1_ps(127));
-    }
+    float scale[PANEL_ROWS];
+    quant_panel_scales(r->W, r->p, r->end - r->run, scale, NULL);
+    for (int h = 0; h < 2; h++)
+        s->scale[h] = _mm256_loadu_ps(scale + 8 * h);
 }
 
 bool avx2_few(const struct qmat *W, size_t row0, size_t n, const real *x, size_t m, real *y, size_t ldy, const void *soon);
