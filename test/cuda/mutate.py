@@ -104,7 +104,7 @@ def build_check(m, text):
         o = f'{build}/check/{k[:-3]}.o'
         if k in files:
             o = f'{work}/{k[:-3]}.o'
-            r = sh(f'{check} -iquote {work}/src -c {work}/src/{k[:-3]}.cpp -o {o}')
+            r = sh(f'{check} -w -iquote {work}/src -c {work}/src/{k[:-3]}.cpp -o {o}')
             if r.returncode:
                 return r.stderr
         objects.append(o)
