@@ -10,11 +10,19 @@ struct result {
     uint32_t *mask;
 };
 
+static real *ones(size_t n)
+{
+    real *x = zeros(n);
+    for (size_t i = 0; i < n; i++)
+        x[i] = 1;
+    return x;
+}
+
 /* Forward, then backward; gradients of parameters begin with ones, dx with x when it is added to. */
 static struct result run_cpu(struct linear_args a)
 {
     size_t n = a.n, in = a.W->cols, out = a.W->rows, r = (size_t)a.lora.r;
-    struct result t = {zeros(n * out), zeros(n * r), copied(a.x, n * in, false), zeros(r * in), zeros(out * r), zeros(out * in), zeros(out),
+    struct result t = {zeros(n * out), zeros(n * r), copied(a.x, n * in, false), ones(r * in), ones(out * r), ones(out * in), ones(out),
                        take(n * mask_words(in) * sizeof(uint32_t))};
     a.y = t.y, a.lora.h = t.h, a.lora.dA = t.dA, a.lora.dB = t.dB, a.dx = t.dx, a.dW = t.dW, a.dbias = t.dbias, a.lora.mask = t.mask;
     cpu.ops->linear_forward(&cpu, &a, 1);
@@ -25,8 +33,8 @@ static struct result run_cpu(struct linear_args a)
 static struct result run_gpu(struct linear_args a)
 {
     size_t n = a.n, in = a.W->cols, out = a.W->rows, r = (size_t)a.lora.r;
-    struct result t = {up_nan(n * out), up_nan(n * r), UP(a.x, n * in), UP(zeros(r * in), r * in), UP(zeros(out * r), out * r),
-                       UP(zeros(out * in), out * in), UP(zeros(out), out), (uint32_t *)(void *)up_nan(n * mask_words(in))};
+    struct result t = {up_nan(n * out), up_nan(n * r), UP(a.x, n * in), UP(ones(r * in), r * in), UP(ones(out * r), out * r),
+                       UP(ones(out * in), out * in), UP(ones(out), out), (uint32_t *)(void *)up_nan(n * mask_words(in))};
     struct qmat W = up_matrix(a.W);
     a.W = &W;
     a.x = UP(a.x, n * in), a.dy = UP(a.dy, n * out), a.bias = a.bias ? UP(a.bias, out) : NULL;
