@@ -32,14 +32,16 @@ TESTS    := $(patsubst test/%.c,$(B)/test/%,$(wildcard test/*_test.c))
 FUZZERS  := $(patsubst test/fuzz/%.c,$(B)/fuzz/%,$(wildcard test/fuzz/fuzz_*.c))
 include cuda/cuda.mk
 
-.PHONY: all test test-golden fuzz models deps bench check clean install uninstall help stats
+.PHONY: FORCE all test test-golden fuzz models deps bench check clean install uninstall help stats
 all: $(PROGRAMS) $(B)/libveneer.a $(B)/libveneer.so
 
-# Every output of a config lives under build/; the programs of the release config are copied to the root.
+# Every output of a config lives under build/; the programs of the release config are copied to the root.  Always asked for: those that lie there may be
+# newer than all sources, and of another build (CUDA=1).
 train: $(B)/train
 generate evaluate convert: %: $(B)/tools/%
-$(PROGRAMS):
-	cp $< $@
+$(PROGRAMS): FORCE
+	@cmp -s $(filter $(B)/%,$^) $@ || cp $(filter $(B)/%,$^) $@
+FORCE:
 
 # vector_avx2 is chosen at run time: the rest of the program runs on any machine.  -fno-trapping-math changes no value, only
 # exception flags that nobody reads; without it a loop with a clamp stays scalar.
