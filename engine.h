@@ -172,6 +172,7 @@ size_t engine_models(const struct engine *engine);         /* pruned ones: one f
 void engine_use_ratio(struct engine *engine, size_t k);    /* its model and trials become the engine's; without the key: nothing */
 double engine_ratio(const struct engine *engine);          /* the value of the one in use, or pruning_ratio */
 size_t engine_ratio_of(const struct engine *engine, const uint8_t *level); /* of a configuration of engine->space */
+const struct trials *engine_trials_at(const struct engine *engine, size_t k); /* of the k-th ratio, in use or not */
 const struct trials *engine_trials_of(const struct engine *engine, const uint8_t *level); /* the trials of that ratio, in use or not */
 enum status engine_make_space(struct engine *engine, double max_size); /* engine->space and max_size, from the trials as they are now */
 

@@ -140,10 +140,8 @@ enum status engine_record_speed(struct engine *engine)
 {
     double value[CONFIG_RATIOS * MAX_LEVELS];
     size_t n = engine->trials.n_levels;
-    for (size_t k = 0; k < engine_models(engine); k++) {
-        const struct trials *trials = engine->n_ratios && k != engine->ratio_in_use ? &engine->ratio[k].trials : &engine->trials;
-        memcpy(value + k * n, trials->seconds, n * sizeof *value);
-    }
+    for (size_t k = 0; k < engine_models(engine); k++)
+        memcpy(value + k * n, engine_trials_at(engine, k)->seconds, n * sizeof *value);
     return record_values(engine, "speed", value, engine_models(engine) * n);
 }
 

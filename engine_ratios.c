@@ -58,10 +58,14 @@ size_t engine_ratio_of(const struct engine *engine, const uint8_t *level)
     return engine->n_ratios ? level[engine->trials.n_variables] : 0;
 }
 
+const struct trials *engine_trials_at(const struct engine *engine, size_t k)
+{
+    return k == engine->ratio_in_use ? &engine->trials : &engine->ratio[k].trials;
+}
+
 const struct trials *engine_trials_of(const struct engine *engine, const uint8_t *level)
 {
-    size_t k = engine_ratio_of(engine, level);
-    return k == engine->ratio_in_use ? &engine->trials : &engine->ratio[k].trials;
+    return engine_trials_at(engine, engine_ratio_of(engine, level));
 }
 
 /* ---- the list ---- */
@@ -167,7 +171,10 @@ enum status engine_make_space(struct engine *engine, double max_size)
     j->kind[n] = SEARCH_RATIO;
     j->group[n] = UINT16_MAX; /* of no layer */
     j->feature[n] = j->position;
-    *space = (struct search_space){.n = n + 1, .n_levels = j->n_levels, .feature = j->feature, .size = size_of, .user = engine, .max_size = max_size,
-                                   .kind = j->kind, .group = j->group};
+    space->n = n + 1;
+    space->n_levels = j->n_levels;
+    space->feature = j->feature;
+    space->kind = j->kind;
+    space->group = j->group;
     return OK;
 }

@@ -313,7 +313,7 @@ enum status search_propose(const struct search_space *space, const struct search
 
 /* ---- fronts ---- */
 
-static bool counts(const struct search_point *p)
+bool search_counts(const struct search_point *p)
 {
     return !p->failed && !p->low_fidelity;
 }
@@ -339,7 +339,7 @@ static enum status normalised(const struct search_archive *archive, struct paret
         return err_set(err, ERR_MEMORY, "out of memory for a front");
     for (size_t i = 0; i < archive->n; i++) {
         const struct search_point *s = &archive->point[i];
-        p[i] = counts(s) ? (struct pareto_point){s->size, -s->score, s->time} : (struct pareto_point){NAN, NAN, NAN};
+        p[i] = search_counts(s) ? (struct pareto_point){s->size, -s->score, s->time} : (struct pareto_point){NAN, NAN, NAN};
     }
     stretch(&p->a, OBJECTIVES, archive->n);
     stretch(&p->b, OBJECTIVES, archive->n);
@@ -362,7 +362,7 @@ double search_hypervolume(const struct search_archive *archive, size_t k)
     if (normalised(archive, &p, &err) != OK)
         return 0;
     for (size_t i = 0; i < k && i < archive->n; i++)
-        if (counts(&archive->point[i]))
+        if (search_counts(&archive->point[i]))
             p[n++] = p[i];
     if (pareto_hypervolume(p, n, reference, &volume, &err) != OK)
         volume = 0;

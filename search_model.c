@@ -96,7 +96,7 @@ static enum status make_front(struct search_model *m, struct err *err)
     if (!tried)
         return err_set(err, ERR_MEMORY, "out of memory for a front");
     for (size_t i = 0; i < a->n; i++) {
-        if (a->point[i].failed || a->point[i].low_fidelity)
+        if (!search_counts(&a->point[i]))
             continue;
         m->features(m->user, a->point[i].level, m->x);
         gp_predict(&m->gp, m->x, &mean, &variance);

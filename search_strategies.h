@@ -16,6 +16,8 @@ uint8_t search_least(const struct search_space *space, size_t variable);
  * top; levels that were not probed (PROBE_LOWEST) lie on the line between.  loss[i * stride + k]. */
 void search_probe_losses(const struct search_space *space, const struct search_archive *archive, enum search_probes probes, size_t stride, double *loss);
 bool search_fits(const struct search_space *space, const uint8_t *level);
+/* It succeeded, in full: it may stand on a front. */
+bool search_counts(const struct search_point *p);
 /* The ends of the size axis: all-low, and all-high or the budget if that is less.  level[n] is work space, all 0 afterwards. */
 void search_ends(const struct search_space *space, uint8_t *level, double *low, double *high);
 /* Bytes that variable i at level k has more than at its lowest allowed level, all others at theirs: delta[i * stride + k], k < n_levels[i].  level[n] is work

@@ -243,22 +243,22 @@ static void put_line(const struct json_style *style, int depth, struct text *out
         text_puts(out, " ");
 }
 
-static void put_comma(const struct json_style *style, struct text *out)
+/* What stands before an item. */
+static void put_before(const struct json_style *style, bool first, int depth, struct text *out)
 {
-    if (style->between.type == VALUE_STRING)
+    if (!first && style->between.type == VALUE_STRING)
         text_add(out, style->between.s, style->between.n);
-    else
+    else if (!first)
         text_puts(out, style->indent >= 0 ? "," : ", ");
+    if (style->indent >= 0)
+        put_line(style, depth, out);
 }
 
 static enum status put_list(struct run *r, const struct list *list, const struct json_style *style, int depth, struct text *out)
 {
     text_puts(out, "[");
     for (size_t i = 0; i < list->n; i++) {
-        if (i)
-            put_comma(style, out);
-        if (style->indent >= 0)
-            put_line(style, depth + 1, out);
+        put_before(style, i == 0, depth + 1, out);
         TRY(value_to_json(r, list->item[i], style, depth + 1, out));
     }
     if (style->indent >= 0 && list->n)
@@ -271,10 +271,7 @@ static enum status put_dict(struct run *r, const struct dict *dict, const struct
 {
     text_puts(out, "{");
     for (size_t i = 0; i < dict->n; i++) {
-        if (i)
-            put_comma(style, out);
-        if (style->indent >= 0)
-            put_line(style, depth + 1, out);
+        put_before(style, i == 0, depth + 1, out);
         put_json_string(dict->entry[i].key, style->ascii, out);
         text_add(out, style->colon.type == VALUE_STRING ? style->colon.s : ": ", style->colon.type == VALUE_STRING ? style->colon.n : 2);
         TRY(value_to_json(r, dict->entry[i].value, style, depth + 1, out));

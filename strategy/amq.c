@@ -160,7 +160,7 @@ static enum status fit(struct iteration *it, bool *fitted, struct err *err)
         return err_set(err, ERR_MEMORY, "out of memory for the model of the scores");
     for (size_t i = 0; i < a->n; i++) {
         const struct search_point *p = &a->point[i];
-        if (p->failed || p->low_fidelity || !respects_pins(it, p->level))
+        if (!search_counts(p) || !respects_pins(it, p->level))
             continue;
         features(it, p->level, X + n * it->d);
         y[n] = p->score;

@@ -48,7 +48,7 @@ static size_t collect(const struct autoqra *q, struct autoqra_surrogate *s, doub
     size_t n = 0;
     for (size_t i = 0; i < q->archive->n; i++) {
         const struct search_point *p = &q->archive->point[i], *low = s->low ? low_trial(q, p->level) : NULL;
-        if (p->failed || p->low_fidelity || !isfinite(p->score) || (s->low && !low))
+        if (!search_counts(p) || !isfinite(p->score) || (s->low && !low))
             continue;
         features(q, s->low, p->level, low ? low->score : 0, X + n * s->d);
         s->shift += low ? p->score - low->score : 0;
@@ -86,7 +86,7 @@ static enum status make_front(const struct autoqra *q, struct autoqra_surrogate 
         return err_set(err, ERR_MEMORY, "out of memory for a front");
     s->worst = INFINITY;
     for (size_t i = 0; i < a->n; i++)
-        if (!a->point[i].failed && !a->point[i].low_fidelity && isfinite(a->point[i].score)) {
+        if (search_counts(&a->point[i]) && isfinite(a->point[i].score)) {
             p[n++] = (struct pareto_point){size_axis(q, a->point[i].size), a->point[i].score, 0};
             best = fmax(best, a->point[i].score);
             s->worst = fmin(s->worst, a->point[i].score);

@@ -40,7 +40,7 @@ static const struct search_point *best_at(const struct evolution *e, double size
     for (size_t i = 0; i < e->archive->n; i++) {
         const struct search_point *p = &e->archive->point[i];
         bool here = p->size <= size && p->size > size - e->step;
-        if (here && !p->failed && !p->low_fidelity && (!best || p->score > best->score))
+        if (here && search_counts(p) && (!best || p->score > best->score))
             best = p;
     }
     return best;

@@ -155,7 +155,7 @@ static bool pair_up(const struct proposal *p, const struct search_options *optio
     size_t pairs = (size_t)fmin((double)seeds, 1 / options->low_cost + slack);
     for (size_t i = done < pairs && pairs > 1 ? done * (seeds - 1) / (pairs - 1) : 0; done < pairs && i < seeds; i++) {
         const struct search_point *seed = &a->point[i];
-        if (seed->failed || seed->low_fidelity || short_trial(a, seed->level, n))
+        if (!search_counts(seed) || short_trial(a, seed->level, n))
             continue;
         memcpy(next->level, seed->level, n);
         next->low_fidelity = true;
@@ -175,7 +175,7 @@ static enum status propose(const struct search_space *space, const struct search
     p.best = malloc(n);
     size_t succeeded = 0;
     for (size_t i = 0; i < archive->n; i++)
-        succeeded += !archive->point[i].failed && !archive->point[i].low_fidelity;
+        succeeded += search_counts(&archive->point[i]);
     enum status status = p.trial && p.best ? OK : err_set(err, ERR_MEMORY, "out of memory for a proposal");
     allow_short(&p, options);
     if (status == OK && succeeded == 0) {

@@ -6,22 +6,7 @@
 
 #include "golden.h"
 #include "io/chat_template.h"
-
-static struct tokenizer *tokenizer; /* of the small world: SentencePiece, <s> 1, </s> 2, add_bos */
-
-static int load_tokenizer(void **state)
-{
-    (void)state;
-    struct err err;
-    return tokenizer_load_sentencepiece(&tokenizer, "data/world/tokenizer.model", &err) == OK ? 0 : -1;
-}
-
-static int free_tokenizer(void **state)
-{
-    (void)state;
-    tokenizer_free(tokenizer);
-    return 0;
-}
+#include "world_tokenizer.h"
 
 static struct chat_template *open_source(const char *source)
 {

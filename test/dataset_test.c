@@ -12,22 +12,7 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "io/dataset.h"
-
-static struct tokenizer *tokenizer; /* of the small world: SentencePiece, bos 1, eos 2 */
-
-static int load_tokenizer(void **state)
-{
-    (void)state;
-    struct err err;
-    return tokenizer_load_sentencepiece(&tokenizer, "data/world/tokenizer.model", &err) == OK ? 0 : -1;
-}
-
-static int free_tokenizer(void **state)
-{
-    (void)state;
-    tokenizer_free(tokenizer);
-    return 0;
-}
+#include "world_tokenizer.h"
 
 static const char *temp_path(void)
 {
