@@ -385,11 +385,30 @@ static enum status prepare_output_dir(struct engine *engine)
     return OK;
 }
 
+/* What a user can do about a budget that is below the smallest configuration: the keys that are still free to go lower, the embedding's with its bytes. */
+static enum status too_small(struct engine *engine)
+{
+    const struct trials *trials = &engine->trials;
+    struct plan_storage storage = trials->storage;
+    char sentence[sizeof engine->err->text], embed[64] = "";
+    uint64_t now = plan_bytes(&trials->plan, &engine->shape, &storage), then;
+    storage.embed = storage.head = FORMAT_NF4;
+    then = plan_bytes(&trials->plan, &engine->shape, &storage);
+    if (then < now && quant_check(FORMAT_NF4, 0, (size_t)engine->shape.vocab_size, (size_t)engine->shape.hidden_size, NULL) == OK)
+        snprintf(embed, sizeof embed, "embedding_type = nf4 (%.0f less), ", (double)(now - then));
+    snprintf(sentence, sizeof sentence, "%s", engine->err->text);
+    return err_set(engine->err, ERR_INPUT, "%s; to go lower: %sa larger %s, smaller quant_types or %s", sentence, embed,
+                   *engine->config->pruning_ratios ? "ratio among pruning_ratios" : "pruning_ratio", trials->n_ranks ? "rank_types" : "lora_r");
+}
+
 /* By the widths that pruning is planned to lead to: before a folder is made. */
 static enum status check_budget(struct engine *engine)
 {
     TRY(engine_make_space(engine, size_budget(engine)));
-    return searches(engine) ? search_check_budget(&engine->space, engine->err) : OK;
+    if (!searches(engine))
+        return OK;
+    enum status status = search_check_budget(&engine->space, engine->err);
+    return status == ERR_INPUT ? too_small(engine) : status;
 }
 
 static enum status run(struct engine *engine)

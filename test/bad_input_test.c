@@ -423,6 +423,8 @@ static void test_target_that_nothing_fits(void **state)
     assert_int_equal(job_run(sentence, "job.txt", "output_dir=tiny", "target_size=100000", NULL), VENEER_INPUT);
     assert_int_equal(sscanf(sentence, "nothing fits the budget of %lf bytes: the smallest configuration has %lf", &budget, &least), 2);
     assert_true(budget >= 100000 && budget <= 100000 && least > 100000);
+    assert_non_null(strstr(sentence, "; to go lower: embedding_type = nf4 ("));
+    assert_non_null(strstr(sentence, " less), a larger pruning_ratio, smaller quant_types or lora_r"));
     /* and that size is one that fits */
     char smallest[64];
     snprintf(smallest, sizeof smallest, "target_size=%.0f", least);
