@@ -127,7 +127,7 @@ static const struct key keys[] = {
     {"amq_batch", NULL, INTEGER, AT(amq_batch), "8", 1, 1000, NULL, false, "amq: trials of an iteration"},
     {"final_steps", NULL, INTEGER, AT(final_steps), "0", 0, 1e9, NULL, false, "steps of the last fine-tuning of the pick; 0: as a trial's"},
     {"target_size", NULL, BYTES, AT(target_size), "0", 0, 1e15, NULL, false, "the stored model must fit (3.5G)"},
-    {"max_memory", NULL, BYTES, AT(max_memory), "0", 0, 1e15, NULL, false, "the process must fit"},
+    {"max_memory", NULL, BYTES, AT(max_memory), "0", 0, 1e15, NULL, false, "the process must fit; with device = cuda what lies on the device"},
     {"target_bpw", NULL, NUMBER, AT(target_bpw), "0", 0, 32, NULL, false, "mean stored bits a weight of the linears"},
     {"max_hours", NULL, NUMBER, AT(max_hours), "0", 0, 1e6, NULL, true, "no new trial after so long"},
 
@@ -145,7 +145,7 @@ static const struct key keys[] = {
     {"export_dtype", "torch_dtype", CHOICE, AT(export_dtype), "f32", 0, 0, "f32 bf16 f16", false, "of norms, biases and f32 matrices in model/; counts in sizes"},
     {"threads", NULL, INTEGER, AT(threads), "0", 0, 1024, NULL, true, "0: one a core"},
     {"compute_dtype", "bnb_4bit_compute_dtype", CHOICE, AT(compute_dtype), "auto", 0, 0, "auto f32 bf16", false, "products in fine-tuning and evaluation; auto: bf16, or what this CPU has that is at least as exact. Activations wait for backward as bf16 unless f32. Pruning and train_mode = full compute in f32"},
-    {"device", NULL, CHOICE, AT(device), "auto", 0, 0, "auto cpu cuda", false, "where kernels run; auto: cpu. cuda is refused for now, in a sentence: its kernels are there, the stages do not run on them yet"},
+    {"device", NULL, CHOICE, AT(device), "auto", 0, 0, "auto cpu cuda", false, "where kernels run; auto: cpu. cuda: train --plan prints what lies on the device; a run is refused for now, in a sentence: the kernels are there, the stages do not run on them yet"},
     {"strict", NULL, BOOLEAN, AT(strict), "yes", 0, 0, NULL, false, "the same bits for any number of threads; the CPU kernels always keep this"},
 };
 enum { N_KEYS = sizeof keys / sizeof keys[0] };

@@ -514,6 +514,7 @@ int veneer_plan(struct veneer *job, const char **text)
 {
     struct engine engine;
     engine_new(&engine, job);
+    engine.planning = true;
     text_clear(&job->text);
     *text = NULL;
     enum status status = config_check(&job->config, &job->err);

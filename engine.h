@@ -2,6 +2,7 @@
  *
  * engine.c       veneer.h's functions, the order of the stages
  * engine_load.c  inputs      engine_memory.c  widths after pruning, memory plan      engine_model.c  pruning, placing, calibration
+ * engine_device.c  what of it lies in a GPU's memory
  * engine_ratios.c  a model for each of pruning_ratios   engine_scratch.c  a model from random weights, all parameters trained
  * engine_journal.c  what is remembered between runs of the same command
  * engine_prior.c  what another run's search learnt
@@ -40,6 +41,17 @@ struct milestone_record {
     uint8_t *level;               /* owned, [variables]; NULL for the first two */
 };
 
+/* Bytes in a GPU's memory, of the largest configuration of any ratio; 0 unless device = cuda. */
+struct device_plan {
+    size_t weights, smallest; /* as they are stored, every linear in the largest of its formats, or in the smallest */
+    size_t adapters;          /* with gradients and moments */
+    size_t kept, recomputed;  /* activations of the largest batch, either way */
+    size_t activations;       /* the one of them that was chosen */
+    size_t scratch, own;      /* of the kernels; of every open device */
+    size_t peak;              /* all of it at one time */
+    size_t tables;            /* of the host: pointers into the device's memory, of the largest arena */
+};
+
 /* Bytes of each lifetime, planned before any is taken. */
 struct memory_plan {
     size_t base_weights;    /* the model as loaded, until it is pruned */
@@ -57,6 +69,7 @@ struct memory_plan {
     size_t start;           /* LoftQ's workspace for the largest linear */
     size_t program;         /* code, libraries, text of data and tasks: resident when the plan was made */
     size_t peak;            /* the largest sum that exists at one time */
+    struct device_plan device;
     bool keep_activations;
 };
 
@@ -94,6 +107,7 @@ struct engine {
     struct err *err;
     double started_s;
     int lock_fd;
+    bool planning; /* nothing will be run: weights may be missing, no device is opened */
 
     /* inputs */
     struct checkpoint *checkpoint;
@@ -143,6 +157,7 @@ struct engine {
 enum status engine_load_inputs(struct engine *engine);
 enum status engine_load_tasks(struct engine *engine);   /* from the base's shape */
 bool engine_requantizes(const struct config *config);      /* the last quantizer is a calibrated one */
+bool engine_has_weights(const struct engine *engine);      /* false: a plan of a folder that holds config.json alone; data and tasks are not opened */
 void engine_free(struct engine *engine);
 
 /* engine_memory.c */
@@ -157,6 +172,14 @@ bool engine_prunes(const struct config *config);
 enum status engine_held(const struct engine *engine, const struct model_config *shape, struct model_stored *held, struct text *told);
 bool engine_needs_gradients(const struct engine *engine);  /* importance is Taylor's */
 bool engine_needs_fisher(const struct engine *engine);
+
+/* engine_device.c */
+bool engine_on_device(const struct config *config);
+enum status engine_count_device(struct engine *engine, const struct model_stored *held); /* of the ratio in use; unless device = cuda nothing */
+size_t engine_device_peak(struct engine *engine);          /* by memory.keep_activations */
+/* Reals of scratch for this model's linears and head on a device; sets c's sizes. */
+size_t engine_device_scratch(const struct engine *engine, const struct model *model, struct ops_context *c);
+void engine_print_device(const struct engine *engine, struct text *out);
 
 /* engine_model.c */
 enum status engine_prune(struct engine *engine);        /* loads, scores milestone BEFORE_PRUNING, prunes (to every ratio), frees the base */

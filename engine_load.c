@@ -10,14 +10,21 @@
 
 /* ---- inputs ---- */
 
+bool engine_has_weights(const struct engine *engine)
+{
+    return !engine->checkpoint || checkpoint_has_weights(engine->checkpoint);
+}
+
 static enum status load_model_head(struct engine *engine)
 {
     const struct config *config = engine->config;
     if (*config->model) {
-        TRY(checkpoint_open(&engine->checkpoint, config->model, engine->err));
+        TRY((engine->planning ? checkpoint_open_shapes : checkpoint_open)(&engine->checkpoint, config->model, engine->err));
         TRY(model_config_copy(&engine->base_shape, checkpoint_config(engine->checkpoint), engine->err));
         TRY(model_stored_formats(&engine->stored, engine->checkpoint, engine->err));
     }
+    if (!engine_has_weights(engine))
+        return OK;
     if (*config->tokenizer) {
         TRY(tokenizer_load_sentencepiece(&engine->own_tokenizer, config->tokenizer, engine->err));
         engine->tokenizer = engine->own_tokenizer;
@@ -89,13 +96,19 @@ static enum status choose_template(struct engine *engine, struct dataset_options
     return status;
 }
 
-static enum status load_data(struct engine *engine)
+static enum status check_context(const struct engine *engine)
 {
     const struct config *config = engine->config;
     int64_t context = engine->checkpoint ? engine->base_shape.max_position_embeddings : config->max_position_embeddings;
     if (config->max_seq_len > context)
         return err_set(engine->err, ERR_INPUT, "max_seq_len = %lld is longer than the model's context of %lld tokens",
                        (long long)config->max_seq_len, (long long)context);
+    return OK;
+}
+
+static enum status load_data(struct engine *engine)
+{
+    const struct config *config = engine->config;
     struct dataset_options options = {.max_seq_len = (int32_t)config->max_seq_len,
                                       .train_on_inputs = config->train_on_inputs,
                                       .packing = config->packing,
@@ -133,7 +146,7 @@ static enum status prepare_part(struct engine *engine, const struct task *task, 
 enum status engine_load_tasks(struct engine *engine)
 {
     struct trial_tasks *tasks = &engine->tasks;
-    if (!*engine->config->eval_data || !*engine->config->eval_tasks)
+    if (!*engine->config->eval_data || !*engine->config->eval_tasks || !engine_has_weights(engine))
         return OK;
     TRY(task_list_check(engine->config->eval_tasks, "eval_tasks", MAX_TASKS, engine->err));
     for (const char *list = engine->config->eval_tasks; task_list_next(&list, tasks->name[tasks->n]);) {
@@ -150,6 +163,11 @@ enum status engine_load_inputs(struct engine *engine)
 {
     TRY(cpu_check(engine->err));
     TRY(load_model_head(engine));
+    TRY(check_context(engine));
+    if (!engine_has_weights(engine)) { /* every row as long as it may be */
+        engine->dataset.longest = (int32_t)engine->config->max_seq_len;
+        return OK;
+    }
     if (engine->checkpoint && tokenizer_vocab_size(engine->tokenizer) > engine->base_shape.vocab_size)
         return err_set(engine->err, ERR_INPUT, "%s: the tokenizer has %d pieces, the embedding %d rows", engine->config->model,
                        tokenizer_vocab_size(engine->tokenizer), engine->base_shape.vocab_size);

@@ -185,6 +185,14 @@ static size_t peak_of(const struct engine *engine)
     return most(most(most(loading, pruning), slicing), starting) + m->scratch + m->answers + m->program;
 }
 
+/* max_memory is the device's, where there is one. */
+static double limited_peak(struct engine *engine)
+{
+    size_t device = engine_device_peak(engine);
+    engine->memory.peak = peak_of(engine);
+    return (double)(engine_on_device(engine->config) ? device : engine->memory.peak);
+}
+
 static enum status choose_activations(struct engine *engine, const struct model *base)
 {
     struct memory_plan *m = &engine->memory;
@@ -192,22 +200,22 @@ static enum status choose_activations(struct engine *engine, const struct model 
     double limit = engine->config->max_memory;
     m->keep_activations = strcmp(asked, "yes") != 0;
     TRY(count_activations(engine, base, m->keep_activations, &m->activations));
-    m->peak = peak_of(engine);
-    if (strcmp(asked, "auto") == 0 && limit > 0 && (double)m->peak > limit) {
+    if (limited_peak(engine) > limit && limit > 0 && strcmp(asked, "auto") == 0) {
         m->keep_activations = false;
         TRY(count_activations(engine, base, false, &m->activations));
-        m->peak = peak_of(engine);
+        limited_peak(engine);
     }
     return OK;
 }
 
-static enum status check_limits(const struct engine *engine)
+/* A plan without weights is for another machine. */
+static enum status check_limits(struct engine *engine)
 {
-    double machine = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE), peak = (double)engine->memory.peak;
-    if (engine->config->max_memory > 0 && peak > engine->config->max_memory)
-        return err_set(engine->err, ERR_MEMORY, "%s takes %.1f MB, max_memory = %.1f MB",
-                       engine->memory.keep_activations ? "the plan" : "the smallest plan", peak / 1e6, engine->config->max_memory / 1e6);
-    if (machine > 0 && peak > machine)
+    double machine = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE), limited = limited_peak(engine), peak = (double)engine->memory.peak;
+    if (engine->config->max_memory > 0 && limited > engine->config->max_memory)
+        return err_set(engine->err, ERR_MEMORY, "%s takes %.1f MB%s, max_memory = %.1f MB", engine->memory.keep_activations ? "the plan" : "the smallest plan",
+                       limited / 1e6, engine_on_device(engine->config) ? " on the device" : "", engine->config->max_memory / 1e6);
+    if (machine > 0 && peak > machine && engine_has_weights(engine))
         return err_set(engine->err, ERR_MEMORY, "the plan takes %.1f MB, this machine has %.1f MB", peak / 1e6, machine / 1e6);
     return OK;
 }
@@ -247,6 +255,8 @@ static enum status count_pruned(struct engine *engine)
     trials->held_out = engine->held_out.n ? &engine->held_out : NULL;
     if (status == OK)
         status = count_model(&engine->shape, &held, &weights, &pruned, engine->err);
+    if (status == OK)
+        status = engine_count_device(engine, &held);
     plan_free(&held.plan);
     if (status != OK) {
         model_free(&pruned);
@@ -323,7 +333,8 @@ enum status engine_plan_memory(struct engine *engine)
     struct model base = {0};
     engine->ops.ops = cpu_ops(false);
     engine->ops.threads = engine_threads(engine->config);
-    TRY(use_device(engine->config->device, engine->err));
+    if (!engine->planning)
+        TRY(use_device(engine->config->device, engine->err));
     TRY(compute_parse(engine->config->compute_dtype, &engine->ops.compute, engine->err));
     engine->memory.program = (size_t)process_now_bytes();
     read_prune_options(engine);
@@ -417,6 +428,9 @@ void engine_print_plan(struct engine *engine, struct text *out)
             text_printf(out, "pruning_ratio %g, one of those that the search chooses from\n", engine_ratio(engine));
         print_model(engine, out);
     }
+    if (!engine_has_weights(engine))
+        text_printf(out, "%s holds config.json alone: no data and no tasks were opened; rows of max_seq_len = %lld tokens are assumed\n", engine->config->model,
+                    (long long)engine->config->max_seq_len);
     text_puts(out, "memory in bytes\n");
     print_bytes(out, "program", m->program, "code, libraries, data and tasks");
     bool keeps = config_keeps(engine->config);
@@ -435,4 +449,5 @@ void engine_print_plan(struct engine *engine, struct text *out)
         print_bytes(out, "answers", m->answers, "keys, values and activations of the longest answer that a task has written");
     print_bytes(out, "start", m->start, "LoftQ's workspace, until all formats are made");
     print_bytes(out, "peak", m->peak, "the most that exists at one time");
+    engine_print_device(engine, out);
 }

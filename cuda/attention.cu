@@ -4,7 +4,7 @@
  * head's columns over those keys.  cpu/ref_attention.c has the equations. */
 #include "cuda/attention.cuh"
 
-enum { WARPS = 4, PLAIN_THREADS = 32 * WARPS, SPLIT = 64, DECODE_MOST = 8 }; /* keys of a split; queries that are decoded in splits */
+enum { WARPS = 4, PLAIN_THREADS = 32 * WARPS };
 
 /* ---- one query against runs of keys ---- */
 
@@ -338,12 +338,4 @@ extern "C" void cuda_attention_decode(const struct ops_context *c, const struct 
         decode_in_splits(c, a);
     else if (!flash_forward(c, a))
         plain_forward(c, a);
-}
-
-extern "C" size_t cuda_attention_bytes(size_t width, size_t D, size_t T)
-{
-    size_t heads = width / D + 1, splits = (T + SPLIT - 1) / SPLIT;
-    size_t training = piece_bytes(T * sizeof(int4)) + piece_bytes(T * heads * sizeof(float));
-    size_t decoding = piece_bytes(DECODE_MOST * heads * splits * (D + 2) * sizeof(float));
-    return larger(training, decoding);
 }

@@ -22,7 +22,7 @@ $(B)/cuda/%.o: cuda/%.cu $(CUDA_HEAD)
 	@mkdir -p $(@D)
 	$(NVCC) $(NVCCFLAGS) -MMD -MP -c $< -o $@
 else
-LIB_OBJ   += $(patsubst %.c,$(B)/%.o,$(wildcard cuda/stub.c))
+LIB_OBJ   += $(patsubst %.c,$(B)/%.o,$(wildcard cuda/stub.c cuda/sizes.c))
 endif
 $(foreach f,$(CUDA_HOST),$(eval flags_$(f:%.c=%) := -isystem $(CUDA_HOME)/include))
 

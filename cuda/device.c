@@ -13,7 +13,7 @@
 #include "quant_affine.h"
 #include "quant_ggml.h"
 
-enum { WORKSPACE = 32 << 20, OLDEST = 8 }; /* cuBLAS's workspace: fixed, so that it always takes the same ways; compute capability */
+enum { OLDEST = 8 }; /* compute capability */
 
 /* ---- failures ---- */
 
@@ -140,11 +140,6 @@ static enum status open_handle(struct device *d, struct err *err)
 }
 
 /* ---- what every device keeps ---- */
-
-size_t device_own_bytes(void)
-{
-    return WORKSPACE + piece_bytes(sizeof(struct code_books)) + piece_bytes(RESULTS * sizeof(double));
-}
 
 /* Entries by value; of two equal ones (fp4's zeros) the lower code stays. */
 static void rank(struct code_books *books, int which, const float table[16])

@@ -20,8 +20,10 @@ struct device;
 enum status device_open(struct device **device, struct err *err);
 void device_close(struct device *device); /* NULL is fine */
 const char *device_name(const struct device *device);
-/* Bytes that an open device keeps for itself, beside its driver's own: cuBLAS's workspace and the code books. */
+/* Bytes that an open device keeps for itself, beside its driver's own: cuBLAS's workspace and the code books.  Part of every build. */
 size_t device_own_bytes(void);
+/* The table's scratch_size (ops.h), part of every build: a plan counts it without a GPU. */
+size_t device_scratch_size(struct ops_context *c, size_t max_out, size_t max_in, size_t D, size_t T, size_t V);
 /* Bytes of the device, and of them free now. */
 enum status device_memory(const struct device *device, size_t *total, size_t *available, struct err *err);
 

@@ -4,7 +4,7 @@
  * are fp32; with f32 nothing is rounded.  W is decoded into one piece of scratch that all matrices use in turn; a few rows meet the codes directly. */
 #include "cuda/gemm.cuh"
 
-enum { RANKS = 256, GEMV_MOST = 4 }; /* columns of an adapter at once; rows of x that go the way of the codes */
+enum { GEMV_MOST = 4 }; /* rows of x that go the way of the codes */
 
 /* ---- operands ---- */
 
@@ -310,14 +310,4 @@ extern "C" void cuda_linear_backward(const struct ops_context *c, const struct l
         base_dx(c, scratch, a, dy);
     if (a->lora.r > 0)
         adapter_backward(c, scratch, a, dy, x);
-}
-
-/* The most that either direction takes: x, dy, dropout(x), W or the adapter's pieces; backward's dropped dx. */
-extern "C" size_t cuda_linear_bytes(const struct ops_context *c, size_t max_out, size_t max_in, size_t T)
-{
-    size_t e = operand_bytes(c), rows = piece_bytes(T * max_in * e);
-    size_t adapter = piece_bytes(RANKS * max_in * e) + piece_bytes(RANKS * max_out * e) + 2 * piece_bytes(T * RANKS * e) + piece_bytes(T * RANKS * sizeof(float)) +
-                     rows + piece_bytes(T * max_in * sizeof(float));
-    size_t base = piece_bytes(max_out * max_in * e);
-    return rows + piece_bytes(T * max_out * e) + larger(base, adapter);
 }

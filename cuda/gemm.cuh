@@ -10,12 +10,6 @@ struct operand {
     size_t ld;
 };
 
-/* Bytes of an element of such a copy. */
-static inline size_t operand_bytes(const struct ops_context *c)
-{
-    return in_halves(c) ? sizeof(uint16_t) : sizeof(float);
-}
-
 /* x[rows, cols] with rows `ld` apart: itself, or a copy in bf16, without gaps, in a piece of scratch. */
 struct operand operand_of(const struct ops_context *c, struct pieces *p, const float *x, size_t rows, size_t cols, size_t ld);
 /* Rows row0 .. row0+n-1 of W: in place where it is stored as the product reads it, else decoded into a piece.  row0 is a multiple of 8. */

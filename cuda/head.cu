@@ -4,13 +4,7 @@
  * decoded is decoded slab after slab, so that scratch does not grow with the vocabulary times the width. */
 #include "cuda/gemm.cuh"
 
-enum { LOSS_THREADS = 512, SLAB = 8192, CHUNK_LEAST = 16, CHUNK_MOST = 1024, LOGITS = 1 << 25 };
-
-/* Rows of a chunk: LOGITS numbers at most, unless the vocabulary is very large. */
-static size_t chunk_of(size_t n, size_t V)
-{
-    return smaller(n, smaller(larger(LOGITS / V, CHUNK_LEAST), CHUNK_MOST));
-}
+enum { LOSS_THREADS = 512 };
 
 /* ---- one row's loss ---- */
 
@@ -204,8 +198,6 @@ extern "C" void cuda_divergence(const struct ops_context *c, real *p, real *q, s
 
 /* ---- salience ---- */
 
-enum { PARTS = 64 }; /* runs of rows whose sums of columns are kept apart */
-
 __device__ static inline double element(int kind, double w, double g, double f)
 {
     switch (kind) {
@@ -243,7 +235,7 @@ __global__ void __launch_bounds__(THREADS) k_salience_rows(double *rows, struct 
 /* part[blockIdx.y, j] = sum over that run of rows */
 __global__ void __launch_bounds__(THREADS) k_salience_parts(double *part, struct salience_args a)
 {
-    size_t j = (size_t)blockIdx.x * blockDim.x + threadIdx.x, run = (a.n + PARTS - 1) / PARTS, first = blockIdx.y * run;
+    size_t j = (size_t)blockIdx.x * blockDim.x + threadIdx.x, run = (a.n + SALIENCE_PARTS - 1) / SALIENCE_PARTS, first = blockIdx.y * run;
     if (j >= a.in)
         return;
     double sum = 0;
@@ -258,7 +250,7 @@ __global__ void __launch_bounds__(THREADS) k_salience_columns(double *cols, cons
     if (j >= in)
         return;
     double sum = 0;
-    for (int k = 0; k < PARTS; k++)
+    for (int k = 0; k < SALIENCE_PARTS; k++)
         sum += part[(size_t)k * in + j];
     cols[j] += sum;
 }
@@ -271,22 +263,14 @@ extern "C" void cuda_salience(const struct ops_context *c, enum salience kind, c
     exact.compute = COMPUTE_F32;
     for (size_t o = 0; o < W->rows; o += slab) {
         struct pieces p = pieces_of(c);
-        double *part = (double *)piece_take(&p, PARTS * in * sizeof *part);
+        double *part = (double *)piece_take(&p, SALIENCE_PARTS * in * sizeof *part);
         size_t n = smaller(W->rows - o, slab);
         struct salience_args a = {(const float *)weight_of(&exact, &p, W, o, n).at, G ? G + o * in : NULL, F ? F + o * in : NULL, kind, n, in};
         if (d->where)
             return;
         k_salience_rows<<<(unsigned)n, THREADS, 0, d->stream>>>(rows + o, a);
-        k_salience_parts<<<dim3(blocks_for(in, THREADS), PARTS), THREADS, 0, d->stream>>>(part, a);
+        k_salience_parts<<<dim3(blocks_for(in, THREADS), SALIENCE_PARTS), THREADS, 0, d->stream>>>(part, a);
         k_salience_columns<<<blocks_for(in, THREADS), THREADS, 0, d->stream>>>(cols, part, in);
         launched(d, "salience");
     }
-}
-
-extern "C" size_t cuda_head_bytes(const struct ops_context *c, size_t max_out, size_t max_in, size_t T, size_t V)
-{
-    size_t rows = chunk_of(T, V > 0 ? V : 1), e = operand_bytes(c), slab = smaller(V, SLAB), part = smaller(max_out, SLAB);
-    size_t loss = piece_bytes(rows * V * sizeof(float)) + piece_bytes(rows * V * sizeof(uint16_t)) + piece_bytes(rows * max_in * e) + piece_bytes(slab * max_in * e);
-    size_t salience = piece_bytes(PARTS * max_in * sizeof(double)) + piece_bytes(part * max_in * sizeof(float));
-    return larger(loss, salience);
 }

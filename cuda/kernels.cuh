@@ -21,16 +21,6 @@ static inline unsigned blocks_for(size_t n, size_t each)
     return (unsigned)((n + each - 1) / each);
 }
 
-static inline size_t smaller(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
-static inline size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
 /* ---- memory: V floats at once, V = 4 only where the address is a multiple of 16 ---- */
 
 template <int V> struct floats {

@@ -8,25 +8,13 @@
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wshadow" /* in C++ the function format_info hides a constructor of the struct */
 extern "C" {
-#include "cuda/device.h"
+#include "cuda/sizes.h"
 }
 #pragma GCC diagnostic pop
 extern "C" {
 #else
-#include "cuda/device.h"
+#include "cuda/sizes.h"
 #endif
-
-/* The tables of quant.h, as kernels read them.  rank4: for encoding, the entries of a 4-bit book in ascending order: their codes, and the midpoints between
- * neighbours, at which ties go down (nf4's, then fp4's, which has one zero less). */
-struct code_books {
-    float nf4[16], fp4[16], nf8[256], dynamic[256];
-    float iq4[16];
-    struct {
-        float midpoint[15];
-        int32_t n;
-        uint8_t code[16];
-    } rank4[2];
-};
 
 /* cuBLAS by its symbols: found when a device is opened, so that a program starts where there is none. */
 struct blas {
@@ -40,8 +28,6 @@ struct blas {
     cublasStatus_t (*gemm)(cublasHandle_t, cublasOperation_t, cublasOperation_t, int, int, int, const void *, const void *, cudaDataType, int,
                            const void *, cudaDataType, int, const void *, void *, cudaDataType, int, cublasComputeType_t, cublasGemmAlgo_t);
 };
-
-enum { RESULTS = 512 }; /* doubles of the device that a kernel leaves for the host */
 
 struct device {
     char name[256];
@@ -63,7 +49,7 @@ static inline void launched(struct device *device, const char *kernel)
     device_note(device, cudaGetLastError(), kernel);
 }
 
-/* Pieces of the context's scratch, in order, aligned to 256 bytes.  What a kernel takes was counted by scratch_size: running out is our own mistake
+/* Pieces of the context's scratch, in order, aligned to 256 bytes.  What a kernel takes was counted by sizes.c: running out is our own mistake
  * and is noted as one; the piece is then NULL. */
 struct pieces {
     struct device *device;
@@ -71,20 +57,8 @@ struct pieces {
 };
 struct pieces pieces_of(const struct ops_context *c);
 void *piece_take(struct pieces *p, size_t bytes);
-static inline size_t piece_bytes(size_t bytes)
-{
-    return (bytes + 255) / 256 * 256;
-}
-
-/* Products of a real as the table computes them: bf16 unless the context says f32. */
-static inline bool in_halves(const struct ops_context *c)
-{
-    return c->compute != COMPUTE_F32;
-}
 
 /* The slots (ops.h says what each computes), by file. */
-/* table.c */
-size_t cuda_scratch_size(struct ops_context *c, size_t max_out, size_t max_in, size_t D, size_t T, size_t V);
 /* ops.cu */
 void cuda_embed_backward(const struct ops_context *c, real *dW, const int32_t *tokens, size_t n, size_t C, const real *dy);
 void cuda_rmsnorm_forward(const struct ops_context *c, real *y, real *s, const real *x, const real *g, real eps, size_t n, size_t C);
@@ -108,17 +82,14 @@ void cuda_gemv(struct device *device, const struct qmat *W, const real *x, size_
 /* gemm.cu */
 void cuda_linear_forward(const struct ops_context *c, const struct linear_args *a, size_t count);
 void cuda_linear_backward(const struct ops_context *c, const struct linear_args *a);
-size_t cuda_linear_bytes(const struct ops_context *c, size_t max_out, size_t max_in, size_t T);
 /* head.cu */
 void cuda_head_loss(const struct ops_context *c, const struct head_args *a);
 void cuda_divergence(const struct ops_context *c, real *p, real *q, size_t n, size_t V, double *kl, double *jsd, double *lse);
 void cuda_salience(const struct ops_context *c, enum salience kind, const struct qmat *W, const real *G, const real *F, double *rows, double *cols);
-size_t cuda_head_bytes(const struct ops_context *c, size_t max_out, size_t max_in, size_t T, size_t V);
 /* attention.cu */
 void cuda_attention_forward(const struct ops_context *c, const struct attention_args *a);
 void cuda_attention_backward(const struct ops_context *c, const struct attention_args *a);
 void cuda_attention_decode(const struct ops_context *c, const struct decode_args *a);
-size_t cuda_attention_bytes(size_t max_in, size_t D, size_t T);
 #ifdef __cplusplus
 }
 #endif

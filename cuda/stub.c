@@ -23,11 +23,6 @@ const char *device_name(const struct device *device)
     return "none";
 }
 
-size_t device_own_bytes(void)
-{
-    return 0;
-}
-
 enum status device_memory(const struct device *device, size_t *total, size_t *available, struct err *err)
 {
     (void)device;

@@ -1,24 +1,9 @@
-/* table.c: the table of the device's kernels, and the scratch memory that they share. */
+/* table.c: the table of the device's kernels. */
 #include "cuda/private.h"
-
-static size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
-/* All of it is shared: kernels run one after another.  256 bytes more, for pieces begin at multiples of 256. */
-size_t cuda_scratch_size(struct ops_context *c, size_t max_out, size_t max_in, size_t D, size_t T, size_t V)
-{
-    size_t products = larger(cuda_linear_bytes(c, max_out, max_in, T), cuda_head_bytes(c, max_out, max_in, T, V));
-    size_t bytes = larger(products, cuda_attention_bytes(larger(max_in, max_out), D, T)) + 256;
-    c->shared_n = (bytes / sizeof(real) + 15) / 16 * 16;
-    c->scratch_n = 0;
-    return c->shared_n;
-}
 
 static const struct ops cuda_table = {
     .name = "cuda",
-    .scratch_size = cuda_scratch_size,
+    .scratch_size = device_scratch_size,
     .embed_forward = cuda_embed_forward,
     .embed_backward = cuda_embed_backward,
     .rmsnorm_forward = cuda_rmsnorm_forward,

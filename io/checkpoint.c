@@ -47,12 +47,6 @@ void checkpoint_unpermute(real *to, const real *from, size_t heads, size_t D, si
 
 /* ---- the promise of the config: every tensor there, of the right shape ---- */
 
-struct promise {
-    const char *leaf;
-    size_t rows, cols;
-    bool optional;
-};
-
 static enum status check_tensor(const struct checkpoint *c, const char *name, size_t rows, size_t cols, struct err *err)
 {
     struct qmat shape;
@@ -65,12 +59,12 @@ static enum status check_tensor(const struct checkpoint *c, const char *name, si
     return OK;
 }
 
-static enum status check_layer(const struct checkpoint *c, int l, struct err *err)
+void checkpoint_layer_promises(const struct checkpoint *c, int l, struct checkpoint_promise promise[CHECKPOINT_PROMISES])
 {
     const struct model_config *m = &c->config;
     size_t C = (size_t)m->hidden_size, D = (size_t)m->head_dim, q = (size_t)m->num_attention_heads[l] * D;
     size_t k = (size_t)m->num_key_value_heads[l] * D, F = (size_t)m->intermediate_size[l];
-    const struct promise tensors[] = {
+    const struct checkpoint_promise tensors[CHECKPOINT_PROMISES] = {
         {"input_layernorm.weight", 1, C, false},  {"post_attention_layernorm.weight", 1, C, false},
         {"self_attn.q_proj.weight", q, C, false}, {"self_attn.k_proj.weight", k, C, false},
         {"self_attn.v_proj.weight", k, C, false}, {"self_attn.o_proj.weight", C, q, false},
@@ -80,7 +74,14 @@ static enum status check_layer(const struct checkpoint *c, int l, struct err *er
         {"self_attn.o_proj.bias", 1, C, !m->attention_out_bias}, {"mlp.gate_proj.bias", 1, F, true},
         {"mlp.up_proj.bias", 1, F, true},         {"mlp.down_proj.bias", 1, C, true},
     };
-    for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++) {
+    memcpy(promise, tensors, sizeof tensors);
+}
+
+static enum status check_layer(const struct checkpoint *c, int l, struct err *err)
+{
+    struct checkpoint_promise tensors[CHECKPOINT_PROMISES];
+    checkpoint_layer_promises(c, l, tensors);
+    for (size_t i = 0; i < CHECKPOINT_PROMISES; i++) {
         char name[96];
         snprintf(name, sizeof name, "model.layers.%d.%s", l, tensors[i].leaf);
         if (!tensors[i].optional)
@@ -126,7 +127,7 @@ static enum status open_kind(struct checkpoint *c, struct err *err)
     return err_set(err, ERR_INPUT, "%s: is no model: want a folder with config.json, a GGUF file or a llama2.c .bin", c->path);
 }
 
-enum status checkpoint_open(struct checkpoint **out, const char *path, struct err *err)
+static enum status open_checked(struct checkpoint **out, const char *path, bool shapes_do, struct err *err)
 {
     struct checkpoint *c = calloc(1, sizeof *c);
     *out = NULL;
@@ -134,6 +135,7 @@ enum status checkpoint_open(struct checkpoint **out, const char *path, struct er
         free(c);
         return err_set(err, ERR_MEMORY, "out of memory for a model's header");
     }
+    c->shapes_do = shapes_do;
     enum status status = open_kind(c, err);
     if (status == OK)
         status = check_all(c, err);
@@ -143,6 +145,16 @@ enum status checkpoint_open(struct checkpoint **out, const char *path, struct er
     }
     *out = c;
     return OK;
+}
+
+enum status checkpoint_open(struct checkpoint **checkpoint, const char *path, struct err *err)
+{
+    return open_checked(checkpoint, path, false, err);
+}
+
+enum status checkpoint_open_shapes(struct checkpoint **checkpoint, const char *path, struct err *err)
+{
+    return open_checked(checkpoint, path, true, err);
 }
 
 void checkpoint_close(struct checkpoint *c)

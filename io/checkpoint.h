@@ -15,6 +15,10 @@ struct tokenizer;
 
 /* Detects by content.  Every name, shape and dtype that the config promises is checked here; ERR_INPUT says which is wrong. */
 enum status checkpoint_open(struct checkpoint **checkpoint, const char *path, struct err *err);
+/* checkpoint_open for a plan: a folder may hold config.json and no weights.  Its tensors then have the names and shapes that the config promises, in its
+ * torch_dtype (bf16 where it says none); reading one is ERR_INPUT. */
+enum status checkpoint_open_shapes(struct checkpoint **checkpoint, const char *path, struct err *err);
+bool checkpoint_has_weights(const struct checkpoint *checkpoint); /* false: of checkpoint_open_shapes, config.json stands alone */
 void checkpoint_close(struct checkpoint *checkpoint);
 const struct model_config *checkpoint_config(const struct checkpoint *checkpoint);
 const char *checkpoint_kind(const struct checkpoint *checkpoint); /* "gguf", "safetensors" */

@@ -366,30 +366,57 @@ static enum status read_text_file(const struct checkpoint *c, const char *name, 
     return status;
 }
 
-enum status checkpoint_open_folder(struct checkpoint *c, struct err *err)
+static enum status open_weights(struct checkpoint *c, struct err *err)
 {
-    char *text, *weights;
+    char *index = file_in(c, "model.safetensors.index.json");
+    free(index);
+    if (index)
+        return safetensors_open_index(&c->st, c->path, "model.safetensors.index.json", err);
+    char *weights = path_join(c->path, "model.safetensors");
+    enum status status = weights ? safetensors_open(&c->st, weights, err) : err_set(err, ERR_MEMORY, "out of memory for a path");
+    free(weights);
+    return status;
+}
+
+static bool has_weights(const struct checkpoint *c)
+{
+    static const char *const names[] = {"model.safetensors.index.json", "model.safetensors"};
+    bool any = false;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char *path = path_join(c->path, names[i]);
+        any = any || !path || access(path, F_OK) == 0;
+        free(path);
+    }
+    return any;
+}
+
+static enum status read_config(struct checkpoint *c, bool weights, struct err *err)
+{
+    char *text;
     size_t n;
-    c->ops = &folder_ops;
     TRY(read_text_file(c, "config.json", &text, &n, err));
     char *where = path_join(c->path, "config.json");
     enum status status = where ? model_config_parse(&c->config, text, n, where, err) : err_set(err, ERR_MEMORY, "out of memory for a path");
+    if (status == OK && !weights && !c->shapes_do)
+        status = err_set(err, ERR_INPUT, "%s: holds config.json and no weights, want model.safetensors beside it (train --plan needs none)", c->path);
+    if (status == OK && !weights)
+        status = checkpoint_take_shapes(c, text, n, where, err);
     free(where);
     free(text);
-    TRY(status);
-    char *index = file_in(c, "model.safetensors.index.json");
-    if (index) {
-        free(index);
-        status = safetensors_open_index(&c->st, c->path, "model.safetensors.index.json", err);
-    } else {
-        weights = path_join(c->path, "model.safetensors");
-        status = weights ? safetensors_open(&c->st, weights, err) : err_set(err, ERR_MEMORY, "out of memory for a path");
-        free(weights);
-    }
-    TRY(status);
+    return status;
+}
+
+enum status checkpoint_open_folder(struct checkpoint *c, struct err *err)
+{
+    size_t n;
+    bool weights = has_weights(c);
+    c->ops = &folder_ops;
+    TRY(read_config(c, weights, err));
+    if (!weights)
+        return OK;
+    TRY(open_weights(c, err));
     char *plan = file_in(c, "plan.txt");
-    if (plan)
-        status = file_read(plan, 1 << 24, &c->plan, &n, err);
+    enum status status = plan ? file_read(plan, 1 << 24, &c->plan, &n, err) : OK;
     free(plan);
     return status;
 }

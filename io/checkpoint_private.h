@@ -27,9 +27,22 @@ struct checkpoint {
     bool permuted;         /* GGUF: rows of q and k are in interleaved order */
     struct file file;      /* llama2.c */
     char *plan;            /* plan.txt */
+    bool shapes_do;        /* a folder without weights is no error */
+    enum format promised;  /* of its tensors: torch_dtype */
 };
 
+/* A tensor that the config promises to every layer, or that must not be there. */
+struct checkpoint_promise {
+    const char *leaf;
+    size_t rows, cols;
+    bool optional;
+};
+enum { CHECKPOINT_PROMISES = 16 };
+void checkpoint_layer_promises(const struct checkpoint *c, int l, struct checkpoint_promise promise[CHECKPOINT_PROMISES]);
+
 enum status checkpoint_open_folder(struct checkpoint *c, struct err *err);
+/* checkpoint_shapes.c: what a folder without weights answers. json[n]: its config.json, that `where` names. */
+enum status checkpoint_take_shapes(struct checkpoint *c, const char *json, size_t n, const char *where, struct err *err);
 enum status checkpoint_open_gguf(struct checkpoint *c, struct err *err);
 enum status checkpoint_open_llama2c(struct checkpoint *c, struct err *err);
 

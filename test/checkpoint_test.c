@@ -98,7 +98,7 @@ static void folders_that_break_one_promise(void **state)
     char path[256];
     refused("", "config.json: No such file or directory");
     put_file(dir, "config.json", config, sizeof config - 1);
-    refused("", "model.safetensors: No such file or directory");
+    refused("", "holds config.json and no weights, want model.safetensors beside it (train --plan needs none)");
 
     put_folder(config, item, usual_items(item) - 2); /* no down_proj (and no head, which is then the embedding) */
     refused("", "tensor model.layers.0.mlp.down_proj.weight is missing");
