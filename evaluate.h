@@ -109,7 +109,7 @@ struct evaluate_reference; /* opaque */
 enum status evaluate_reference_new(struct evaluate_reference **reference, const struct dataset *text, size_t max_tokens, struct model_run *run,
                                    const struct model *model, struct err *err);
 void evaluate_reference_free(struct evaluate_reference *reference);
-/* Bytes that it will take, for batches up to `capacity` rows. */
+/* On a device all that is kept lies in its memory.  Bytes that it will take, for batches up to `capacity` rows. */
 size_t evaluate_reference_bytes(const struct dataset *text, size_t max_tokens, size_t capacity, size_t C, size_t V);
 
 /* Means over sequences of the mean over their tokens; nll is NaN.  share: of the sequences, the first ones, at least one; 1: all. */

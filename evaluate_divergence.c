@@ -4,9 +4,9 @@
  * measures no accuracy. */
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/stop.h"
+#include "cuda/device.h"
 #include "evaluate.h"
 #include "evaluate_window.h"
 
@@ -15,40 +15,53 @@ enum { LOGITS = 1 << 24, LEAST_ROWS = 8, MOST_ROWS = 256 };
 /* A reference keeps its logits, not only its hidden states, where they take no more than this: a third of the head's work is saved each time. */
 static const size_t MOST_KEPT_BYTES = (size_t)512 << 20;
 
-static size_t chunk_rows(size_t V)
+static size_t chunk_rows(size_t V, size_t capacity)
 {
     size_t rows = LOGITS / V / 8 * 8;
-    return rows < LEAST_ROWS ? LEAST_ROWS : rows > MOST_ROWS ? MOST_ROWS : rows;
+    rows = rows < LEAST_ROWS ? LEAST_ROWS : rows > MOST_ROWS ? MOST_ROWS : rows;
+    return rows < capacity ? rows : capacity;
 }
 
+/* A chunk's logits, and what is read off them.  Kernels write `there`, one piece of memory of theirs; `here` is the same where the host reads it. */
+struct readings {
+    double *kl, *jsd; /* [rows] */
+    double *lse;      /* [rows, 2] */
+    real *z, *z0;     /* [rows] logits of the tokens that follow: the model's, the reference's */
+};
+
 struct logits {
-    real *p, *q;            /* [rows, V] */
-    double *kl, *jsd;       /* [rows] */
-    double *lse;            /* [rows, 2] */
-    double *z;              /* [rows, 2] logits of the tokens that follow */
+    const struct ops_context *ops;
+    real *p, *q; /* [rows, V] */
+    struct readings here, there;
+    int32_t *at, *at_there; /* [rows] where those tokens' logits lie */
     size_t rows, V;
 };
 
-static enum status logits_open(struct logits *l, size_t V, struct err *err)
+static size_t readings_bytes(size_t rows)
 {
-    *l = (struct logits){.rows = chunk_rows(V), .V = V};
-    l->p = malloc(l->rows * V * sizeof(real));
-    l->q = malloc(l->rows * V * sizeof(real));
-    l->kl = malloc(l->rows * sizeof *l->kl);
-    l->jsd = malloc(l->rows * sizeof *l->jsd);
-    l->lse = malloc(2 * l->rows * sizeof *l->lse);
-    l->z = malloc(2 * l->rows * sizeof *l->z);
-    return l->p && l->q && l->kl && l->jsd && l->lse && l->z ? OK : err_set(err, ERR_MEMORY, "out of memory for the logits of %zu tokens", l->rows);
+    return rows * (4 * sizeof(double) + 2 * sizeof(real));
 }
 
-static void logits_close(struct logits *l)
+static struct readings readings_at(void *memory, size_t rows)
 {
-    free(l->p);
-    free(l->q);
-    free(l->kl);
-    free(l->jsd);
-    free(l->lse);
-    free(l->z);
+    if (!memory)
+        return (struct readings){0};
+    double *x = memory;
+    real *z = (real *)(void *)(x + 4 * rows);
+    return (struct readings){.kl = x, .jsd = x + rows, .lse = x + 2 * rows, .z = z, .z0 = z + rows};
+}
+
+/* For batches of up to `capacity` rows.  Counts or carves (base/arena.h). */
+static void logits_place(struct logits *l, const struct ops_context *ops, size_t V, size_t capacity, struct arena *arena)
+{
+    size_t rows = chunk_rows(V, capacity);
+    *l = (struct logits){.ops = ops, .rows = rows, .V = V};
+    l->p = arena_take(arena, rows * V, sizeof *l->p);
+    l->q = arena_take(arena, rows * V, sizeof *l->q);
+    l->there = readings_at(arena_take(arena, readings_bytes(rows), 1), rows);
+    l->at = arena_take_table(arena, rows, sizeof *l->at);
+    l->here = arena->tables ? readings_at(arena_take_table(arena, readings_bytes(rows), 1), rows) : l->there;
+    l->at_there = arena->tables ? arena_take(arena, rows, sizeof *l->at_there) : l->at;
 }
 
 struct side {
@@ -62,37 +75,52 @@ struct sums {
     double kl, jsd, nll, reference_nll;
 };
 
-static void add_chunk(const struct logits *l, size_t rows, const int32_t *next, struct sums *sums)
+static void add_chunk(const struct readings *r, size_t rows, bool next, struct sums *sums)
 {
     for (size_t i = 0; i < rows; i++) {
-        sums->kl += l->kl[i];
-        sums->jsd += l->jsd[i];
+        sums->kl += r->kl[i];
+        sums->jsd += r->jsd[i];
         if (next) {
-            sums->reference_nll += l->lse[2 * i] - l->z[2 * i];
-            sums->nll += l->lse[2 * i + 1] - l->z[2 * i + 1];
+            sums->reference_nll += r->lse[2 * i] - (double)r->z0[i];
+            sums->nll += r->lse[2 * i + 1] - (double)r->z[i];
         }
     }
 }
 
+/* The logits of the tokens that follow k rows: to the embedding's kernel, rows of one number. */
+static enum status pick_next(struct logits *l, const int32_t *next, size_t k, struct err *err)
+{
+    struct qmat p = {.format = FORMAT_F32, .rows = k * l->V, .cols = 1, .codes = l->p}, q = p;
+    q.codes = l->q;
+    for (size_t i = 0; i < k; i++)
+        l->at[i] = (int32_t)(i * l->V) + next[i];
+    if (l->at_there != l->at)
+        TRY(device_upload(l->ops->device, l->at_there, l->at, k * sizeof *l->at, err));
+    l->ops->ops->embed_forward(l->ops, &p, l->at_there, k, l->there.z0);
+    l->ops->ops->embed_forward(l->ops, &q, l->at_there, k, l->there.z);
+    return OK;
+}
+
 /* Adds n rows of hidden states; kept[n, V]: the reference's logits, or NULL; next[n]: the tokens that follow, or NULL. */
-static void add_rows(struct logits *l, const struct side *reference, const real *x0, const real *kept, const struct side *model, const real *x, size_t n,
-                     const int32_t *next, struct sums *sums)
+static enum status add_rows(struct logits *l, const struct side *reference, const real *x0, const real *kept, const struct side *model, const real *x, size_t n,
+                            const int32_t *next, struct sums *sums, struct err *err)
 {
     size_t C0 = (size_t)reference->model->config.hidden_size, C = (size_t)model->model->config.hidden_size;
     for (size_t row = 0; row < n; row += l->rows) {
         size_t k = n - row < l->rows ? n - row : l->rows;
         if (kept)
-            memcpy(l->p, kept + row * l->V, k * l->V * sizeof *l->p);
+            model_copy(l->ops, l->p, 0, kept + row * l->V, 0, k * l->V, 1);
         else
             model_logits(reference->run, reference->model, x0 + row * C0, k, l->p);
         model_logits(model->run, model->model, x + row * C, k, l->q);
-        for (size_t i = 0; next && i < k; i++) { /* the logits are overwritten */
-            l->z[2 * i] = (double)l->p[i * l->V + (size_t)next[row + i]];
-            l->z[2 * i + 1] = (double)l->q[i * l->V + (size_t)next[row + i]];
-        }
-        model->run->ops->ops->divergence(model->run->ops, l->p, l->q, k, l->V, l->kl, l->jsd, l->lse);
-        add_chunk(l, k, next ? next + row : NULL, sums);
+        if (next) /* before the logits are overwritten */
+            TRY(pick_next(l, next + row, k, err));
+        l->ops->ops->divergence(l->ops, l->p, l->q, k, l->V, l->there.kl, l->there.jsd, l->there.lse);
+        if (l->here.kl != l->there.kl)
+            TRY(device_download(l->ops->device, l->here.kl, l->there.kl, readings_bytes(l->rows), err));
+        add_chunk(&l->here, k, next != NULL, sums);
     }
+    return OK;
 }
 
 /* ---- two models ---- */
@@ -105,16 +133,22 @@ static enum status same_vocabulary(const struct model *reference, const struct m
                    reference->config.vocab_size, model->config.vocab_size);
 }
 
+/* Logits, and the reference's hidden states of a window: the two runs may share memory. */
+static void place_window(struct logits *l, real **hidden, const struct side *reference, const struct side *model, size_t window, struct arena *arena)
+{
+    logits_place(l, model->run->ops, (size_t)model->model->config.vocab_size, window, arena);
+    *hidden = arena_take(arena, window * (size_t)reference->model->config.hidden_size, sizeof **hidden);
+}
+
 static enum status diverge_window(struct logits *l, const struct side *reference, const struct side *model, const struct text_window *w, real *hidden,
                                   struct sums *sums, struct err *err)
 {
     size_t C = (size_t)reference->model->config.hidden_size;
     const real *x;
     TRY(model_hidden(reference->run, reference->model, reference->lora, &w->batch, &x, err));
-    memcpy(hidden, x, w->batch.n * C * sizeof *x); /* the two runs may share memory */
+    model_copy(l->ops, hidden, 0, x, 0, w->batch.n * C, 1);
     TRY(model_hidden(model->run, model->model, model->lora, &w->batch, &x, err));
-    add_rows(l, reference, hidden, NULL, model, x, w->batch.n - 1, w->labels, sums);
-    return OK;
+    return add_rows(l, reference, hidden, NULL, model, x, w->batch.n - 1, w->labels, sums, err);
 }
 
 enum status evaluate_divergence(struct model_run *run, const struct model *model, const struct lora *lora,
@@ -123,16 +157,19 @@ enum status evaluate_divergence(struct model_run *run, const struct model *model
 {
     struct side to = {reference_run, reference, reference_lora}, from = {run, model, lora};
     struct text_window w = {0};
-    struct logits l = {0};
+    struct logits l;
     struct sums sums = {0};
+    struct arena memory = {0}, tables = {0};
+    real *hidden;
     size_t count = 0;
     TRY(same_vocabulary(reference, model, err));
     TRY(text_window_check(run, n, window, err));
     TRY(text_window_check(reference_run, n, window, err));
-    real *hidden = malloc(window * (size_t)reference->config.hidden_size * sizeof *hidden);
-    enum status status = hidden ? text_window_open(&w, window, err) : err_set(err, ERR_MEMORY, "out of memory for a window of %zu tokens", window);
-    if (status == OK)
-        status = logits_open(&l, (size_t)model->config.vocab_size, err);
+    memory.tables = run->ops->device ? &tables : NULL;
+    place_window(&l, &hidden, &to, &from, window, &memory);
+    TRY(model_commit(run->ops, &memory, "logits", err));
+    place_window(&l, &hidden, &to, &from, window, &memory);
+    enum status status = text_window_open(&w, window, err);
     for (size_t at = 0; status == OK && at + window <= n; at += window) {
         text_window_set(&w, tokens + at);
         status = stop_check(err);
@@ -141,8 +178,7 @@ enum status evaluate_divergence(struct model_run *run, const struct model *model
         count += window - 1;
     }
     text_window_close(&w);
-    logits_close(&l);
-    free(hidden);
+    model_release(run->ops, &memory);
     double each = 1 / (double)count; /* no window, no numbers */
     *d = (struct evaluate_divergences){.kl = sums.kl * each, .jsd = sums.jsd * each, .kl_variance = NAN, .jsd_variance = NAN, .nll = sums.nll * each,
                                        .reference_nll = sums.reference_nll * each, .tokens = count};
@@ -154,6 +190,7 @@ enum status evaluate_divergence(struct model_run *run, const struct model *model
 struct evaluate_reference {
     const struct dataset *text;
     struct side reference;
+    struct arena memory, tables; /* of logits, hidden and kept */
     struct logits logits;
     real *hidden;       /* [rows of all sequences, C] */
     real *kept;         /* [rows, V] logits, or NULL: there are too many */
@@ -188,7 +225,7 @@ static enum status keep_hidden(struct evaluate_reference *r, struct err *err)
         const real *x;
         next = fill_batch(r, at, r->n);
         TRY(model_hidden(r->reference.run, r->reference.model, r->reference.lora, &r->batch, &x, err));
-        memcpy(r->hidden + r->first[at] * C, x, r->batch.n * C * sizeof *x);
+        model_copy(r->reference.run->ops, r->hidden + r->first[at] * C, 0, x, 0, r->batch.n * C, 1);
     }
     return OK;
 }
@@ -202,12 +239,7 @@ static size_t kept_bytes(size_t rows, size_t V)
 static enum status keep_logits(struct evaluate_reference *r, struct err *err)
 {
     size_t rows = r->first[r->n], V = r->logits.V, C = (size_t)r->reference.model->config.hidden_size;
-    if (kept_bytes(rows, V) == 0)
-        return OK;
-    r->kept = malloc(kept_bytes(rows, V));
-    if (!r->kept)
-        return err_set(err, ERR_MEMORY, "out of memory for the logits of %zu tokens", rows);
-    for (size_t row = 0; row < rows; row += r->logits.rows) {
+    for (size_t row = 0; r->kept && row < rows; row += r->logits.rows) {
         size_t k = rows - row < r->logits.rows ? rows - row : r->logits.rows;
         TRY(stop_check(err));
         model_logits(r->reference.run, r->reference.model, r->hidden + row * C, k, r->kept + row * V);
@@ -215,18 +247,29 @@ static enum status keep_logits(struct evaluate_reference *r, struct err *err)
     return OK;
 }
 
+/* What it keeps of `rows` rows.  Counts or carves. */
+static void reference_place(struct evaluate_reference *r, size_t rows, const struct ops_context *ops, size_t C, size_t V)
+{
+    logits_place(&r->logits, ops, V, r->capacity, &r->memory);
+    r->hidden = arena_take(&r->memory, rows * C, sizeof *r->hidden);
+    r->kept = kept_bytes(rows, V) ? arena_take(&r->memory, kept_bytes(rows, V), 1) : NULL;
+}
+
 static enum status reference_take(struct evaluate_reference *r, struct err *err)
 {
-    size_t rows = r->first[r->n], C = (size_t)r->reference.model->config.hidden_size;
-    r->hidden = malloc(rows * C * sizeof *r->hidden);
+    const struct ops_context *ops = r->reference.run->ops;
+    size_t rows = r->first[r->n], C = (size_t)r->reference.model->config.hidden_size, V = (size_t)r->reference.model->config.vocab_size;
+    r->memory.tables = ops->device ? &r->tables : NULL;
+    reference_place(r, rows, ops, C, V);
+    TRY(model_commit(ops, &r->memory, "what the reference says", err));
+    reference_place(r, rows, ops, C, V);
     r->segments = malloc(r->n * sizeof *r->segments);
     r->tokens = malloc(r->capacity * sizeof *r->tokens);
     r->positions = malloc(r->capacity * sizeof *r->positions);
     r->labels = malloc(r->capacity * sizeof *r->labels);
-    if (!r->hidden || !r->segments || !r->tokens || !r->positions || !r->labels)
-        return err_set(err, ERR_MEMORY, "out of memory for what the reference says of %zu tokens", rows);
+    if (!r->segments || !r->tokens || !r->positions || !r->labels)
+        return err_set(err, ERR_MEMORY, "out of memory for batches of %zu tokens", r->capacity);
     r->batch = (struct batch){.tokens = r->tokens, .positions = r->positions, .labels = r->labels, .segments = r->segments};
-    TRY(logits_open(&r->logits, (size_t)r->reference.model->config.vocab_size, err));
     TRY(keep_hidden(r, err));
     return keep_logits(r, err);
 }
@@ -273,9 +316,7 @@ void evaluate_reference_free(struct evaluate_reference *r)
 {
     if (!r)
         return;
-    logits_close(&r->logits);
-    free(r->hidden);
-    free(r->kept);
+    model_release(r->reference.run->ops, &r->memory);
     free(r->first);
     free(r->segments);
     free(r->tokens);
@@ -289,19 +330,22 @@ size_t evaluate_reference_bytes(const struct dataset *text, size_t max_tokens, s
     size_t rows = 0;
     for (size_t i = 0; i < text->n && (i == 0 || max_tokens == 0 || rows < max_tokens); i++)
         rows += (size_t)text->example[i].n;
-    return rows * C * sizeof(real) + kept_bytes(rows, V) + 2 * chunk_rows(V) * (V * sizeof(real) + 3 * sizeof(double)) + 3 * capacity * sizeof(int32_t);
+    struct evaluate_reference r = {.capacity = capacity};
+    reference_place(&r, rows, NULL, C, V);
+    return r.memory.used + 3 * capacity * sizeof(int32_t);
 }
 
 /* Sums over one sequence, its last row left out: nothing follows it. */
-static void add_sequence(struct evaluate_reference *r, const struct side *model, size_t i, const real *x, double *kl, double *jsd)
+static enum status add_sequence(struct evaluate_reference *r, const struct side *model, size_t i, const real *x, double *kl, double *jsd, struct err *err)
 {
     size_t rows = r->first[i + 1] - r->first[i];
     const real *hidden = r->hidden + r->first[i] * (size_t)r->reference.model->config.hidden_size, *kept = r->kept ? r->kept + r->first[i] * r->logits.V : NULL;
     size_t scored = rows > 1 ? rows - 1 : 1;
     struct sums sums = {0};
-    add_rows(&r->logits, &r->reference, hidden, kept, model, x, scored, NULL, &sums);
+    TRY(add_rows(&r->logits, &r->reference, hidden, kept, model, x, scored, NULL, &sums, err));
     *kl = sums.kl / (double)scored;
     *jsd = sums.jsd / (double)scored;
+    return OK;
 }
 
 struct moments {
@@ -336,7 +380,7 @@ enum status evaluate_against(struct evaluate_reference *r, double share, struct 
         TRY(model_hidden(run, model, lora, &r->batch, &x, err));
         for (size_t i = at; i < next; i++) {
             double a, b;
-            add_sequence(r, &side, i, x + (r->first[i] - r->first[at]) * C, &a, &b);
+            TRY(add_sequence(r, &side, i, x + (r->first[i] - r->first[at]) * C, &a, &b, err));
             moments_add(&kl, a);
             moments_add(&jsd, b);
         }

@@ -58,6 +58,12 @@ enum status model_embed_to_panels(struct model *model, struct err *err);
 /* The weights of a model in the host's memory, in the layout of files, onto a device: `to` was shaped alike and placed in memory of c's device. ERR_FAILED: the
  * device's. */
 enum status model_upload(struct model *to, const struct model *from, const struct ops_context *c, struct err *err);
+/* Memory that c's kernels read and write, counted in `arena`: of c's device, or of the host.  On a device the arena's tables (arena.h) are taken with it.
+ * model_release gives both back. */
+enum status model_commit(const struct ops_context *c, struct arena *arena, const char *what, struct err *err);
+void model_release(const struct ops_context *c, struct arena *arena);
+/* Within that memory: `rows` pieces of n reals, one every to_stride and from_stride reals; on a device queued. */
+void model_copy(const struct ops_context *c, real *to, size_t to_stride, const real *from, size_t from_stride, size_t n, size_t rows);
 /* Random weights for training from scratch (all F32), of standard deviation s: N(0, s), o_proj and down_proj N(0, s/sqrt(2L)), norms 1. */
 void model_random(struct model *model, double s, uint64_t seed);
 void model_free(struct model *model); /* config, plan, tables; not the arena */
@@ -124,7 +130,7 @@ struct kv_cache {
     real **k, **v;      /* [L] each [KV_l, capacity, D] */
 };
 void kv_cache_place(struct kv_cache *cache, const struct model *model, size_t capacity, struct arena *arena);
-/* Feeds n tokens (n <= run->max_n) and returns logits[V] of the last one. ERR_INPUT when the context is full. */
+/* Feeds n tokens (n <= run->max_n) and returns logits[V] (host memory) of the last one.  ERR_INPUT when the context is full; ERR_FAILED: the device's. */
 enum status model_decode(struct model_run *run, const struct model *model, const struct lora *lora, struct kv_cache *cache,
                          const int32_t *tokens, size_t n, real *logits, struct err *err);
 

@@ -6,7 +6,7 @@
 #include "cuda/device.h"
 #include "model_acts.h"
 
-void model_there_place(struct model_acts *acts, size_t n, struct arena *arena)
+void model_there_place(struct model_acts *acts, size_t n, size_t V, struct arena *arena)
 {
     acts->there = NULL; /* memory may have been another run's */
     if (!arena->tables)
@@ -19,6 +19,7 @@ void model_there_place(struct model_acts *acts, size_t n, struct arena *arena)
     there->labels = arena_take(arena, n, sizeof *there->labels);
     there->segments = arena_take(arena, n, sizeof *there->segments);
     there->greedy = arena_take(arena, n, sizeof *there->greedy);
+    there->logits = arena_take(arena, V, sizeof *there->logits);
     there->host = arena_take_table(arena, n, sizeof *there->host);
 }
 
@@ -51,6 +52,46 @@ enum status model_scores_down(const struct model_run *run, size_t n, double *nll
     if (nll)
         TRY(device_download(run->ops->device, nll, acts->nll, n * sizeof *nll, err));
     return greedy ? device_download(run->ops->device, greedy, acts->there->greedy, n, err) : OK;
+}
+
+enum status model_logits_down(const struct model_run *run, real *logits, size_t V, struct err *err)
+{
+    const struct model_there *there = run->acts->there;
+    return there ? device_download(run->ops->device, logits, there->logits, V * sizeof *logits, err) : OK;
+}
+
+enum status model_commit(const struct ops_context *c, struct arena *arena, const char *what, struct err *err)
+{
+    struct arena *tables = arena->tables;
+    if (!c->device)
+        return arena_commit(arena, what, err);
+    if (tables)
+        TRY(arena_commit(tables, what, err));
+    enum status status = device_commit(c->device, arena, what, err);
+    if (status != OK && tables)
+        arena_free(tables);
+    return status;
+}
+
+void model_release(const struct ops_context *c, struct arena *arena)
+{
+    if (!c->device) {
+        arena_free(arena);
+        return;
+    }
+    if (arena->tables)
+        arena_free(arena->tables);
+    device_release(c->device, arena);
+}
+
+void model_copy(const struct ops_context *c, real *to, size_t to_stride, const real *from, size_t from_stride, size_t n, size_t rows)
+{
+    if (c->device) {
+        device_copy(c->device, to, to_stride * sizeof *to, from, from_stride * sizeof *from, n * sizeof *to, rows);
+        return;
+    }
+    for (size_t i = 0; i < rows; i++)
+        memcpy(to + i * to_stride, from + i * from_stride, n * sizeof *to);
 }
 
 void model_clear(const struct ops_context *c, real *x, size_t n)

@@ -327,6 +327,18 @@ void device_zero(struct device *device, void *to, size_t bytes)
         device_note(device, cudaMemsetAsync(to, 0, bytes, device->stream), "clearing memory");
 }
 
+void device_copy(struct device *device, void *to, size_t to_stride, const void *from, size_t from_stride, size_t bytes, size_t rows)
+{
+    cudaError_t error;
+    if (bytes == 0 || rows == 0)
+        return;
+    if (rows == 1) /* strides have a limit, lengths have none */
+        error = cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, device->stream);
+    else
+        error = cudaMemcpy2DAsync(to, to_stride, from, from_stride, bytes, rows, cudaMemcpyDeviceToDevice, device->stream);
+    device_note(device, error, "a copy within it");
+}
+
 enum status device_upload_matrix(struct device *device, struct qmat *to, const struct qmat *from, struct err *err)
 {
     size_t n = from->rows * from->cols, bytes = quant_bytes(from->format, from->block, from->double_quant, from->rows, from->cols);

@@ -36,6 +36,8 @@ enum status device_upload(struct device *device, void *to, const void *from, siz
 enum status device_download(struct device *device, void *to, const void *from, size_t bytes, struct err *err);
 /* Zeros, queued behind what was. */
 void device_zero(struct device *device, void *to, size_t bytes);
+/* Within the device's memory: `rows` pieces of `bytes`, one every to_stride and from_stride bytes; queued. */
+void device_copy(struct device *device, void *to, size_t to_stride, const void *from, size_t from_stride, size_t bytes, size_t rows);
 /* The bits of `from` (host, layout of files) into `to`, placed in the device's memory with from's format, block and shape. */
 enum status device_upload_matrix(struct device *device, struct qmat *to, const struct qmat *from, struct err *err);
 

@@ -58,6 +58,11 @@ void device_zero(struct device *device, void *to, size_t bytes)
     (void)device, (void)to, (void)bytes;
 }
 
+void device_copy(struct device *device, void *to, size_t to_stride, const void *from, size_t from_stride, size_t bytes, size_t rows)
+{
+    (void)device, (void)to, (void)to_stride, (void)from, (void)from_stride, (void)bytes, (void)rows;
+}
+
 enum status device_upload_matrix(struct device *device, struct qmat *to, const struct qmat *from, struct err *err)
 {
     (void)device, (void)to, (void)from;
