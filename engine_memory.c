@@ -288,8 +288,8 @@ static size_t largest_answers(const struct engine *engine, const struct model *b
 {
     size_t bytes = 0, rank = trials_max_rank(&engine->trials);
     for (size_t i = 0; i < engine->tasks.n; i++) {
-        bytes = most(bytes, evaluate_bytes(engine->tasks.search[i], base, rank, engine->ops.threads));
-        bytes = most(bytes, evaluate_bytes(engine->tasks.report[i], base, rank, engine->ops.threads));
+        bytes = most(bytes, evaluate_bytes(engine->tasks.search[i], base, rank, &engine->ops));
+        bytes = most(bytes, evaluate_bytes(engine->tasks.report[i], base, rank, &engine->ops));
     }
     return bytes;
 }

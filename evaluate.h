@@ -32,8 +32,8 @@ enum status evaluate_prepare(struct evaluate_set **set, const struct task *task,
 void evaluate_free(struct evaluate_set *set);
 /* Rows of the largest single document: run->max_n must hold it; 0 when answers are written. */
 size_t evaluate_rows(const struct evaluate_set *set);
-/* Bytes that evaluate_run takes beside its run, to have a model with adapters of up to max_rank write answers: the context of the longest; 0 for choices. */
-size_t evaluate_bytes(const struct evaluate_set *set, const struct model *model, size_t max_rank, int threads);
+/* Bytes that evaluate_run takes beside its run (whose ops are `ops`; on a device, of its memory), to have a model with adapters of up to max_rank write answers: the context of the longest; 0 for choices. */
+size_t evaluate_bytes(const struct evaluate_set *set, const struct model *model, size_t max_rank, const struct ops_context *ops);
 
 struct evaluate_result {
     char task[32];

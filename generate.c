@@ -75,9 +75,9 @@ static enum status place(struct generator *g, size_t context, struct err *err)
     size_t V = (size_t)g->model->config.vocab_size;
     g->run.max_n = context < PROMPT_ROWS ? context : PROMPT_ROWS;
     g->ops.scratch = arena_take(&g->memory, model_scratch_size(g->model, &g->ops, context), sizeof(real));
-    g->logits = arena_take(&g->memory, V, sizeof(real));
-    g->held = arena_take(&g->memory, context, sizeof *g->held);
-    g->sampler.candidate = arena_take(&g->memory, V, sizeof *g->sampler.candidate);
+    g->logits = arena_take_table(&g->memory, V, sizeof(real));
+    g->held = arena_take_table(&g->memory, context, sizeof *g->held);
+    g->sampler.candidate = arena_take_table(&g->memory, V, sizeof *g->sampler.candidate);
     kv_cache_place(&g->cache, g->model, context, &g->memory);
     return model_run_place(&g->run, g->model, g->lora, &g->memory, err);
 }
@@ -91,31 +91,38 @@ static int32_t largest_rank(const struct lora *lora)
     return most;
 }
 
-enum status generator_open(struct generator *g, const struct model *model, const struct lora *lora, size_t context, int threads,
-                           enum compute compute, struct err *err)
+/* A generator without memory. */
+static void set_up(struct generator *g, const struct model *model, size_t max_rank, const struct ops_context *ops)
 {
     memset(g, 0, sizeof *g);
     g->model = model;
+    g->ops = (struct ops_context){.ops = ops->ops, .device = ops->device, .threads = ops->threads, .compute = ops->compute};
+    g->run = (struct model_run){.ops = &g->ops, .max_rank = max_rank};
+}
+
+enum status generator_open(struct generator *g, const struct model *model, const struct lora *lora, size_t context, const struct ops_context *ops,
+                           struct err *err)
+{
+    set_up(g, model, (size_t)largest_rank(lora), ops);
     g->lora = lora;
-    g->ops = (struct ops_context){.ops = cpu_ops(false), .threads = threads, .compute = compute};
-    g->run = (struct model_run){.ops = &g->ops, .max_rank = (size_t)largest_rank(lora)};
     g->sampler = (struct sampler){.top_p = 1, .rng = {.stream = RNG_SAMPLE}};
+    g->memory.tables = ops->device ? &g->tables : NULL;
     TRY(place(g, context, err));
-    TRY(arena_commit(&g->memory, "the context", err));
+    TRY(model_commit(&g->ops, &g->memory, "the context", err));
     return place(g, context, err);
 }
 
-size_t generator_bytes(const struct model *model, size_t max_rank, size_t context, int threads)
+size_t generator_bytes(const struct model *model, size_t max_rank, size_t context, const struct ops_context *ops)
 {
-    struct generator g = {.model = model, .ops = {.ops = cpu_ops(false), .threads = threads}};
+    struct generator g;
     struct err err;
-    g.run = (struct model_run){.ops = &g.ops, .max_rank = max_rank};
+    set_up(&g, model, max_rank, ops);
     return place(&g, context, &err) == OK ? g.memory.used : SIZE_MAX;
 }
 
 void generator_close(struct generator *g)
 {
-    arena_free(&g->memory);
+    model_release(&g->ops, &g->memory);
     memset(g, 0, sizeof *g);
 }
 

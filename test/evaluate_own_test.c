@@ -390,7 +390,7 @@ static void memory_is_counted(void **state)
         add_prompt(&text, "P", "x");
         put_task(b, "counts.jsonl", &text);
         prepare(b, "counts", &(struct evaluate_options){.bos = BOS_NO}, &set[i]);
-        bytes[i] = evaluate_bytes(set[i], &b->toy.model, 0, 1);
+        bytes[i] = evaluate_bytes(set[i], &b->toy.model, 0, &b->toy.ops);
         evaluate_free(set[i]);
         text_free(&text);
     }

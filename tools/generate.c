@@ -183,7 +183,7 @@ static void report_speed(const struct options *o, const struct speed *s)
 static enum status open_generator(struct generator *g, const struct options *o, const struct inference *in, size_t context,
                                   struct err *err)
 {
-    TRY(generator_open(g, &in->model, inference_lora(in), context, in->ops.threads, in->ops.compute, err));
+    TRY(generator_open(g, &in->model, inference_lora(in), context, &in->ops, err));
     g->sampler.temperature = o->temperature;
     g->sampler.top_k = (int32_t)o->top_k;
     g->sampler.top_p = o->top_p;
