@@ -1,6 +1,4 @@
 /* config_check.c: what keys say together: what is missing, what contradicts itself, and what a key set to auto comes to. */
-#include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -29,7 +29,7 @@ floor() {
     strategy/predictor.*) echo 50 ;;
     strategy/knapsack.*) echo 51 ;;
     strategy/*|convert.*) echo 52 ;;
-    config.*) echo 55 ;;
+    config*) echo 55 ;;
     trial.h) echo 57 ;;
     trial*) echo 58 ;;
     engine*) echo 60 ;;
