@@ -18,8 +18,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "base/rng.h"
 #include "cpu/int8.h"
@@ -28,6 +26,7 @@
 #include "quant_ggml.h"
 #include "random_blocks.h"
 #include "quant_panel.h"
+#include "walled.h"
 
 static const double U = 0x1p-24, U_BF16 = 0x1p-8;
 static const size_t shapes[] = {1, 7, 63, 64, 65, 172, 4403};
@@ -41,34 +40,6 @@ static double gamma_of(size_t k)
 static size_t smaller(size_t a, size_t b)
 {
     return a < b ? a : b;
-}
-
-/* ---- memory with a wall behind it ---- */
-
-struct walled {
-    unsigned char *pages;
-    size_t bytes;
-};
-struct walls {
-    struct walled wall[32];
-    size_t n;
-};
-
-/* Zeros.  They end where the wall begins. */
-static void *walled(struct walls *walls, size_t bytes)
-{
-    size_t page = (size_t)sysconf(_SC_PAGESIZE), whole = (bytes + page - 1) / page * page;
-    unsigned char *p = mmap(NULL, whole + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    assert_true(p != MAP_FAILED && walls->n < 32);
-    assert_int_equal(mprotect(p + whole, page, PROT_NONE), 0);
-    walls->wall[walls->n++] = (struct walled){p, whole + page};
-    return p + whole - bytes;
-}
-
-static void walls_down(struct walls *walls)
-{
-    for (; walls->n > 0; walls->n--)
-        munmap(walls->wall[walls->n - 1].pages, walls->wall[walls->n - 1].bytes);
 }
 
 /* What no kernel may read into a result: it would make it NaN. */

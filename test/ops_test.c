@@ -11,74 +11,17 @@
 #include <string.h>
 /* cmocka wants the four above first */
 #include <cmocka.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "base/arena.h"
 #include "base/linalg.h"
-#include "base/rng.h"
 #include "cpu/vector.h"
 #include "ops.h"
 #include "quant_panel.h"
 #include "random_blocks.h"
+#include "walled_reals.h"
 
-static const double U = 0x1p-24;
 static const size_t shapes[] = {1, 7, 63, 64, 65, 172};
 enum { SHAPES = 6, MOST = 172 };
-
-static double gamma_of(size_t k)
-{
-    return (double)k * U / (1 - (double)k * U);
-}
-
-/* ---- memory with a wall behind it ---- */
-
-struct walled {
-    unsigned char *pages;
-    size_t bytes;
-};
-static struct walled walls[256];
-static size_t n_walls;
-
-static void *walled(size_t bytes)
-{
-    size_t page = (size_t)sysconf(_SC_PAGESIZE), whole = (bytes + page - 1) / page * page;
-    unsigned char *p = mmap(NULL, whole + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    assert_true(p != MAP_FAILED && n_walls < 256);
-    assert_int_equal(mprotect(p + whole, page, PROT_NONE), 0);
-    walls[n_walls++] = (struct walled){p, whole + page};
-    return p + whole - bytes;
-}
-
-static void walls_down(void)
-{
-    while (n_walls > 0) {
-        n_walls--;
-        munmap(walls[n_walls].pages, walls[n_walls].bytes);
-    }
-}
-
-static real *zeros(size_t n)
-{
-    return walled(n * sizeof(real));
-}
-
-static real *normals(size_t n, uint32_t step, double size)
-{
-    struct rng rng = {.seed = 5, .stream = RNG_INIT, .step = step};
-    real *x = zeros(n);
-    for (size_t i = 0; i < n; i++)
-        x[i] = (real)(size * rng_normal(&rng));
-    return x;
-}
-
-static real *copied(const real *x, size_t n, bool absolute)
-{
-    real *y = zeros(n);
-    for (size_t i = 0; i < n; i++)
-        y[i] = absolute ? (real)fabs((double)x[i]) : x[i];
-    return y;
-}
 
 static struct ops_context context_new(const struct ops *ops, int threads)
 {
@@ -121,7 +64,7 @@ static struct linear_result linear_run(const struct ops *ops, int threads, struc
     struct ops_context c = context_new(ops, threads);
     struct linear_result t = {zeros(n * out), zeros(n * r), copied(a.x, n * in, false), zeros(r * in), zeros(out * r),
                               zeros(out * in), zeros(out)};
-    a.lora.mask = walled(n * mask_words(in) * sizeof(uint32_t) + sizeof(uint32_t));
+    a.lora.mask = walled(&walls, n * mask_words(in) * sizeof(uint32_t) + sizeof(uint32_t));
     a.y = t.y, a.lora.h = t.h, a.lora.dA = t.dA, a.lora.dB = t.dB, a.dx = t.dx, a.dW = t.dW, a.dbias = t.dbias;
     ops->linear_forward(&c, &a, 1);
     ops->linear_backward(&c, &a);
@@ -174,9 +117,9 @@ static bool encoded(struct qmat *q, enum format format, bool double_quant, size_
     size_t scales = q->scales || q->affine ? (format == FORMAT_INT8 ? rows : (rows * cols + (size_t)q->block - 1) / (size_t)q->block) : 0;
     size_t bytes = quant_bytes(format, 0, double_quant, rows, cols) - scales * sizeof(float);
     if (!double_quant) { /* then codes are all the rest */
-        q->codes = memcpy(walled(bytes), q->codes, bytes);
-        q->scales = q->scales ? memcpy(walled(scales * sizeof(float)), q->scales, scales * sizeof(float)) : NULL;
-        q->affine = q->affine ? memcpy(walled(scales * sizeof(float)), q->affine, scales * sizeof(float)) : NULL; /* two f16 are as long */
+        q->codes = memcpy(walled(&walls, bytes), q->codes, bytes);
+        q->scales = q->scales ? memcpy(walled(&walls, scales * sizeof(float)), q->scales, scales * sizeof(float)) : NULL;
+        q->affine = q->affine ? memcpy(walled(&walls, scales * sizeof(float)), q->affine, scales * sizeof(float)) : NULL; /* two f16 are as long */
     }
     if (!double_quant)
         arena_free(&arena);
@@ -198,7 +141,7 @@ static void linear_case(enum format format, size_t n, size_t in, size_t out, siz
                                     .dropout = turn % 5 == 0 ? 0.3f : 0, .seed = 9, .step = 4, .index0 = turn};
         linear_check(a, &absolute);
     }
-    walls_down();
+    walls_down(&walls);
 }
 
 /* Columns that hold whole blocks of every format. */
@@ -269,7 +212,7 @@ static void test_linear_int8(void **state)
         same_bits("y", y[1], y[2], N * OUT);
         same_bits("y", y[1], y[3], N * OUT);
         arena_free(&arena);
-        walls_down();
+        walls_down(&walls);
     }
 }
 
@@ -283,7 +226,7 @@ static void test_decode(void **state)
                 size_t rows = i < 36 ? shapes[i / SHAPES] : 9, cols = i < 36 ? shapes[i % SHAPES] : whole_blocks((enum format)f);
                 struct qmat W;
                 if (!encoded(&W, (enum format)f, double_quant, rows, cols, normals(rows * cols, 1, 0.1))) {
-                    walls_down();
+                    walls_down(&walls);
                     continue;
                 }
                 size_t row0 = rows / 3, n = rows - row0;
@@ -294,7 +237,7 @@ static void test_decode(void **state)
                     tables[t]->decode(&W, row0, n, got);
                     assert_memory_equal(got, want, n * cols * sizeof(real));
                 }
-                walls_down();
+                walls_down(&walls);
             }
 }
 
@@ -373,7 +316,7 @@ static void attention_case(int32_t H, int32_t KV, int32_t D, int32_t prefix)
     struct attention_args a = {.segments = segments, .n_segments = (size_t)count, .n = (size_t)n, .H = H, .KV = KV, .D = D,
                                .q = normals(nq, 1, 1), .k = normals(nk, 2, 1), .v = normals(nk, 3, 1), .dout = normals(nq, 4, 1)};
     attention_check(a, MOST + (size_t)prefix, prefix == 0);
-    walls_down();
+    walls_down(&walls);
 }
 
 static void test_attention(void **state)
@@ -404,7 +347,7 @@ static void test_attention_decode(void **state)
         check_within("decode", out[1], out[0], (exp(2 * delta) - 1 + gamma_of(past + n + 16)) * largest(v, nk), nq);
         same_bits("decode", out[2], out[1], nq);
         same_bits("decode", out[3], out[1], nq);
-        walls_down();
+        walls_down(&walls);
     }
 }
 
@@ -420,7 +363,7 @@ static struct head_result head_run(const struct ops *ops, int threads, struct he
 {
     struct ops_context c = context_new(ops, threads);
     size_t V = a.W->rows, C = a.W->cols;
-    struct head_result t = {walled(a.n * sizeof(double)), walled(a.n), copied(a.x, a.n * C, false), zeros(V * C)};
+    struct head_result t = {walled(&walls, a.n * sizeof(double)), walled(&walls, a.n), copied(a.x, a.n * C, false), zeros(V * C)};
     a.nll = t.nll, a.greedy = t.greedy, a.dx = t.dx, a.dW = t.dW;
     ops->head_loss(&c, &a);
     return t;
@@ -455,11 +398,11 @@ static void head_case(enum format format, bool panels, size_t n, size_t V, size_
     assert_true(encoded(&W, format, false, V, C, dense));
     assert_int_equal(panels ? quant_to_panels(&W, &err) : OK, OK);
     assert_int_equal(W.panels, panels);
-    int32_t *labels = walled(n * sizeof *labels);
+    int32_t *labels = walled(&walls, n * sizeof *labels);
     for (size_t j = 0; j < n; j++)
         labels[j] = j % 4 == 1 ? -1 : (int32_t)(j * 7 % V);
     head_check((struct head_args){.W = &W, .n = n, .x = normals(n * C, 2, 1), .labels = labels, .scale = (real)0.5}, dense);
-    walls_down();
+    walls_down(&walls);
 }
 
 static void test_head(void **state)
@@ -538,15 +481,15 @@ static void small_case(size_t n, size_t C)
         sums[k] = c.ops->sum_squares(&c, x, m);
     }
     assert_true(fabs(sums[1] - sums[0]) <= (double)m * 0x1p-53 * sums[0]);
-    walls_down();
+    walls_down(&walls);
 }
 
 static void rope_case(size_t n, size_t heads, size_t D, int32_t first)
 {
     size_t m = n * heads * D, half = D / 2;
     real *x = normals(m, 1, 1), *y[4], *size = zeros(m);
-    int32_t *positions = walled(n * sizeof *positions);
-    float *inv_freq = walled(half * sizeof *inv_freq);
+    int32_t *positions = walled(&walls, n * sizeof *positions);
+    float *inv_freq = walled(&walls, half * sizeof *inv_freq);
     for (size_t i = 0; i < n; i++)
         positions[i] = first + (int32_t)i;
     for (size_t j = 0; j < half; j++)
@@ -558,7 +501,7 @@ static void rope_case(size_t n, size_t heads, size_t D, int32_t first)
                    ops->rope(&c, y[k], angles, n, heads, D, back))
         check("rope", y[1], y[0], size, 4 * U, m);
     }
-    walls_down();
+    walls_down(&walls);
 }
 
 static void adamw_case(size_t n)
@@ -582,14 +525,14 @@ static void adamw_case(size_t n)
     }
     check("adamw v", V[1], V[0], V[0], 8 * U, n);
     check("adamw p", P[1], P[0], size, 16 * U, n);
-    walls_down();
+    walls_down(&walls);
 }
 
 static void embed_case(size_t n, size_t C)
 {
     size_t V = 7;
     real *dense = normals(V * C, 1, 1), *dy = normals(n * C, 2, 1), *y[4], *zero = zeros(n * C);
-    int32_t *tokens = walled(n * sizeof *tokens);
+    int32_t *tokens = walled(&walls, n * sizeof *tokens);
     for (size_t i = 0; i < n; i++)
         tokens[i] = (int32_t)(i * 3 % V);
     for (int f = 0; f < FORMAT_Q4_0; f++) {
@@ -599,13 +542,13 @@ static void embed_case(size_t n, size_t C)
         FOUR_TIMES(y, n * C, zero, ops->embed_forward(&c, &W, tokens, n, y[k]))
         same_bits("embedding", y[1], y[0], n * C);
     }
-    walls_down();
-    dense = normals(V * C, 1, 1), dy = normals(n * C, 2, 1), tokens = walled(n * sizeof *tokens);
+    walls_down(&walls);
+    dense = normals(V * C, 1, 1), dy = normals(n * C, 2, 1), tokens = walled(&walls, n * sizeof *tokens);
     for (size_t i = 0; i < n; i++)
         tokens[i] = (int32_t)(i * 3 % V);
     FOUR_TIMES(y, V * C, dense, ops->embed_backward(&c, y[k], tokens, n, C, dy))
     same_bits("embedding's gradient", y[1], y[0], V * C); /* the same additions in the same order */
-    walls_down();
+    walls_down(&walls);
 }
 
 static void salience_case(size_t out, size_t in)
@@ -617,13 +560,13 @@ static void salience_case(size_t out, size_t in)
         double *rows[4], *cols[4];
         for (int k = 0; k < 4; k++) {
             struct ops_context c = context_new(cpu_ops(k == 0), k == 0 ? 1 : k);
-            rows[k] = walled(out * sizeof(double)), cols[k] = walled(in * sizeof(double));
+            rows[k] = walled(&walls, out * sizeof(double)), cols[k] = walled(&walls, in * sizeof(double));
             c.ops->salience(&c, (enum salience)kind, &W, G, F, rows[k], cols[k]);
             assert_memory_equal(rows[k], rows[0], out * sizeof(double));
             assert_memory_equal(cols[k], cols[0], in * sizeof(double));
         }
     }
-    walls_down();
+    walls_down(&walls);
 }
 
 static void test_rows(void **state)
@@ -639,138 +582,13 @@ static void test_rows(void **state)
     }
 }
 
-/* ---- the vector loops themselves ---- */
-
-static float float_of(uint32_t bits)
-{
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
-/* Every 1001st float of [-87.33, 88.72] within 2 ulp of exp in double. */
-static void exp_sweep(const struct vector *v)
-{
-    for (uint32_t sign = 0; sign < 2; sign++)
-        for (uint32_t bits = 1; bits < 0x42b20000u; bits += 1001) {
-            float x = float_of(bits | sign << 31);
-            if (x < -87.33f || x > 88.72f)
-                continue;
-            real z[1] = {(real)x};
-            v->exp_sum(z, 1, 0, 1);
-            double want = exp((double)x), ulp = ldexp(1, ilogb(want) - 23);
-            assert_true(fabs((double)z[0] - want) <= 2 * ulp);
-        }
-    real edge[5] = {-(real)INFINITY, (real)-104, (real)89, (real)INFINITY, (real)NAN};
-    v->exp_sum(edge, 1, 0, 5);
-    assert_true(edge[0] == 0 && edge[1] == 0 && isinf(edge[2]) && isinf(edge[3]) && isnan(edge[4]));
-}
-
-/* The sum is that of the exponentials returned: six levels of additions in runs of 64. */
-static void exp_lengths(const struct vector *v)
-{
-    static const size_t lengths[] = {1, 7, 63, 64, 65, 172, 1023, 4403};
-    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
-        size_t n = lengths[i];
-        real *z = normals(n, 1, 3);
-        const real *x = copied(z, n, false);
-        double sum = v->exp_sum(z, (real)0.7, (real)0.3, n), want = 0;
-        for (size_t j = 0; j < n; j++) {
-            real one[1] = {x[j]};
-            v->exp_sum(one, (real)0.7, (real)0.3, 1);
-            assert_true(z[j] == one[0]); /* wherever it stands in its row */
-            want += (double)z[j];
-        }
-        assert_true(fabs(sum - want) <= gamma_of(6) * want);
-        walls_down();
-    }
-}
-
-/* Of rows whose probabilities span 60 orders of magnitude, of short ones and of long ones; equal rows give 0 exactly.  Roundings as in evaluate_test. */
-static void divergence_lengths(void **state)
-{
-    (void)state;
-    static const size_t lengths[] = {1, 7, 64, 65, 1000, 4403};
-    enum { ROWS = 3 };
-    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
-        size_t n = ROWS * lengths[i];
-        real *p = normals(n, 12, 5), *q = normals(n, 12, 6);
-        memcpy(q, p, lengths[i] * sizeof *q); /* row 0 */
-        for (size_t j = 0; j < lengths[i]; j++)
-            q[lengths[i] + j] = p[lengths[i] + j] + (real)0.01 * q[lengths[i] + j];
-        real *p0 = copied(p, n, false), *q0 = copied(q, n, false);
-        double kl[ROWS], jsd[ROWS], want_kl[ROWS], want_jsd[ROWS], lse[2 * ROWS], want_lse[2 * ROWS];
-        struct ops_context c = {.threads = 2};
-        cpu_ops(false)->divergence(&c, p, q, ROWS, lengths[i], kl, jsd, lse);
-        cpu_ops(true)->divergence(&c, p0, q0, ROWS, lengths[i], want_kl, want_jsd, want_lse);
-        assert_true(kl[0] == 0 && jsd[0] == 0);
-        double most = 0; /* of |log P - log Q|: twice what the logits differ by */
-        for (size_t j = 0; j < n; j++)
-            most = fmax(most, 2 * fabs((double)p0[j] - (double)q0[j]));
-        for (int row = 1; row < ROWS; row++) {
-            assert_true(fabs(kl[row] - want_kl[row]) <= U * (60 + 12 * most));
-            assert_true(fabs(jsd[row] - want_jsd[row]) <= U * (60 + 12 * most));
-        }
-        for (int row = 0; row < 2 * ROWS; row++) /* the sum of exponentials is within 8 roundings */
-            assert_true(fabs(lse[row] - want_lse[row]) <= 9 * U * (1 + fabs(want_lse[row])));
-        walls_down();
-    }
-}
-
-static void sincos_sweep(const struct vector *v)
-{
-    float inv_freq[9] = {1, 0.7f, 0.3f, 0.1f, 0.03f, 0.001f, 1e-4f, 1e-5f, 0};
-    for (int32_t position = 0; position < 131072; position += 13) {
-        real sine[9], cosine[9];
-        v->sincos(sine, cosine, position, inv_freq, 9);
-        for (int j = 0; j < 9; j++) {
-            double angle = (double)position * (double)inv_freq[j];
-            assert_true(fabs((double)sine[j] - sin(angle)) <= U / 2 + 1e-12);
-            assert_true(fabs((double)cosine[j] - cos(angle)) <= U / 2 + 1e-12);
-        }
-    }
-}
-
-/* The mask is rng_at's, wherever a run begins. */
-static void dropout_sweep(const struct vector *v)
-{
-    for (uint64_t first = 0xfffffffa0u; first < 0xfffffffa0u + 40; first++) {
-        struct vector_dropout d = {.seed = 0x123456789abcdefu, .index = first, .step = 77, .threshold = 1u << 30};
-        size_t n = first % 3 == 0 ? 1271 : 71; /* more than is drawn at once, and not */
-        real *x = normals(n, 1, 1), *y = zeros(n), *more = normals(n, 2, 1), *sum = zeros(n);
-        uint32_t *mask = walled(mask_words(n) * sizeof *mask);
-        v->draw_mask(mask, &d, n);
-        v->apply_mask(y, x, mask, 0, 2, n, false);
-        memcpy(sum, more, n * sizeof *sum);
-        v->apply_mask(sum + 24, x, mask, 24, 2, n - 24, true); /* a tile that begins inside a word */
-        for (size_t i = 0; i < n; i++) {
-            bool kept = rng_at(d.seed, RNG_DROPOUT, d.step, first + i) >= d.threshold;
-            assert_true(y[i] == (kept ? 2 * x[i] : 0));
-            assert_true(i < 24 || sum[i] == more[i] + (kept ? 2 : 0) * x[i - 24]);
-        }
-        walls_down();
-    }
-}
-
-static void test_vector(void **state)
-{
-    (void)state;
-    const struct vector *tables[] = {&vector_plain, vector()};
-    for (int t = 0; t < 2; t++) {
-        exp_sweep(tables[t]);
-        exp_lengths(tables[t]);
-        sincos_sweep(tables[t]);
-        dropout_sweep(tables[t]);
-    }
-}
-
 int main(void)
 {
     linalg_init();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_linear), cmocka_unit_test(test_linear_large), cmocka_unit_test(test_linear_int8), cmocka_unit_test(test_decode),
         cmocka_unit_test(test_attention), cmocka_unit_test(test_attention_decode), cmocka_unit_test(test_head),
-        cmocka_unit_test(test_rows), cmocka_unit_test(divergence_lengths), cmocka_unit_test(test_vector),
+        cmocka_unit_test(test_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
