@@ -98,6 +98,7 @@ static void set_up(struct generator *g, const struct model *model, size_t max_ra
     g->model = model;
     g->ops = (struct ops_context){.ops = ops->ops, .device = ops->device, .threads = ops->threads, .compute = ops->compute};
     g->run = (struct model_run){.ops = &g->ops, .max_rank = max_rank};
+    g->memory.tables = ops->device ? &g->tables : NULL;
 }
 
 enum status generator_open(struct generator *g, const struct model *model, const struct lora *lora, size_t context, const struct ops_context *ops,
@@ -106,7 +107,6 @@ enum status generator_open(struct generator *g, const struct model *model, const
     set_up(g, model, (size_t)largest_rank(lora), ops);
     g->lora = lora;
     g->sampler = (struct sampler){.top_p = 1, .rng = {.stream = RNG_SAMPLE}};
-    g->memory.tables = ops->device ? &g->tables : NULL;
     TRY(place(g, context, err));
     TRY(model_commit(&g->ops, &g->memory, "the context", err));
     return place(g, context, err);

@@ -5,6 +5,7 @@
 
 #include "base/linalg.h"
 #include "base/log.h"
+#include "cuda/device.h"
 
 /* Whether a matrix stays in the format that it is stored in. */
 static bool stays(const struct inference_options *o, enum format stored)
@@ -32,21 +33,38 @@ static enum status load_weights(struct inference *in, const struct inference_opt
 {
     enum format embed = stays(o, stored->embed) ? stored->embed : FORMAT_F32, head = stays(o, stored->head) ? stored->head : FORMAT_F32;
     TRY(model_shape(&in->model, checkpoint_config(in->checkpoint), &in->plan, err));
+    in->weights.tables = in->ops.device ? &in->weight_tables : NULL;
     model_place_head(&in->model, embed, head, &in->weights);
-    TRY(arena_commit(&in->weights, "weights", err));
+    TRY(model_commit(&in->ops, &in->weights, "weights", err));
     model_place_head(&in->model, embed, head, &in->weights);
-    TRY(model_load(&in->model, in->checkpoint, err));
-    return o->keep_blocks ? OK : model_to_panels(&in->model, err);
+    TRY(model_load_onto(&in->model, in->checkpoint, in->ops.device, err));
+    return o->keep_blocks || in->ops.device ? OK : model_to_panels(&in->model, err);
+}
+
+/* Read into memory of the host, then taken to the device. */
+static enum status upload_adapter(struct inference *in, const char *adapter, struct err *err)
+{
+    struct lora here = {0};
+    struct arena memory = {0};
+    lora_place(&here, &in->plan, &in->model.config, false, &memory);
+    TRY(arena_commit(&memory, "adapters", err));
+    lora_place(&here, &in->plan, &in->model.config, false, &memory);
+    enum status status = adapter_read_weights(&here, adapter, err);
+    if (status == OK)
+        status = device_upload(in->ops.device, in->lora.p, here.p, here.n * sizeof *here.p, err);
+    arena_free(&memory);
+    return status;
 }
 
 static enum status load_adapter(struct inference *in, const char *adapter, struct err *err)
 {
     if (!adapter)
         return OK;
+    in->adapters.tables = in->ops.device ? &in->adapter_tables : NULL;
     lora_place(&in->lora, &in->plan, &in->model.config, false, &in->adapters);
-    TRY(arena_commit(&in->adapters, "adapters", err));
+    TRY(model_commit(&in->ops, &in->adapters, "adapters", err));
     lora_place(&in->lora, &in->plan, &in->model.config, false, &in->adapters);
-    TRY(adapter_read_weights(&in->lora, adapter, err));
+    TRY(in->ops.device ? upload_adapter(in, adapter, err) : adapter_read_weights(&in->lora, adapter, err));
     in->has_adapter = true;
     return OK;
 }
@@ -57,7 +75,8 @@ enum status inference_open(struct inference *in, const char *path, const struct 
     memset(in, 0, sizeof *in);
     linalg_init();
     TRY(cpu_check(err));
-    in->ops.ops = cpu_ops(false);
+    in->ops.ops = options->device ? device_ops() : cpu_ops(false);
+    in->ops.device = options->device;
     in->ops.threads = options->threads > 0 ? options->threads : machine_cores();
     in->ops.compute = options->compute;
     TRY(cpu_threads(in->ops.threads, err));
@@ -81,11 +100,12 @@ enum status inference_place(struct inference *in, size_t max_rows, struct err *e
 {
     size_t scratch = model_scratch_size(&in->model, &in->ops, max_rows);
     arena_take(&in->scratch, scratch, sizeof(real));
-    TRY(arena_commit(&in->scratch, "kernel scratch", err));
+    TRY(model_commit(&in->ops, &in->scratch, "kernel scratch", err));
     in->ops.scratch = arena_take(&in->scratch, scratch, sizeof(real));
     in->run = (struct model_run){.ops = &in->ops, .max_n = max_rows, .max_rank = largest_rank(&in->plan)};
+    in->activations.tables = in->ops.device ? &in->activation_tables : NULL;
     TRY(model_run_place(&in->run, &in->model, inference_lora(in), &in->activations, err));
-    TRY(arena_commit(&in->activations, "activations", err));
+    TRY(model_commit(&in->ops, &in->activations, "activations", err));
     return model_run_place(&in->run, &in->model, inference_lora(in), &in->activations, err);
 }
 
@@ -98,10 +118,10 @@ void inference_close(struct inference *in)
 {
     model_free(&in->model);
     plan_free(&in->plan);
-    arena_free(&in->weights);
-    arena_free(&in->adapters);
-    arena_free(&in->activations);
-    arena_free(&in->scratch);
+    model_release(&in->ops, &in->weights);
+    model_release(&in->ops, &in->adapters);
+    model_release(&in->ops, &in->activations);
+    model_release(&in->ops, &in->scratch);
     checkpoint_close(in->checkpoint);
     memset(in, 0, sizeof *in);
 }

@@ -43,6 +43,9 @@ enum status model_alias(struct model *view, const struct model *base, const stru
 /* Fills a placed model from a checkpoint whose widths are the model's: decoded, then encoded in the plan's formats (codes are taken over as they
  * are when the stored format is the plan's). scratch is taken and freed inside (the largest matrix). */
 enum status model_load(struct model *model, const struct checkpoint *checkpoint, struct err *err);
+/* model_load of a model that was placed in memory of this device (NULL: of the host): each matrix passes through memory of the host of its own size.  ERR_FAILED: the
+ * device's. */
+enum status model_load_onto(struct model *model, const struct checkpoint *checkpoint, struct device *device, struct err *err);
 /* Bytes that model_load takes beside the placed model while it runs: the largest matrix that is not taken over as it is stored. */
 size_t model_load_bytes(const struct model *model, const struct checkpoint *checkpoint);
 /* How a checkpoint holds its matrices: linears as plan.txt says, where a folder has one (what has no form in safetensors lies there decoded and is

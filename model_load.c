@@ -4,10 +4,12 @@
 #include <string.h>
 
 #include "base/stop.h"
+#include "cuda/device.h"
 #include "model.h"
 
 struct loading {
     const struct checkpoint *checkpoint;
+    struct device *device; /* where the model lies, or NULL: in the host's memory */
     real *temp; /* the largest matrix that had to be decoded so far, or NULL */
     size_t room;
     struct err *err;
@@ -29,9 +31,8 @@ static enum status need_room(struct loading *load, size_t n)
     return load->temp ? OK : err_set(load->err, ERR_MEMORY, "out of memory for a matrix of %zu elements", n);
 }
 
-static enum status load_matrix(struct loading *load, const char *name, struct qmat *q)
+static enum status load_here(struct loading *load, const char *name, struct qmat *q)
 {
-    TRY(stop_check(load->err));
     if (q->format == FORMAT_F32)
         return checkpoint_read(load->checkpoint, name, q->codes, q->rows, q->cols, load->err);
     struct qmat stored;
@@ -47,9 +48,54 @@ static enum status load_matrix(struct loading *load, const char *name, struct qm
     return status == OK ? OK : err_prefix(load->err, status, "%s", name);
 }
 
-static enum status load_vector(const struct loading *load, const char *name, real *to, size_t n)
+static void place_alike(struct qmat *q, const struct qmat *as, struct arena *arena)
 {
-    return checkpoint_read(load->checkpoint, name, to, 1, n, load->err);
+    quant_place(q, as->format, as->block, as->double_quant, as->rows, as->cols, arena);
+}
+
+/* A device's matrix passes through memory of its own size, which is given back. */
+static enum status load_there(struct loading *load, const char *name, struct qmat *q)
+{
+    struct qmat here;
+    struct arena memory = {0};
+    place_alike(&here, q, &memory);
+    TRY(arena_commit(&memory, name, load->err));
+    place_alike(&here, q, &memory);
+    enum status status = load_here(load, name, &here);
+    if (status == OK)
+        status = device_upload_matrix(load->device, q, &here, load->err);
+    arena_free(&memory);
+    return status;
+}
+
+static enum status load_matrix(struct loading *load, const char *name, struct qmat *q)
+{
+    TRY(stop_check(load->err));
+    return load->device ? load_there(load, name, q) : load_here(load, name, q);
+}
+
+static enum status load_vector(struct loading *load, const char *name, real *to, size_t n)
+{
+    if (!load->device)
+        return checkpoint_read(load->checkpoint, name, to, 1, n, load->err);
+    TRY(need_room(load, n));
+    TRY(checkpoint_read(load->checkpoint, name, load->temp, 1, n, load->err));
+    return device_upload(load->device, to, load->temp, n * sizeof *to, load->err);
+}
+
+/* Where the host does not write them itself (model_place_head). */
+static enum status load_frequencies(struct loading *load, struct model *model)
+{
+    size_t n = (size_t)model->config.head_dim / 2;
+    if (!load->device)
+        return OK;
+    float *here = malloc(n * sizeof *here);
+    if (!here)
+        return err_set(load->err, ERR_MEMORY, "out of memory for %zu frequencies", n);
+    model_config_inv_freq(&model->config, here);
+    enum status status = device_upload(load->device, model->inv_freq, here, n * sizeof *here, load->err);
+    free(here);
+    return status;
 }
 
 static enum status load_layer(struct loading *load, struct model *model, int l)
@@ -86,6 +132,7 @@ static enum status load_all(struct loading *load, struct model *model)
         TRY(load_matrix(load, head_name(load->checkpoint), &model->head));
     for (int l = 0; l < model->plan.n_layers; l++)
         TRY(load_layer(load, model, l));
+    TRY(load_frequencies(load, model));
     return load_vector(load, "model.norm.weight", model->norm, (size_t)model->config.hidden_size);
 }
 
@@ -114,12 +161,17 @@ size_t model_load_bytes(const struct model *model, const struct checkpoint *chec
     return most * sizeof(real);
 }
 
-enum status model_load(struct model *model, const struct checkpoint *checkpoint, struct err *err)
+enum status model_load_onto(struct model *model, const struct checkpoint *checkpoint, struct device *device, struct err *err)
 {
-    struct loading load = {.checkpoint = checkpoint, .err = err};
+    struct loading load = {.checkpoint = checkpoint, .device = device, .err = err};
     enum status status = load_all(&load, model);
     free(load.temp);
     return status;
+}
+
+enum status model_load(struct model *model, const struct checkpoint *checkpoint, struct err *err)
+{
+    return model_load_onto(model, checkpoint, NULL, err);
 }
 
 /* ---- formats ---- */
