@@ -172,7 +172,8 @@ enum status engine_load_inputs(struct engine *engine)
         return err_set(engine->err, ERR_INPUT, "%s: the tokenizer has %d pieces, the embedding %d rows", engine->config->model,
                        tokenizer_vocab_size(engine->tokenizer), engine->base_shape.vocab_size);
     /* said now, not after the search */
-    if (config_list_has(engine->config->export_formats, "gguf") && export_gguf_tokenizer(engine->tokenizer, engine->err) != OK)
+    bool gguf = config_list_has(engine->config->export_formats, "gguf");
+    if (gguf && (export_gguf_tokenizer(engine->tokenizer, engine->err) != OK || export_gguf_rope(&engine->base_shape, engine->err) != OK))
         return err_prefix(engine->err, ERR_INPUT, "%s (export=hf,peft leaves model.gguf out)", engine->config->model);
     TRY(load_data(engine));
     return OK;

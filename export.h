@@ -45,6 +45,8 @@ void export_merged(const struct model *model, const struct lora *lora, int layer
 
 /* OK, or ERR_FAILED with the sentence that export_gguf would say: llama.cpp has no name for the pre-tokenizer. */
 enum status export_gguf_tokenizer(const struct tokenizer *tokenizer, struct err *err);
+/* Likewise: yarn whose blend has bounds that are no whole numbers, which llama.cpp's always are. */
+enum status export_gguf_rope(const struct model_config *config, struct err *err);
 /* A GGUF that holds the vocabulary alone.  ERR_FAILED as export_gguf_tokenizer. */
 enum status export_vocabulary(const char *path, const struct tokenizer *tokenizer, struct err *err);
 

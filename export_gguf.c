@@ -278,6 +278,13 @@ enum status export_gguf_tokenizer(const struct tokenizer *tokenizer, struct err 
     return err_set(err, ERR_FAILED, "GGUF has no name for the pre-tokenizer of this tokenizer.json, so llama.cpp could not cut text as it does");
 }
 
+enum status export_gguf_rope(const struct model_config *config, struct err *err)
+{
+    if (config->rope_type != ROPE_YARN || config->rope_truncate)
+        return OK;
+    return err_set(err, ERR_FAILED, "GGUF has no key for yarn with truncate = false, so llama.cpp would turn heads at other speeds");
+}
+
 static void put_vocabulary(struct gguf_writer *w, const struct tokenizer *tokenizer, int32_t rows)
 {
     struct tokenizer_view v;
@@ -443,6 +450,7 @@ static enum status write_model(const char *path, struct source s, const struct t
     struct gguf_writer w = {0};
     size_t n = largest(model);
     TRY(export_gguf_tokenizer(tokenizer, err));
+    TRY(export_gguf_rope(&model->config, err));
     s.temp = malloc(n * sizeof(real));
     enum status status = s.temp ? OK : err_set(err, ERR_MEMORY, "out of memory for a matrix of %zu elements", n);
     put_keys(&w, &s, name);

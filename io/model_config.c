@@ -32,7 +32,7 @@ enum status model_config_alloc(struct model_config *config, int32_t n_layers, st
     *config = (struct model_config){.vocab_size = 32000, .hidden_size = 4096, .num_hidden_layers = n_layers, .head_dim = 128,
                                     .max_position_embeddings = 2048, .rms_norm_eps = 1e-6f, .rope_theta = 10000.0,
                                     .rope_factor = 1.0, .rope_low_freq_factor = 1.0, .rope_high_freq_factor = 4.0,
-                                    .rope_beta_fast = 32.0, .rope_beta_slow = 1.0, .rope_attention_factor = 1.0,
+                                    .rope_beta_fast = 32.0, .rope_beta_slow = 1.0, .rope_attention_factor = 1.0, .rope_truncate = true,
                                     .bos_token_id = 1, .eos_token_id = {2}, .n_eos = 1, .model_type = "llama"};
     if (n_layers < 1 || n_layers > MAX_LAYERS)
         return err_set(err, ERR_INPUT, "num_hidden_layers: got %d, want 1 to %d", n_layers, MAX_LAYERS);
@@ -277,7 +277,6 @@ static enum status read_yarn(struct reader *r, const struct json *from)
 {
     struct model_config *c = r->config;
     int64_t original;
-    bool truncate;
     double scale = 0, scale_all = 0, given = 0; /* 0: not there */
     TRY(read_positive(r, from, "factor", 1.0, &c->rope_factor));
     TRY(read_optional(r, from, "beta_fast", 1e-6, &c->rope_beta_fast));
@@ -286,9 +285,7 @@ static enum status read_yarn(struct reader *r, const struct json *from)
     TRY(read_optional(r, from, "mscale_all_dim", 0, &scale_all));
     TRY(read_optional(r, from, "attention_factor", 1e-6, &given));
     TRY(json_int_or(from, "original_max_position_embeddings", r->where, 1, MAX_POSITIONS, r->positions, &original, r->err));
-    TRY(json_bool_or(from, "truncate", r->where, true, &truncate, r->err));
-    if (!truncate)
-        return refuse(r, "truncate", "false", "true (whole numbers bound the blend of yarn)");
+    TRY(json_bool_or(from, "truncate", r->where, true, &c->rope_truncate, r->err));
     if (c->rope_beta_fast <= c->rope_beta_slow)
         return err_set(r->err, ERR_INPUT, "%s: beta_fast %g is not above beta_slow %g", r->where, c->rope_beta_fast, c->rope_beta_slow);
     if (c->rope_theta <= 1)
@@ -501,6 +498,7 @@ static void print_scaling(const struct model_config *c, struct text *out)
         print_member(out, "beta_fast", c->rope_beta_fast);
         print_member(out, "beta_slow", c->rope_beta_slow);
         print_member(out, "attention_factor", c->rope_attention_factor);
+        text_puts(out, c->rope_truncate ? "" : ", \"truncate\": false");
     }
     if (c->rope_type == ROPE_LLAMA3 || c->rope_type == ROPE_YARN)
         text_printf(out, ", \"original_max_position_embeddings\": %d", c->rope_original_max_position);
@@ -604,7 +602,9 @@ static double yarn_pair(const struct model_config *c, double rotations)
 /* Pairs that turn often keep their speed, those that hardly turn are slowed by factor, between them a blend by the pair's number. */
 static double yarn_scaled(const struct model_config *c, double inv, int32_t i)
 {
-    double low = fmax(floor(yarn_pair(c, c->rope_beta_fast)), 0), high = fmin(ceil(yarn_pair(c, c->rope_beta_slow)), (double)c->head_dim - 1);
+    double low = yarn_pair(c, c->rope_beta_fast), high = yarn_pair(c, c->rope_beta_slow);
+    low = fmax(c->rope_truncate ? floor(low) : low, 0);
+    high = fmin(c->rope_truncate ? ceil(high) : high, (double)c->head_dim - 1);
     high += high == low ? 0.001 : 0;
     double slowed = fmin(fmax(((double)i - low) / (high - low), 0), 1);
     return inv / c->rope_factor * slowed + inv * (1 - slowed);

@@ -24,6 +24,7 @@ struct model_config {
     double rope_factor, rope_low_freq_factor, rope_high_freq_factor;
     double rope_beta_fast, rope_beta_slow; /* yarn */
     double rope_attention_factor;          /* yarn: sines and cosines times this; else 1 */
+    bool rope_truncate;                    /* yarn: whole numbers bound the blend */
     int32_t rope_original_max_position;
     float *rope_freqs;             /* owned, [head_dim/2] divisors from a GGUF's rope_freqs.weight, or NULL */
     bool tie_word_embeddings, attention_bias; /* attention_bias: on q, k, v */

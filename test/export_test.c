@@ -315,6 +315,22 @@ static void what_readers_need(void **state)
     fixture_close(&f);
 }
 
+/* llama.cpp rounds the bounds of yarn's blend, always. */
+static void yarn_without_truncate(void **state)
+{
+    (void)state;
+    char path[128];
+    struct err err;
+    struct fixture f;
+    snprintf(path, sizeof path, "%s/none.gguf", dir);
+    make_model(&f, FORMAT_F32, false, false);
+    f.model.config.rope_type = ROPE_YARN;
+    f.model.config.rope_truncate = false;
+    assert_int_equal(export_gguf(path, &f.model, NULL, tokenizer, "test", &err), ERR_FAILED);
+    assert_string_equal(err.text, "GGUF has no key for yarn with truncate = false, so llama.cpp would turn heads at other speeds");
+    fixture_close(&f);
+}
+
 /* Yarn in llama.cpp's keys: the frequencies and the factor come back; what is its default there is not written. */
 static void yarn_in_a_gguf(void **state)
 {
@@ -732,7 +748,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(folders),     cmocka_unit_test(mixed_folder_loads_equal), cmocka_unit_test(panels_stay_inside), cmocka_unit_test(ggufs),
-        cmocka_unit_test(what_readers_need), cmocka_unit_test(yarn_in_a_gguf), cmocka_unit_test(merged_gguf),        cmocka_unit_test(adapters),
+        cmocka_unit_test(what_readers_need), cmocka_unit_test(yarn_in_a_gguf), cmocka_unit_test(yarn_without_truncate), cmocka_unit_test(merged_gguf),        cmocka_unit_test(adapters),
         cmocka_unit_test(patterns_are_whole_names), cmocka_unit_test(padded),      cmocka_unit_test(padding_refused), cmocka_unit_test(packed_embedding),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -51,8 +51,7 @@ static void configs_that_are_refused(void **state)
         {"{\"model_type\":\"llama\",\"rope_scaling\":{\"rope_type\":\"dynamic\"}}", "c.factor: is missing, want a number"},
         {"{\"model_type\":\"llama\",\"rope_scaling\":{\"rope_type\":\"yarn\"}}", "c.factor: is missing, want a number"},
         {"{\"model_type\":\"llama\",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4,\"beta_fast\":1}}", "c: beta_fast 1 is not above beta_slow 1"},
-        {"{\"model_type\":\"llama\",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4,\"truncate\":false}}",
-         "c.truncate: got false, want true (whole numbers bound the blend of yarn)"},
+        {"{\"model_type\":\"llama\",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4,\"truncate\":0}}", "c.truncate: got a number, want true or false"},
         {"{\"model_type\":\"llama\",\"rope_theta\":1,\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4}}", "c.rope_theta: got 1, want more than 1 with yarn"},
         {"{\"model_type\":\"llama\",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4,\"attention_factor\":0}}",
          "c.attention_factor: got 0, want 1e-06 to 1e12"},
@@ -189,6 +188,19 @@ static void frequencies(void **state)
     model_config_free(&c);
 }
 
+static float printed_and_parsed(const struct model_config *c, int pair)
+{
+    struct model_config back;
+    struct text text = {0};
+    float inv[4];
+    model_config_print(c, NULL, NULL, &text);
+    parsed(&back, text.s);
+    model_config_inv_freq(&back, inv);
+    model_config_free(&back);
+    text_free(&text);
+    return inv[pair];
+}
+
 /* Theta 10000, D 8, original 64: pairs 8 log(64 / (2 pi r)) / (2 log 10000) that turn r times are -0.50 for 32 and 1.01 for 1, so that the blend runs from pair
  * 0 to pair 2. */
 static void yarn(void **state)
@@ -231,6 +243,17 @@ static void yarn(void **state)
     assert_true(c.rope_original_max_position == 64 && c.max_position_embeddings == 32 && c.rope_beta_slow == 20);
     model_config_inv_freq(&c, inv);
     assert_true(inv[0] == 1 && fabsf(inv[1] / 0.05f - 1) <= 2e-7f);
+    model_config_free(&c);
+    /* not truncated: from pair 0 to pair 1.008 = 4 log10(64 / 2 pi) / 4, so that pair 1 is slowed by 0.992 of the way; from pair 0 to a pair before it nothing is slowed */
+    parsed(&c, "{\"model_type\":\"llama\",\"hidden_size\":16,\"num_attention_heads\":2,\"max_position_embeddings\":256,"
+               "\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":64,\"truncate\":false}}");
+    model_config_inv_freq(&c, inv);
+    double slowed = 1 / log10(64 / (2 * M_PI));
+    assert_true(fabs(inv[1] / (0.1 * (slowed / 4 + 1 - slowed)) - 1) <= 2e-7 && fabsf(inv[2] / (0.01f / 4) - 1) <= 2e-7f);
+    assert_true(printed_and_parsed(&c, 1) == inv[1]);
+    c.rope_beta_slow = 20;
+    model_config_inv_freq(&c, inv);
+    assert_true(fabsf(inv[1] / 0.1f - 1) <= 2e-7f && fabsf(inv[3] / 0.001f - 1) <= 2e-7f);
     model_config_free(&c);
     text_free(&text);
 }

@@ -1,6 +1,6 @@
-"""Makes test/golden/llama/C again: what ../shared/golden/make_golden.py makes of A and B, for a model with yarn.
+"""Makes test/golden/llama/C and D again: what ../shared/golden/make_golden.py makes of A and B, for models with yarn.
 
-    python3 test/golden/llama/make_c.py ../shared/golden OUT        writes OUT/llama/C; needs torch, transformers 5.24 and safetensors
+    python3 test/golden/llama/make_yarn.py ../shared/golden OUT        writes OUT/llama; needs torch, transformers 5.24 and safetensors
 
 Frequencies and the attention factor are recomputed in float64, as everything else is there.
 """
@@ -17,7 +17,7 @@ plain_inv_freq, plain_twin = golden.inv_freq64, golden.twin64
 
 
 def inv_freq(config):
-    """Peng et al. 2023 (arXiv:2309.00071), as transformers rounds the bounds of the ramp."""
+    """Peng et al. 2023 (arXiv:2309.00071), as transformers rounds the bounds of the ramp, or does not with truncate = false."""
     rope = config.rope_parameters
     if rope["rope_type"] != "yarn":
         return plain_inv_freq(config)
@@ -26,8 +26,10 @@ def inv_freq(config):
     def pair(turns):
         return d * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(base))
 
-    low = max(math.floor(pair(rope.get("beta_fast") or 32)), 0)
-    high = min(math.ceil(pair(rope.get("beta_slow") or 1)), d - 1)
+    low, high = pair(rope.get("beta_fast") or 32), pair(rope.get("beta_slow") or 1)
+    if rope.get("truncate", True):
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, d - 1)
     high += 0.001 if low == high else 0
     out = []
     for i in range(d // 2):
@@ -54,8 +56,15 @@ def twin(model):
 
 
 golden.inv_freq64, golden.twin64 = inv_freq, twin
-config = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16, intermediate_size=56, vocab_size=96,
-              rms_norm_eps=1e-5, tie_word_embeddings=False, max_position_embeddings=256,
-              rope_parameters={"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64})
-variant = {"config": config, "config_style": "v4", "seq_len": 40, "pad_to": 14, "lengths": [8, 14], "prompt": [2, 6]}
-golden.make_llama({"C": variant}, 1, pathlib.Path(sys.argv[2]), None)
+
+
+def model(**rope):
+    """A model of two layers whose context is four times the one that it was trained with."""
+    config = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16, intermediate_size=56, vocab_size=96,
+                  rms_norm_eps=1e-5, tie_word_embeddings=False, max_position_embeddings=256,
+                  rope_parameters={"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64, **rope})
+    return {"config": config, "config_style": "v4", "seq_len": 40, "pad_to": 14, "lengths": [8, 14], "prompt": [2, 6]}
+
+
+# D: a blend between pairs 0.81 and 1.91, which truncate would make 0 and 2.
+golden.make_llama({"C": model(), "D": model(beta_fast=4.0, beta_slow=1.125, truncate=False)}, 1, pathlib.Path(sys.argv[2]), None)
