@@ -4,10 +4,9 @@
  * escaping, break and continue, {% generation %}, tojson that keeps characters as they are, an undefined name is empty until it is used.
  *   statements   if for set macro break continue generation raw, and comments
  *   values       none, true, integers, floats, strings, lists, dicts, namespaces; strings are UTF-8 and are counted in characters
- *   functions    range namespace dict raise_exception
+ *   functions    range namespace dict raise_exception strftime_now (the date when the template was parsed; SOURCE_DATE_EPOCH sets another)
  * Filters, tests and methods are the tables in jinja_filters.c and jinja_methods.c.  What is not there is refused by its name and line where it is
- * reached: include, import, extends, call, filter blocks, sort, 2 ** 3.  strftime_now is not defined: the
- * same input gives the same text on any day (templates that ask `is defined` have a date of their own).
+ * reached: include, import, extends, call, filter blocks, sort, 2 ** 3.
  * What it is not: it knows no messages and no tokens (chat_template.h). */
 #ifndef VENEER_JINJA_H
 #define VENEER_JINJA_H

@@ -285,8 +285,6 @@ static enum status eval_call(struct run *r, const struct node *node, struct valu
     r->line = node->line;
     if (of.type == VALUE_FUNCTION)
         return apply_function(r, of.s, &arguments, out);
-    if (of.type == VALUE_UNDEFINED && of.s && strcmp(of.s, "strftime_now") == 0)
-        return run_fail(r, "asks for today's date (strftime_now), and the same input is to give the same text tomorrow; choose another template (--chat-template, chat_template), such as chatml");
     if (of.type == VALUE_UNDEFINED)
         return run_lacks(r, "the function ", of.s ? of.s : "that is called");
     return run_fail(r, "%s is called", value_type_name(of));

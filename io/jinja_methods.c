@@ -1,6 +1,8 @@
 /* jinja_methods.c: what is called: methods of strings and dicts as Python has them, Jinja's functions.  string_* serve filters too. */
 #include <ctype.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "io/jinja_private.h"
 
@@ -365,10 +367,69 @@ static enum status call_raise(struct run *r, const struct arguments *a, struct v
                     said ? a->value[0].s : "no reason ");
 }
 
+/* When the template was parsed, as a clock on the wall shows it; SOURCE_DATE_EPOCH (reproducible-builds.org) sets another moment, in UTC. */
+static enum status wall_clock(struct run *r, struct tm *tm)
+{
+    const char *fixed = getenv("SOURCE_DATE_EPOCH");
+    char *end;
+    if (!fixed || !*fixed)
+        return localtime_r(&r->template->parsed, tm) ? OK : run_fail(r, "strftime_now: the clock shows no date");
+    long long seconds = strtoll(fixed, &end, 10);
+    time_t moment = (time_t)seconds;
+    if (*end || seconds < 0 || !gmtime_r(&moment, tm))
+        return run_fail(r, "strftime_now: SOURCE_DATE_EPOCH = '%.40s', want the seconds since 1970", fixed);
+    return OK;
+}
+
+/* Python's own directives of a time without a zone: microseconds, which are 0 here, and nothing. */
+static size_t python_directive(const char *s, size_t n, const char **is)
+{
+    static const char *const own[][2] = {{"%f", "000000"}, {"%z", ""}, {"%Z", ""}, {"%:z", ""}, {"%%", "%%"}};
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
+        size_t k = strlen(own[i][0]);
+        if (k <= n && memcmp(s, own[i][0], k) == 0) {
+            *is = own[i][1];
+            return k;
+        }
+    }
+    return 0;
+}
+
+/* datetime.now().strftime(format) */
+static enum status call_strftime_now(struct run *r, const struct arguments *a, struct value *out)
+{
+    enum { GROWTH = 256 /* of a format's character at most, as in Python */ };
+    struct value format[MAX_PARAMETERS];
+    struct tm tm;
+    void *pattern, *room;
+    TRY(bind_arguments(r, "strftime_now", a, "format", format));
+    if (format->type != VALUE_STRING || memchr(format->s, 0, format->n))
+        return run_fail(r, "strftime_now wants a format such as '%%d %%b %%Y'");
+    TRY(wall_clock(r, &tm));
+    TRY(run_take(r, 3 * format->n + 2, &pattern)); /* %f becomes three times as long */
+    TRY(run_take(r, GROWTH * (format->n + 1), &room));
+    char *to = pattern;
+    for (size_t i = 0, k; i < format->n; i += k) {
+        const char *is;
+        k = python_directive(format->s + i, format->n - i, &is);
+        to = k ? stpcpy(to, is) : (*to = format->s[i], to + 1);
+        k += k == 0;
+    }
+    *to = '.'; /* a text is never empty, so that 0 says that there is too much of it */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral" /* the template's own; strftime reads nothing but tm by it */
+    size_t n = strftime(room, GROWTH * (format->n + 1), pattern, &tm);
+#pragma GCC diagnostic pop
+    if (n == 0)
+        return run_fail(r, "strftime_now: more than %d bytes for each character of the format", GROWTH);
+    *out = value_string(room, n - 1);
+    return OK;
+}
+
 static const struct {
     const char *name;
     enum status (*call)(struct run *r, const struct arguments *a, struct value *out);
-} functions[] = {{"range", call_range}, {"dict", call_dict}, {"namespace", call_namespace}, {"raise_exception", call_raise}};
+} functions[] = {{"range", call_range}, {"dict", call_dict}, {"namespace", call_namespace}, {"raise_exception", call_raise}, {"strftime_now", call_strftime_now}};
 
 const char *jinja_function(const char *name)
 {

@@ -249,6 +249,7 @@ enum status jinja_parse(struct jinja **out, const char *source, size_t n, const 
         free(t);
         return err_set(err, ERR_MEMORY, "out of memory for a chat template");
     }
+    t->parsed = time(NULL);
     enum status status = parse_template(t, source, n, err);
     if (status == OK)
         *out = t;

@@ -1,6 +1,8 @@
 /* jinja_private.h: tokens, the tree and values of a template; private to jinja*.c. */
 #ifndef VENEER_JINJA_PRIVATE_H
 #define VENEER_JINJA_PRIVATE_H
+#include <time.h>
+
 #include "base/arena.h"
 #include "io/jinja.h"
 
@@ -66,6 +68,7 @@ struct jinja {
     struct node *body;
     struct frame *variables;
     char *where;
+    time_t parsed; /* when: strftime_now gives one date for all texts */
 };
 
 /* n bytes of an arena, zeroed.  ERR_INPUT: the template asks for more than there is. */

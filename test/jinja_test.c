@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/stop.h"
 #include "io/jinja.h"
@@ -49,7 +50,9 @@ static void sentences(void **state)
         {"{% if s is filter %}{% endif %}", "line 1: the test filter is not among what this program knows of Jinja; choose another template (--chat-template, chat_template), such as chatml"},
         {"\n\n{{ s.zfill(3) }}", "line 3: the string method zfill is not among what this program knows of Jinja; choose another template (--chat-template, chat_template), such as chatml"},
         {"{{ cycler(1) }}", "line 1: the function cycler is not among what this program knows of Jinja; choose another template (--chat-template, chat_template), such as chatml"},
-        {"{{ strftime_now('%d') }}", "line 1: asks for today's date (strftime_now), and the same input is to give the same text tomorrow; choose another template (--chat-template, chat_template), such as chatml"},
+        {"{{ strftime_now(1) }}", "line 1: strftime_now wants a format such as '%d %b %Y'"},
+        {"{{ strftime_now() }}", "line 1: strftime_now wants a format such as '%d %b %Y'"},
+        {"{{ strftime_now('%9999d') }}", "line 1: strftime_now: more than 256 bytes for each character of the format"},
         {"{% include 'x' %}", "line 1: got 'include', want one of the tags that this program knows: if, for, set, macro, break, continue, generation, raw"},
         {"{{ ['\\u00e9'] }}", "line 1: a list or a dict with text that is not ASCII is printed, which is not among what this program knows of Jinja; tojson is"},
         {"{{ namespace() }}", "line 1: a namespace is printed"},
@@ -138,8 +141,40 @@ static void used_again(void **state)
     jinja_free(t);
 }
 
+/* The hour of a place is that of its clocks; SOURCE_DATE_EPOCH needs no place. */
+static void dates(void **state)
+{
+    (void)state;
+    struct text out = {0};
+    char want[2][32];
+    for (int i = 0; i < 2; i++) { /* a day may end between two looks at the clock */
+        time_t now = time(NULL);
+        struct tm tm;
+        assert_int_equal(setenv("TZ", "XXX-5:30", 1), 0);
+        tzset();
+        if (i == 0)
+            assert_int_equal(render("{{ strftime_now('%d %b %Y %H') }}", &out), OK);
+        strftime(want[i], sizeof want[i], "%d %b %Y %H", localtime_r(&now, &tm));
+    }
+    assert_true(strcmp(out.s, want[0]) == 0 || strcmp(out.s, want[1]) == 0);
+    assert_int_equal(setenv("SOURCE_DATE_EPOCH", "1709211909", 1), 0);
+    text_clear(&out);
+    assert_int_equal(render("{{ strftime_now('%d %b %Y %H') }}", &out), OK);
+    assert_string_equal(out.s, "29 Feb 2024 13");
+    static const char *const wrong[] = {"tomorrow", "-1", "1e9", "99999999999999999999"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        char sentence[128];
+        snprintf(sentence, sizeof sentence, "line 1: strftime_now: SOURCE_DATE_EPOCH = '%s', want the seconds since 1970", wrong[i]);
+        assert_int_equal(setenv("SOURCE_DATE_EPOCH", wrong[i], 1), 0);
+        refused("{{ strftime_now('%d') }}", sentence);
+    }
+    unsetenv("SOURCE_DATE_EPOCH");
+    text_free(&out);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(sentences), cmocka_unit_test(bounds), cmocka_unit_test(stops), cmocka_unit_test(used_again)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(sentences), cmocka_unit_test(bounds), cmocka_unit_test(stops), cmocka_unit_test(used_again),
+                                       cmocka_unit_test(dates)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,6 +12,9 @@ import json
 import pathlib
 import sys
 
+import datetime
+
+from transformers.utils import chat_template_utils
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
 HERE = pathlib.Path(__file__).parent
@@ -102,6 +105,24 @@ STATEMENT = [
     "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Roles must alternate') }}{% endif %}{% endfor %}", "{%- if tools is not none and tools %}t{%- else %}no tools{%- endif %}", "{% if not tools is defined %}{% set tools = none %}{% endif %}{{ tools is none }}", "{% if not date_string is defined %}{% set date_string = '26 Jul 2024' %}{% endif %}{{ date_string }}", "{% if custom_tools is defined %}{% set tools = custom_tools %}{% endif %}{{ tools is none }}", "{% set ns = namespace(i=-1) %}{% for m in messages[::-1] %}{% set index = (messages|length - 1) - loop.index0 %}{% if ns.i < 0 and m.role == 'user' %}{% set ns.i = index %}{% endif %}{% endfor %}{{ ns.i }}",
     "{% for m in messages %}{{ loop.index0 }}{% if not loop.last %},{% endif %}{% endfor %}", "{% set x = {'a': [1, {'b': 2}]} %}{{ x.a[1].b }}", "{% for i in range(messages|length) %}{{ messages[i].role[0] }}{% endfor %}", "{{ loop is defined }}", "{% set loop = 5 %}{{ loop }}", "{% for x in words %}{{ x }}{% if loop.index is even %}!{% endif %}{% endfor %}",
 ]
+
+
+# ---- dates: of one moment ----
+NOW = 1709211909  # Thursday, 29 February 2024, 13:05:09 in UTC
+DATE = [
+    "strftime_now('%d %b %Y')", "strftime_now('%Y-%m-%d')", "strftime_now(format='%A, %B %-d, %Y')", "strftime_now('%H:%M:%S.%f')", "strftime_now('[%z][%Z]')",
+    "strftime_now('%j %U %w %y %I %p %a')", "strftime_now('100%% am %d.')", "strftime_now('%%d%%f')", "strftime_now('')", "strftime_now('heute, ä')", "strftime_now('%c|%x|%X')",
+    "strftime_now(1)", "strftime_now()", "strftime_now('%d', 1)", "strftime_now is defined", "strftime_now('%d')|int + 1",
+]
+
+
+class Then(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls.fromtimestamp(NOW, datetime.timezone.utc).replace(tzinfo=None)
+
+
+chat_template_utils.datetime = Then
 
 
 def case(source):
@@ -231,9 +252,9 @@ def write(name, value):
 
 
 def main():
-    sources = SPACE + ["{{ " + e + " }}" for e in VALUE + CALL] + STATEMENT
+    sources = SPACE + ["{{ " + e + " }}" for e in VALUE + CALL + DATE] + STATEMENT
     cases = [case(s) for s in sources]
-    write("jinja.json", {"variables": VARIABLES, "cases": cases})
+    write("jinja.json", {"now": NOW, "variables": VARIABLES, "cases": cases})
     write("known.json", known())
     print(len(cases), "pieces,", sum("error" in c for c in cases), "refused")
     if len(sys.argv) > 1:
