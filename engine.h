@@ -49,7 +49,6 @@ struct device_plan {
     size_t activations;       /* the one of them that was chosen */
     size_t scratch, own;      /* of the kernels; of every open device */
     size_t peak;              /* all of it at one time */
-    size_t tables;            /* of the host: pointers into the device's memory, of the largest arena */
 };
 
 /* Bytes of each lifetime, planned before any is taken. */

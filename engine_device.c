@@ -54,23 +54,17 @@ size_t engine_device_scratch(const struct engine *engine, const struct model *mo
     return n;
 }
 
-/* Arenas of the device: tables that the host reads are counted apart. */
+/* An arena of the device: tables that the host reads go elsewhere. */
 struct count {
     struct arena tables, arena;
 };
 
-static size_t device_bytes(struct count *count, struct device_plan *plan)
-{
-    plan->tables = most(plan->tables, count->tables.used);
-    return count->arena.used;
-}
-
-static enum status count_run(const struct engine *engine, const struct model *model, bool keep, struct device_plan *d, size_t *bytes)
+static enum status count_run(const struct engine *engine, const struct model *model, bool keep, size_t *bytes)
 {
     struct count count = {.arena = {.tables = &count.tables}};
     struct model_run run = engine_run_of(engine, keep);
     TRY(model_run_place(&run, model, NULL, &count.arena, engine->err));
-    *bytes = most(*bytes, device_bytes(&count, d));
+    *bytes = most(*bytes, count.arena.used);
     return OK;
 }
 
@@ -95,10 +89,10 @@ static enum status count_training(const struct engine *engine, const struct mode
     struct ops_context c = {.compute = engine->ops.compute};
     struct lora lora = {0};
     lora_place(&lora, &model->plan, &engine->shape, true, &adapters.arena);
-    d->adapters = most(d->adapters, device_bytes(&adapters, d));
+    d->adapters = most(d->adapters, adapters.arena.used);
     d->scratch = most(d->scratch, engine_device_scratch(engine, model, &c) * sizeof(real));
-    TRY(count_run(engine, model, true, d, &d->kept));
-    return count_run(engine, model, false, d, &d->recomputed);
+    TRY(count_run(engine, model, true, &d->kept));
+    return count_run(engine, model, false, &d->recomputed);
 }
 
 enum status engine_count_device(struct engine *engine, const struct model_stored *held)

@@ -61,17 +61,22 @@ static struct widest widest_layer(const struct model *model)
     return w;
 }
 
+/* Those of the MLP are gone when those of attention begin (layer_backward): they lie in the same memory. */
 static void place_gradients(struct model_acts *acts, size_t n, size_t C, const struct widest *w, struct arena *arena)
 {
     acts->dx = arena_take(arena, n * C, sizeof(real));
     acts->dn = arena_take(arena, n * C, sizeof(real));
+    size_t start = arena->used;
+    acts->dgate = arena_take(arena, n * w->F, sizeof(real));
+    acts->dup = arena_take(arena, n * w->F, sizeof(real));
+    acts->dact = arena_take(arena, n * w->F, sizeof(real));
+    size_t end = arena->used;
+    arena->used = start;
     acts->dq = arena_take(arena, n * w->HD, sizeof(real));
     acts->dk = arena_take(arena, n * w->KVD, sizeof(real));
     acts->dv = arena_take(arena, n * w->KVD, sizeof(real));
     acts->datt = arena_take(arena, n * w->HD, sizeof(real));
-    acts->dgate = arena_take(arena, n * w->F, sizeof(real));
-    acts->dup = arena_take(arena, n * w->F, sizeof(real));
-    acts->dact = arena_take(arena, n * w->F, sizeof(real));
+    arena->used = arena->used > end ? arena->used : end;
 }
 
 size_t model_scratch_size(const struct model *model, struct ops_context *c, size_t T)
@@ -264,6 +269,7 @@ static void layer_backward(const struct layer_pass *p, struct model_acts *acts, 
     backward(p, LINEAR_GATE, a, a->n2, acts->dgate, acts->dn, true);
     ops->rmsnorm_backward(p->ops, acts->dx, dpost_norm, acts->dn, a->xm, layer->post_norm, a->s2, n, C); /* dx += */
 
+    /* datt, dq, dk, dv lie where dgate, dup, dact were */
     backward(p, LINEAR_O, a, a->att, acts->dx, acts->datt, false);
     struct attention_args attention = attention_args(p, a);
     attention.dout = acts->datt;
