@@ -77,7 +77,8 @@ void drain(Stream *s)
     while (!s->queue.empty()) {
         std::function<void()> work = std::move(s->queue.front());
         s->queue.pop_front();
-        work();
+        if (lost_error == cudaSuccess) // on a lost device nothing runs any more: the host's side of a copy may be gone
+            work();
     }
 }
 
