@@ -177,7 +177,7 @@ static enum status short_of(struct device *d, const char *what, size_t bytes, st
     size_t total = 0, available = 0;
     cudaGetLastError(); /* this failure is handled: the device stays of use */
     TRY(device_memory(d, &total, &available, err));
-    return err_set(err, ERR_MEMORY, "%s: the GPU %s has %zu of its %zu bytes free, want %zu", what, d->name, available, total, bytes);
+    return err_set(err, ERR_MEMORY, "%s: the GPU %s has %zu of its %zu bytes free, want %zu or device = cpu", what, d->name, available, total, bytes);
 }
 
 static enum status take_own(struct device *d, struct err *err)

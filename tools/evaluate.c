@@ -6,7 +6,6 @@
 #include "evaluate_compare.h"
 #include "inference.h"
 #include "tools/roof.h"
-#include "use_device.h"
 
 static const char usage[] =
     "usage: evaluate MODEL [--adapter DIR] --data DIR --tasks boolq,piqa,... [options]\n"
@@ -35,10 +34,10 @@ static const char usage[] =
     "  --perplexity FILE   exp(mean nll) of a text in windows of --window tokens (256)\n"
     "  --kl REFERENCE      divergence (Kullback-Leibler, Jensen-Shannon) from a reference model on --text, and both perplexities\n"
     "  --batch N           rows at once (1024)\n"
-    "  --compute-dtype T   f32, bf16 (faster, log-likelihoods off by some 0.05), int8 (faster and coarser still), or auto: bf16 or\n"
-    "                      what this CPU has that is at least as exact (f32)\n"
+    "  --compute-dtype T   f32, bf16 (faster, log-likelihoods off by some 0.05), int8 (faster and coarser still; on a GPU it is bf16), or\n"
+    "                      auto: bf16 or what this CPU has that is at least as exact (f32)\n"
     "  --threads N         0: one a core (0)\n"
-    "  --device D          auto, cpu or cuda (which is refused for now: docs/cuda.md)\n"
+    "  --device D          cuda: the GPU (docs/cuda.md); cpu; auto: the GPU if there is one that can be used (auto)\n"
     "  --quiet             no progress lines\n"
     "  --help, --version\n"
     "\n"
@@ -48,7 +47,7 @@ static const char usage[] =
 
 struct options {
     const char *model, *adapter, *data, *tasks, *harness, *bos, *samples, *json, *perplexity, *kl, *text, *compute_dtype, *device;
-    enum compute compute;
+    struct ops_context kernels;
     long long first, limit, num_fewshot, window, batch, threads;
     bool quiet;
 };
@@ -108,8 +107,7 @@ static enum status parse(int argc, char **argv, struct options *o, struct err *e
         return err_set(err, ERR_INPUT, "--harness %s, want current or legacy", o->harness);
     if (strcmp(o->bos, "auto") != 0 && strcmp(o->bos, "yes") != 0 && strcmp(o->bos, "no") != 0)
         return err_set(err, ERR_INPUT, "--bos %s, want auto, yes or no", o->bos);
-    TRY(use_device(o->device, err));
-    return compute_parse(o->compute_dtype, &o->compute, err);
+    return roof_kernels(o->device, o->compute_dtype, &o->kernels, err);
 }
 
 /* ---- tasks ---- */
@@ -233,7 +231,8 @@ static enum status run_divergence(const struct options *o, struct inference *in,
 {
     struct inference reference;
     struct evaluate_divergences d;
-    enum status status = inference_open(&reference, o->kl, &(struct inference_options){.threads = (int)o->threads, .compute = o->compute}, err);
+    const struct inference_options options = {.threads = (int)o->threads, .compute = o->kernels.compute, .device = o->kernels.device};
+    enum status status = inference_open(&reference, o->kl, &options, err);
     if (status == OK)
         status = inference_place(&reference, (size_t)o->window, err);
     if (status == OK)
@@ -308,10 +307,11 @@ int main(int argc, char **argv)
     if (status != OK)
         return roof_fail("evaluate", status, &err);
     roof_threads("evaluate", o.threads, o.quiet);
-    const struct inference_options open = {.adapter = o.adapter, .threads = (int)o.threads, .compute = o.compute};
+    const struct inference_options open = {.adapter = o.adapter, .threads = (int)o.threads, .compute = o.kernels.compute, .device = o.kernels.device};
     status = inference_open(&in, o.model, &open, &err);
     if (status == OK)
         status = o.tasks ? run_tasks(&o, &in, &err) : run_text(&o, &in, &err);
     inference_close(&in);
+    use_device_close(&o.kernels);
     return status == OK ? 0 : roof_fail("evaluate", status, &err);
 }

@@ -4,10 +4,10 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "cuda/device.h"
 #include "generate.h"
 #include "inference.h"
 #include "tools/roof.h"
-#include "use_device.h"
 
 static const char usage[] =
     "usage: generate MODEL [--adapter DIR] --prompt TEXT | --prompt-file F | --chat | --bench [options]\n"
@@ -27,9 +27,9 @@ static const char usage[] =
     "  --top-p P           only the likeliest that together hold P (0.95)\n"
     "  --seed S            of the draws: same seed, same text (0)\n"
     "  --threads N         0: one a core (0)\n"
-    "  --compute-dtype T   f32, bf16, int8 (reads prompts faster, with 8-bit activations), or auto: bf16 or what this CPU has\n"
-    "                      that is at least as exact (auto)\n"
-    "  --device D          auto, cpu or cuda (which is refused for now: docs/cuda.md)\n"
+    "  --compute-dtype T   f32, bf16, int8 (reads prompts faster, with 8-bit activations; on a GPU it is bf16), or auto: bf16 or\n"
+    "                      what this CPU has that is at least as exact (auto)\n"
+    "  --device D          cuda: the GPU (docs/cuda.md); cpu; auto: the GPU if there is one that can be used (auto)\n"
     "  --quiet             no speed on stderr at the end\n"
     "  --help, --version\n"
     "\n"
@@ -39,7 +39,7 @@ static const char usage[] =
 
 struct options {
     const char *model, *adapter, *prompt, *prompt_file, *chat_template, *system, *device, *compute_dtype;
-    enum compute compute;
+    struct ops_context kernels;
     long long n, top_k, seed, threads;
     double temperature, top_p;
     bool chat, bench, quiet;
@@ -120,8 +120,7 @@ static enum status parse(int argc, char **argv, struct options *o, struct err *e
         return err_set(err, ERR_INPUT, "want one of --prompt, --prompt-file, --chat and --bench");
     if (!o->chat && (o->chat_template || o->system))
         return err_set(err, ERR_INPUT, "%s is of --chat", o->system ? "--system" : "--chat-template");
-    TRY(use_device(o->device, err));
-    return compute_parse(o->compute_dtype, &o->compute, err);
+    return roof_kernels(o->device, o->compute_dtype, &o->kernels, err);
 }
 
 /* ---- text out ---- */
@@ -369,7 +368,7 @@ static enum status run_chat(const struct options *o, const struct inference *in,
 enum { BENCH_PROMPT = 512, BENCH_MADE = 128, BENCH_RUNS = 3, STREAM_BYTES = 1 << 28 };
 
 /* Bytes/s that all threads together read from memory: the best of three sums over 256 MiB. */
-static enum status measure_bandwidth(int threads, double *bandwidth, struct err *err)
+static enum status measure_reading(int threads, double *bandwidth, struct err *err)
 {
     size_t n = STREAM_BYTES / sizeof(uint64_t);
     uint64_t *x = malloc(STREAM_BYTES), sum = 0;
@@ -390,6 +389,26 @@ static enum status measure_bandwidth(int threads, double *bandwidth, struct err 
     (void)keep;
     free(x);
     return OK;
+}
+
+/* Bytes/s of copies within a device's memory, each byte read and written: the best of three times eight of 256 MiB. */
+static enum status measure_copies(struct device *device, double *bandwidth, struct err *err)
+{
+    enum { COPIES = 8 };
+    struct arena memory = {0};
+    arena_take(&memory, 2, STREAM_BYTES);
+    TRY(device_commit(device, &memory, "memory to measure the bandwidth with", err));
+    enum status status = OK;
+    *bandwidth = 0;
+    for (int run = 0; status == OK && run < 3; run++) {
+        double start = clock_s();
+        for (int i = 0; i < COPIES; i++)
+            device_copy(device, memory.base, 0, memory.base + STREAM_BYTES, 0, STREAM_BYTES, 1);
+        status = device_check(device, err);
+        *bandwidth = fmax(*bandwidth, 2.0 * COPIES * STREAM_BYTES / (clock_s() - start));
+    }
+    device_release(device, &memory);
+    return status;
 }
 
 /* Seconds for n tokens at once, or for n one by one, in an empty context. */
@@ -422,7 +441,7 @@ static enum status bench_row(struct generator *g, const char *model, size_t n, b
     for (int i = 0; i < BENCH_RUNS; i++)
         squares += (speed[i] - mean) * (speed[i] - mean) / (BENCH_RUNS - 1);
     text_printf(table, "| %-30.30s | %7.2f MiB | %8.2f M | %-7s | %7d | %s%-5zu | %9.2f ± %.2f |", model, size / 1048576,
-                parameters / 1e6, "CPU", g->ops.threads, at_once ? "pp" : "tg", n, mean, sqrt(squares));
+                parameters / 1e6, g->ops.device ? "CUDA" : "CPU", g->ops.threads, at_once ? "pp" : "tg", n, mean, sqrt(squares));
     if (at_once)
         text_puts(table, "      |     |\n");
     else /* every token reads every weight once */
@@ -438,7 +457,8 @@ static enum status run_bench(const struct options *o, const struct inference *in
     size_t prompt = most < BENCH_PROMPT ? most : BENCH_PROMPT, made = most < BENCH_MADE ? most : BENCH_MADE;
     double bandwidth = 0;
     const char *slash = strrchr(o->model, '/'), *name = slash && slash[1] ? slash + 1 : o->model;
-    TRY(measure_bandwidth(in->ops.threads, &bandwidth, err));
+    struct device *device = in->ops.device;
+    TRY(device ? measure_copies(device, &bandwidth, err) : measure_reading(in->ops.threads, &bandwidth, err));
     TRY(open_generator(&g, o, in, prompt, err));
     text_puts(&table, "| model                          |        size |     params | backend | threads | test    |             t/s | "
                       " GB/s | % |\n"
@@ -447,8 +467,10 @@ static enum status run_bench(const struct options *o, const struct inference *in
     enum status status = bench_row(&g, name, prompt, true, bandwidth, &table, err);
     if (status == OK)
         status = bench_row(&g, name, made, false, bandwidth, &table, err);
-    text_printf(&table, "\nmemory bandwidth just measured: %.1f GB/s (reading, %d threads); %% is of that\n", bandwidth / 1e9,
-                in->ops.threads);
+    if (device)
+        text_printf(&table, "\nmemory bandwidth just measured: %.1f GB/s (copies on the GPU %s); %% is of that\n", bandwidth / 1e9, device_name(device));
+    else
+        text_printf(&table, "\nmemory bandwidth just measured: %.1f GB/s (reading, %d threads); %% is of that\n", bandwidth / 1e9, in->ops.threads);
     if (status == OK)
         status = table.failed ? err_set(err, ERR_MEMORY, "out of memory for the table") : print(&table, NULL, err);
     text_free(&table);
@@ -470,10 +492,11 @@ int main(int argc, char **argv)
     if (status != OK)
         return roof_fail("generate", status, &err);
     roof_threads("generate", o.threads, o.quiet);
-    const struct inference_options open = {.adapter = o.adapter, .threads = (int)o.threads, .compute = o.compute};
+    const struct inference_options open = {.adapter = o.adapter, .threads = (int)o.threads, .compute = o.kernels.compute, .device = o.kernels.device};
     status = inference_open(&in, o.model, &open, &err);
     if (status == OK)
         status = (o.chat ? run_chat : o.bench ? run_bench : run_prompt)(&o, &in, &err);
     inference_close(&in);
+    use_device_close(&o.kernels);
     return status == OK ? 0 : roof_fail("generate", status, &err);
 }

@@ -11,6 +11,8 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/stop.h"
+#include "ops.h"
+#include "use_device.h"
 #include "veneer.h"
 
 /* First in main.  Two libraries read the environment once, before main, so the program starts itself again with what is missing in it.
@@ -77,6 +79,16 @@ static inline void roof_threads(const char *program, long long threads, bool qui
 {
     if (threads > machine_cores() && !quiet)
         fprintf(stderr, "%s: --threads %lld on %d cores: they take turns; --threads 0 is one a core\n", program, threads, machine_cores());
+}
+
+/* --device and --compute-dtype; use_device_close gives back what is opened.  ERR_INPUT. */
+static inline enum status roof_kernels(const char *device, const char *compute, struct ops_context *kernels, struct err *err)
+{
+    TRY(compute_parse(compute, &kernels->compute, err));
+    TRY(use_device_open(device, kernels, err));
+    if (kernels->device && strcmp(compute, "auto") == 0)
+        kernels->compute = COMPUTE_BF16; /* what is fast on it, whatever the CPU has */
+    return OK;
 }
 
 #endif
