@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "config_private.h"
@@ -113,6 +114,15 @@ static enum status set_path(char **to, const char *value, const char *folder, st
     return OK;
 }
 
+/* The name of a form, or of a template that the model has, which is not known yet: what is no file stays as it is. */
+static enum status set_template(char **to, const char *value, const char *folder, struct err *err)
+{
+    if (strcmp(value, "model") == 0 || chat_template_known(value))
+        return set_text(to, value, err);
+    TRY(set_path(to, value, folder, err));
+    return strchr(value, '/') || access(*to, F_OK) == 0 ? OK : set_text(to, value, err);
+}
+
 static enum status check_list(const struct config_key *key, const char *value, const char *where, struct err *err)
 {
     for (const char *p = value; *p;) {
@@ -175,7 +185,7 @@ static enum status set_value(struct config *config, const struct config_key *key
     case PATH:
         return set_path(to, value, folder, err);
     case TEMPLATE:
-        return strcmp(value, "model") == 0 || chat_template_known(value) ? set_text(to, value, err) : set_path(to, value, folder, err);
+        return set_template(to, value, folder, err);
     case CHOICE:
         if (!word_in(key->choices, value, strlen(value)))
             return err_set(err, ERR_INPUT, "%s: %s = '%s', want one of: %s", where, key->name, value, key->choices);

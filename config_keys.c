@@ -11,7 +11,7 @@ const struct config_key config_keys[] = {
     {"tokenizer", NULL, PATH, AT(tokenizer), "", 0, 0, NULL, false, "tokenizer.model, when the model is trained from scratch"},
     {"dataset", NULL, PATH, AT(dataset), "", 0, 0, NULL, false, "fine-tuning data: json, jsonl or text, also compressed by gzip"},
     {"dataset_format", NULL, CHOICE, AT(dataset_format), "auto", 0, 0, "auto alpaca messages sharegpt prompt text", false, "how dataset is laid out"},
-    {"chat_template", NULL, TEMPLATE, AT(chat_template), "", 0, 0, NULL, false, "form of conversations, for alpaca too: chatml, llama2, llama3, mistral-v1, mistral-v3, mistral-v7, zephyr, vicuna, alpaca, gemma, phi3, a file of Jinja, or model: the model's own; empty: the model's own for messages and sharegpt"},
+    {"chat_template", NULL, TEMPLATE, AT(chat_template), "", 0, 0, NULL, false, "form of conversations, for alpaca too: chatml, llama2, llama3, mistral-v1, mistral-v3, mistral-v7, zephyr, vicuna, alpaca, gemma, phi3, a name that the model's own have (tool_use ...), a file of Jinja, or model: the model's own; empty: the model's own for messages and sharegpt"},
     {"output_dir", NULL, PATH, AT(output_dir), "out", 0, 0, NULL, true, "where everything is written"},
     {"seed", NULL, INTEGER, AT(seed), "0", 0, MANY, NULL, false, "covers data order, dropout, initial values and search"},
     {"train_mode", NULL, CHOICE, AT(train_mode), "lora", 0, 0, "lora full", false, "lora: adapters on a frozen, quantized model; full: all weights (with no model: from scratch)"},

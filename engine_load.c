@@ -83,14 +83,17 @@ static enum status choose_template(struct engine *engine, struct dataset_options
     bool own = !*name || strcmp(name, "model") == 0;
     char *source = NULL;
     if (!own)
-        TRY(chat_template_read(name, &source, engine->err));
+        TRY(chat_template_read(name, engine->tokenizer, &source, engine->err));
     enum status status = own                   ? OK
                          : engine->own_tokenizer ? tokenizer_set_chat_template(engine->own_tokenizer, source, engine->err)
                                                  : checkpoint_set_chat_template(engine->checkpoint, source, engine->err);
     free(source);
     options->chat_template = tokenizer_chat_template(engine->tokenizer);
+    options->chat_tools = own ? tokenizer_named_chat_template(engine->tokenizer, "tool_use") : NULL;
     options->chat_name = own ? "the model's chat template" : name;
     options->chat_all = *name != 0;
+    if (status == OK && *name)
+        status = chat_template_first(engine->tokenizer, engine->err);
     if (status == OK && *name && !options->chat_template)
         return err_set(engine->err, ERR_INPUT, "chat_template = model, and the model has none; choose one of %s, or a file", chat_template_names);
     return status;

@@ -18,12 +18,13 @@ enum status export_folder(const char *dir, const struct model *model, const stru
 
 /* The tokenizer's files into dir.  from: the folder that the model came from, a tokenizer.model, or NULL.  A folder with a tokenizer.json: it and
  * tokenizer_config.json, special_tokens_map.json, added_tokens.json, chat_template.jinja, tokenizer.model and our tokenizer.gguf are copied as they are.
- * A chat template that is new (tokenizer_set_chat_template) is written over the copied ones as chat_template.jinja, which transformers takes first.
+ * A chat template that is new (tokenizer_set_chat_template) is written over the copied ones as chat_template.jinja, which transformers takes first;
+ * templates with names as additional_chat_templates/NAME.jinja, unless they stand in the tokenizer_config.json that is copied.
  * Else tokenizer.gguf, tokenizer.json (where tokenizer_has_json) and tokenizer_config.json are made, tokenizer.model is copied.  Such files that are
  * in dir already and not written are removed. */
 enum status export_tokenizer(const char *dir, const struct tokenizer *tokenizer, const char *from, int32_t max_length, struct err *err);
 
-/* dir/chat_template.jinja: the tokenizer's chat template; where it has none, an earlier one is removed. */
+/* dir/chat_template.jinja and dir/additional_chat_templates/: the tokenizer's chat templates; earlier ones that it has not are removed. */
 enum status export_chat_template(const char *dir, const struct tokenizer *tokenizer, struct err *err);
 
 /* A GGUF of architecture llama, or deci when widths differ between layers.  The adapters are merged in (lora may be NULL), then each

@@ -1,5 +1,6 @@
 /* export_gguf.c: a GGUF that llama.cpp loads.  Names and rules: docs/formats in the ggml repository (gguf.md), and the shapes that its
  * loader builds for architectures llama and deci (per-layer widths as INT32 arrays, key_length and value_length always said). */
+#include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -324,6 +325,33 @@ static void put_vocabulary(struct gguf_writer *w, const struct tokenizer *tokeni
     free(pad);
 }
 
+/* As the gguf package writes them: letters and digits of a name stay, the rest becomes '_'. */
+static void put_templates(struct gguf_writer *w, const struct tokenizer *tokenizer)
+{
+    char list[TOKENIZER_MOST_TEMPLATES][128];
+    const char *names[TOKENIZER_MOST_TEMPLATES], *name;
+    size_t n = 0;
+    for (size_t i = 0; (name = tokenizer_chat_template_name(tokenizer, i)); i++) {
+        char key[192];
+        size_t k = 0;
+        snprintf(list[n], sizeof list[n], "%s", name);
+        for (char *c = list[n]; *c; c++)
+            *c = isalnum((unsigned char)*c) ? *c : '_';
+        while (k < n && strcmp(list[k], list[n]) != 0)
+            k++;
+        if (k < n) /* two names that differ in the rest alone: the first stays */
+            continue;
+        snprintf(key, sizeof key, "tokenizer.chat_template.%s", list[n]);
+        gguf_put_string(w, key, tokenizer_named_chat_template(tokenizer, name));
+        names[n] = list[n];
+        n++;
+    }
+    if (n > 0)
+        gguf_put_strings(w, "tokenizer.chat_templates", names, n);
+    if (tokenizer_chat_template(tokenizer))
+        gguf_put_string(w, "tokenizer.chat_template", tokenizer_chat_template(tokenizer));
+}
+
 static void put_tokenizer(struct gguf_writer *w, const struct tokenizer *tokenizer, int32_t rows)
 {
     struct tokenizer_view v;
@@ -337,8 +365,7 @@ static void put_tokenizer(struct gguf_writer *w, const struct tokenizer *tokeniz
         gguf_put_u32(w, "tokenizer.ggml.unknown_token_id", (uint32_t)tokenizer_unk(tokenizer));
     gguf_put_bool(w, "tokenizer.ggml.add_bos_token", tokenizer_add_bos(tokenizer));
     gguf_put_bool(w, "tokenizer.ggml.add_space_prefix", v.add_space_prefix);
-    if (tokenizer_chat_template(tokenizer))
-        gguf_put_string(w, "tokenizer.chat_template", tokenizer_chat_template(tokenizer));
+    put_templates(w, tokenizer);
 }
 
 static void put_u32(struct gguf_writer *w, const char *arch, const char *key, uint32_t value)

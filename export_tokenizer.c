@@ -1,4 +1,5 @@
 /* export_tokenizer.c: the tokenizer's files of a model/ folder: those of the folder that the model came from, or made from the vocabulary. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -71,6 +72,10 @@ static enum status copy_folder(struct folder *f)
 /* What an earlier export left would be read in place of what is written now. */
 static enum status remove_rest(const struct folder *f)
 {
+    char *more = path_join(f->dir, TOKENIZER_TEMPLATES);
+    if (more)
+        dir_remove(more);
+    free(more);
     for (int name = 0; name < N_NAMES; name++) {
         char *path;
         if (f->copied[name])
@@ -106,17 +111,46 @@ static enum status make(const struct folder *f, const struct tokenizer *t, int32
     return write_text(f, CONFIG, &config, OK);
 }
 
+static enum status write_named(const char *dir, const struct tokenizer *tokenizer, struct err *err)
+{
+    const char *name;
+    enum status status = tokenizer_chat_template_name(tokenizer, 0) ? dir_make(dir, err) : OK;
+    for (size_t i = 0; status == OK && (name = tokenizer_chat_template_name(tokenizer, i)); i++) {
+        char leaf[128];
+        const char *source = tokenizer_named_chat_template(tokenizer, name);
+        snprintf(leaf, sizeof leaf, "%s.jinja", name);
+        char *path = path_join(dir, leaf);
+        status = path ? file_write(path, source, strlen(source), err) : err_set(err, ERR_MEMORY, "out of memory for a path");
+        free(path);
+    }
+    return status;
+}
+
 enum status export_chat_template(const char *dir, const struct tokenizer *tokenizer, struct err *err)
 {
     const struct folder f = {.dir = dir, .err = err};
     const char *source = tokenizer_chat_template(tokenizer);
-    char *path;
+    char *path, *more = path_join(dir, TOKENIZER_TEMPLATES);
+    enum status status = more ? OK : err_set(err, ERR_MEMORY, "out of memory for a path");
+    if (status == OK) {
+        dir_remove(more);
+        status = write_named(more, tokenizer, err);
+    }
+    free(more);
+    TRY(status);
     if (source)
         return write_bytes(&f, TEMPLATE, source, strlen(source));
     TRY(path_of(&f, dir, TEMPLATE, &path));
     unlink(path);
     free(path);
     return OK;
+}
+
+/* Those of a tokenizer_config.json that is copied are there already.  transformers takes no template out of it beside one that is a file. */
+static bool wants_files(const struct folder *f, const struct tokenizer *tokenizer)
+{
+    bool named = tokenizer_chat_template_name(tokenizer, 0) != NULL;
+    return f->copied[JSON] ? tokenizer_chat_template_is_new(tokenizer) || (named && is_there(f->from, TOKENIZER_TEMPLATES)) : named;
 }
 
 enum status export_tokenizer(const char *dir, const struct tokenizer *tokenizer, const char *from, int32_t max_length, struct err *err)
@@ -132,6 +166,6 @@ enum status export_tokenizer(const char *dir, const struct tokenizer *tokenizer,
     if (!folder || !path_same(dir, from))
         TRY(remove_rest(&f));
     if (!f.copied[JSON])
-        return make(&f, tokenizer, max_length);
-    return tokenizer_chat_template_is_new(tokenizer) ? export_chat_template(dir, tokenizer, err) : OK;
+        TRY(make(&f, tokenizer, max_length));
+    return wants_files(&f, tokenizer) ? export_chat_template(dir, tokenizer, err) : OK;
 }

@@ -8,7 +8,7 @@
 #include "io/jinja.h"
 
 struct chat_template {
-    struct jinja *jinja;
+    struct jinja *jinja, *for_tools; /* for_tools NULL: as the others */
     const struct tokenizer *tokenizer;
     struct tokenizer_view view;
     char *where;
@@ -37,8 +37,15 @@ void chat_template_free(struct chat_template *t)
     if (!t)
         return;
     jinja_free(t->jinja);
+    jinja_free(t->for_tools);
     free(t->where);
     free(t);
+}
+
+enum status chat_template_for_tools(struct chat_template *t, const char *source, struct err *err)
+{
+    jinja_free(t->for_tools);
+    return jinja_parse(&t->for_tools, source, strlen(source), "the model's chat template tool_use", err);
 }
 
 /* ---- text ---- */
@@ -60,9 +67,9 @@ static enum status put_message(struct jinja *j, struct value messages, const str
     return jinja_append(j, messages, one, err);
 }
 
-static enum status put_token(struct chat_template *t, const char *name, int32_t id, struct err *err)
+static enum status put_token(const struct chat_template *t, struct jinja *j, const char *name, int32_t id, struct err *err)
 {
-    return id < 0 ? OK : jinja_set(t->jinja, name, jinja_string(t->view.piece[id]), err);
+    return id < 0 ? OK : jinja_set(j, name, jinja_string(t->view.piece[id]), err);
 }
 
 /* The first n messages. */
@@ -70,21 +77,22 @@ static enum status render(struct chat_template *t, const struct chat *chat, size
                           struct err *err)
 {
     struct value messages, tools = {.type = VALUE_NONE};
+    struct jinja *j = chat->tools && t->for_tools ? t->for_tools : t->jinja;
     TRY(stop_check(err));
-    jinja_begin(t->jinja);
-    TRY(jinja_list(t->jinja, &messages, err));
+    jinja_begin(j);
+    TRY(jinja_list(j, &messages, err));
     for (size_t i = 0; i < n; i++)
-        TRY(put_message(t->jinja, messages, &chat->message[i], err));
+        TRY(put_message(j, messages, &chat->message[i], err));
     if (chat->tools)
-        TRY(jinja_json(t->jinja, chat->tools, &tools, err));
-    TRY(jinja_set(t->jinja, "messages", messages, err));
-    TRY(jinja_set(t->jinja, "tools", tools, err));
-    TRY(jinja_set(t->jinja, "documents", (struct value){.type = VALUE_NONE}, err));
-    TRY(jinja_set(t->jinja, "add_generation_prompt", jinja_bool(generation_prompt), err));
-    TRY(put_token(t, "bos_token", tokenizer_bos(t->tokenizer), err));
-    TRY(put_token(t, "eos_token", tokenizer_eos(t->tokenizer), err));
-    TRY(put_token(t, "unk_token", tokenizer_unk(t->tokenizer), err));
-    return jinja_render(t->jinja, out, spans, err);
+        TRY(jinja_json(j, chat->tools, &tools, err));
+    TRY(jinja_set(j, "messages", messages, err));
+    TRY(jinja_set(j, "tools", tools, err));
+    TRY(jinja_set(j, "documents", (struct value){.type = VALUE_NONE}, err));
+    TRY(jinja_set(j, "add_generation_prompt", jinja_bool(generation_prompt), err));
+    TRY(put_token(t, j, "bos_token", tokenizer_bos(t->tokenizer), err));
+    TRY(put_token(t, j, "eos_token", tokenizer_eos(t->tokenizer), err));
+    TRY(put_token(t, j, "unk_token", tokenizer_unk(t->tokenizer), err));
+    return jinja_render(j, out, spans, err);
 }
 
 enum status chat_template_render(struct chat_template *t, const struct chat *chat, bool generation_prompt, struct text *out, struct err *err)

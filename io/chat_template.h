@@ -30,14 +30,20 @@ struct chat {
 /* Jinja `source`; where opens messages: "the model's chat template".  The tokenizer is borrowed.  ERR_INPUT: not understood. */
 enum status chat_template_open(struct chat_template **out, const char *source, const char *where, const struct tokenizer *tokenizer, struct err *err);
 void chat_template_free(struct chat_template *template); /* NULL is fine */
+/* Another source for conversations with tools, as transformers takes the template named tool_use where there is one. */
+enum status chat_template_for_tools(struct chat_template *template, const char *source, struct err *err);
 
 /* ---- templates by name (chat_template_known.c) ---- */
 
 /* The Jinja of chatml, llama2, llama3, ...; NULL: none of that name. */
 const char *chat_template_known(const char *name);
 extern const char chat_template_names[]; /* "chatml, llama2, ..." */
-/* A name, or else a file of Jinja.  *source is owned by the caller.  ERR_INPUT: neither. */
-enum status chat_template_read(const char *name_or_path, char **source, struct err *err);
+/* A template that the tokenizer has by that name, one of the names above, or else a file of Jinja.  *source is owned by the caller.  ERR_INPUT: none of them. */
+enum status chat_template_read(const char *name_or_path, const struct tokenizer *tokenizer, char **source, struct err *err);
+/* What there is to choose: the names that the tokenizer has and chat_template_names. */
+void chat_template_choices(const struct tokenizer *tokenizer, char choices[1024]);
+/* ERR_INPUT: the tokenizer has templates with names and none that is taken without one, as in transformers. */
+enum status chat_template_first(const struct tokenizer *tokenizer, struct err *err);
 
 /* ---- conversations ---- */
 

@@ -69,15 +69,36 @@ const char *chat_template_known(const char *name)
     return NULL;
 }
 
-enum status chat_template_read(const char *name_or_path, char **source, struct err *err)
+void chat_template_choices(const struct tokenizer *tokenizer, char choices[1024])
+{
+    const char *name;
+    size_t n = 0, room = 1024 - sizeof chat_template_names;
+    for (size_t i = 0; (name = tokenizer_chat_template_name(tokenizer, i)) && n + strlen(name) + 2 < room; i++)
+        n += (size_t)snprintf(choices + n, room - n, "%s, ", name);
+    snprintf(choices + n, 1024 - n, "%s", chat_template_names);
+}
+
+enum status chat_template_first(const struct tokenizer *tokenizer, struct err *err)
+{
+    char choices[1024];
+    if (tokenizer_chat_template(tokenizer) || !tokenizer_chat_template_name(tokenizer, 0))
+        return OK;
+    chat_template_choices(tokenizer, choices);
+    return err_set(err, ERR_INPUT, "the model has chat templates with names and none that is the default; choose one (--chat-template, chat_template) of %s", choices);
+}
+
+enum status chat_template_read(const char *name_or_path, const struct tokenizer *tokenizer, char **source, struct err *err)
 {
     size_t n;
-    const char *of_name = chat_template_known(name_or_path);
+    char choices[1024];
+    const char *own = tokenizer_named_chat_template(tokenizer, name_or_path), *of_name = own ? own : chat_template_known(name_or_path);
     *source = of_name ? strdup(of_name) : NULL;
     if (of_name)
         return *source ? OK : err_set(err, ERR_MEMORY, "out of memory for a chat template");
-    if (file_read(name_or_path, 1 << 20, source, &n, err) != OK)
-        return err_prefix(err, ERR_INPUT, "the chat template is no file and none of %s", chat_template_names);
+    if (file_read(name_or_path, 1 << 20, source, &n, err) != OK) {
+        chat_template_choices(tokenizer, choices);
+        return err_prefix(err, ERR_INPUT, "the chat template is no file and none of %s", choices);
+    }
     if (!utf8_is_name(*source, n)) {
         free(*source);
         *source = NULL;

@@ -32,6 +32,7 @@ struct dataset_options {
     int bos; /* -1: as the tokenizer's models expect, 0: no, 1: yes */
     size_t limit; /* examples; 0: all */
     const char *chat_template; /* Jinja for messages and sharegpt; NULL: ChatML, written by this program */
+    const char *chat_tools;    /* another for conversations with tools, or NULL */
     const char *chat_name;     /* what messages call it: "the model's chat template", a name, a path */
     bool chat_all;             /* it is for alpaca too */
     bool skip_invalid; /* rows that lack a field, are empty or are no JSON are left out and counted */

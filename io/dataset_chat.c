@@ -18,7 +18,8 @@ static enum status open_template(struct loader *load)
     if (load->chat)
         return OK;
     note_form(load, o->chat_name);
-    return chat_template_open(&load->chat, o->chat_template, o->chat_name, load->tokenizer, load->err);
+    TRY(chat_template_open(&load->chat, o->chat_template, o->chat_name, load->tokenizer, load->err));
+    return o->chat_tools ? chat_template_for_tools(load->chat, o->chat_tools, load->err) : OK;
 }
 
 static enum status add_chat(struct loader *load, const struct chat *chat)
@@ -132,6 +133,7 @@ static enum status read_turn(struct loader *load, const struct json *item, bool 
 static enum status add_turns(struct loader *load, const struct json *list, bool sharegpt)
 {
     struct turns turns = {0};
+    TRY(chat_template_first(load->tokenizer, load->err));
     enum status status = OK;
     note_form(load, "as ChatML: the model has no chat template");
     for (const struct json *item = json_first(list); status == OK && item; item = json_next(item))

@@ -219,7 +219,7 @@ void tokenizer_free(struct tokenizer *t)
     free(t->length);
     free(t->score);
     free(t->type);
-    free(t->chat_template);
+    tokenizer_free_chat(t);
     free(t->pre);
     free(t->slot);
     free(t->added);
@@ -262,27 +262,6 @@ int32_t tokenizer_unk(const struct tokenizer *t)
 bool tokenizer_add_bos(const struct tokenizer *t)
 {
     return t->add_bos;
-}
-
-const char *tokenizer_chat_template(const struct tokenizer *t)
-{
-    return t->chat_template;
-}
-
-enum status tokenizer_set_chat_template(struct tokenizer *t, const char *source, struct err *err)
-{
-    char *copy = strdup(source);
-    if (!copy)
-        return err_set(err, ERR_MEMORY, "out of memory for a chat template");
-    free(t->chat_template);
-    t->chat_template = copy;
-    t->new_template = true;
-    return OK;
-}
-
-bool tokenizer_chat_template_is_new(const struct tokenizer *t)
-{
-    return t->new_template;
 }
 
 int32_t tokenizer_find(const struct tokenizer *t, const char *piece)

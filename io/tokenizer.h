@@ -25,8 +25,10 @@ enum status tokenizer_load_json(struct tokenizer **tokenizer, const char *path, 
 enum status tokenizer_parse_json(struct tokenizer **tokenizer, const char *text, size_t n, const char *where, struct err *err);
 /* bos_token, eos_token and add_bos_token of a tokenizer_config.json; what it does not say stays as it is. */
 enum status tokenizer_apply_config(struct tokenizer *tokenizer, const char *text, size_t n, const char *where, struct err *err);
-/* chat_template.jinja in the folder of the file `path`, else the template that the tokenizer has, else chat_template of the folder's
- * tokenizer_config.json; nothing when none is there. */
+#define TOKENIZER_TEMPLATES "additional_chat_templates"
+enum { TOKENIZER_MOST_TEMPLATES = 64 };
+/* chat_template.jinja in the folder of the file `path`, else the template that the tokenizer has; TOKENIZER_TEMPLATES/NAME.jinja of that folder as NAME.
+ * Where that gives no first one, chat_template of the folder's tokenizer_config.json: one, or several with names; nothing when none is there. */
 enum status tokenizer_load_chat_template(struct tokenizer *tokenizer, const char *path, struct err *err);
 void tokenizer_free(struct tokenizer *tokenizer);
 
@@ -36,6 +38,9 @@ int32_t tokenizer_eos(const struct tokenizer *tokenizer);
 int32_t tokenizer_unk(const struct tokenizer *tokenizer);
 bool tokenizer_add_bos(const struct tokenizer *tokenizer); /* whether this vocabulary's models expect BOS by default */
 const char *tokenizer_chat_template(const struct tokenizer *tokenizer); /* NULL: none */
+/* The template of that name that stands beside the first one (tool_use, rag ...); NULL: none. */
+const char *tokenizer_named_chat_template(const struct tokenizer *tokenizer, const char *name);
+const char *tokenizer_chat_template_name(const struct tokenizer *tokenizer, size_t i); /* the names, in order; NULL behind the last */
 /* Another template in place of its own, from here on: what is written takes it along. */
 enum status tokenizer_set_chat_template(struct tokenizer *tokenizer, const char *source, struct err *err);
 bool tokenizer_chat_template_is_new(const struct tokenizer *tokenizer); /* so set */

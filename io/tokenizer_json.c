@@ -1,5 +1,5 @@
 /* tokenizer_json.c: Hugging Face's tokenizer.json: vocabulary, merges and added tokens; and what stands beside it in tokenizer_config.json,
- * special_tokens_map.json and chat_template.jinja.  BPE alone: byte-level, or made from SentencePiece. */
+ * special_tokens_map.json.  BPE alone: byte-level, or made from SentencePiece. */
 #include "io/tokenizer_json.h"
 
 #include <stdio.h>
@@ -231,25 +231,6 @@ static enum status config_token(const struct tokenizer *t, const struct json *co
     return *id >= 0 ? OK : err_set(err, ERR_INPUT, "%s: %s '%.64s' is no piece of tokenizer.json", where, key, name);
 }
 
-/* A string, or [{"name": "default", "template": ...}, ...]. */
-static enum status config_template(struct tokenizer *t, const struct json *config, const char *where, struct err *err)
-{
-    const struct json *value = json_member(config, "chat_template");
-    const char *text = NULL, *name;
-    if (value && json_type(value) == JSON_ARRAY) {
-        for (const struct json *item = json_first(value); item && !text; item = json_next(item)) {
-            TRY(json_string(item, "name", where, &name, err));
-            if (strcmp(name, "default") == 0)
-                TRY(json_string(item, "template", where, &text, err));
-        }
-    } else {
-        TRY(json_string_or(config, "chat_template", where, NULL, &text, err));
-    }
-    if (text && !(t->chat_template = strdup(text)))
-        return err_set(err, ERR_MEMORY, "out of memory for a chat template");
-    return OK;
-}
-
 static enum status apply_ids(struct tokenizer *t, const struct json *config, const char *where, struct err *err)
 {
     bool named;
@@ -273,49 +254,31 @@ enum status tokenizer_apply_config(struct tokenizer *t, const char *text, size_t
     return status;
 }
 
-static enum status apply_template(struct tokenizer *t, const char *text, size_t n, const char *where, struct err *err)
-{
-    struct json *config;
-    TRY(json_parse(text, n, where, &config, err));
-    enum status status = config_template(t, config, where, err);
-    json_free(config);
-    return status;
-}
-
-static enum status keep_template(struct tokenizer *t, const char *text, size_t n, const char *where, struct err *err)
-{
-    if (!utf8_is_name(text, n))
-        return err_set(err, ERR_INPUT, "%s: is no UTF-8 text", where);
-    free(t->chat_template);
-    t->chat_template = strdup(text);
-    return t->chat_template ? OK : err_set(err, ERR_MEMORY, "out of memory for a chat template");
-}
-
-/* A file in the folder of `path`, when it is there. */
-static enum status beside(struct tokenizer *t, const char *path, const char *name,
-                          enum status (*apply)(struct tokenizer *t, const char *text, size_t n, const char *where, struct err *err), struct err *err)
+char *tokenizer_path_beside(const char *path, const char *name)
 {
     const char *slash = strrchr(path, '/');
     struct text full = {0};
-    char *text = NULL;
-    size_t n;
     text_add(&full, path, slash ? (size_t)(slash + 1 - path) : 0);
     text_puts(&full, name);
-    enum status status = full.failed ? err_set(err, ERR_MEMORY, "out of memory for a path") : OK;
-    bool there = status == OK && access(full.s, R_OK) == 0;
-    if (there)
-        status = file_read(full.s, 1 << 27, &text, &n, err);
-    if (status == OK && there)
-        status = apply(t, text, n, full.s, err);
-    free(text);
-    text_free(&full);
-    return status;
+    if (full.failed)
+        text_free(&full);
+    return full.s;
 }
 
-enum status tokenizer_load_chat_template(struct tokenizer *t, const char *path, struct err *err)
+enum status tokenizer_apply_beside(struct tokenizer *t, const char *path, const char *name,
+                                   enum status (*apply)(struct tokenizer *t, const char *text, size_t n, const char *where, struct err *err), struct err *err)
 {
-    TRY(beside(t, path, "chat_template.jinja", keep_template, err));
-    return t->chat_template ? OK : beside(t, path, "tokenizer_config.json", apply_template, err);
+    char *text = NULL, *full = tokenizer_path_beside(path, name);
+    size_t n;
+    enum status status = full ? OK : err_set(err, ERR_MEMORY, "out of memory for a path");
+    bool there = status == OK && access(full, R_OK) == 0;
+    if (there)
+        status = file_read(full, 1 << 27, &text, &n, err);
+    if (status == OK && there)
+        status = apply(t, text, n, full, err);
+    free(text);
+    free(full);
+    return status;
 }
 
 enum status tokenizer_load_json(struct tokenizer **out, const char *path, struct err *err)
@@ -327,9 +290,9 @@ enum status tokenizer_load_json(struct tokenizer **out, const char *path, struct
     enum status status = tokenizer_parse_json(out, text, n, path, err);
     free(text);
     if (status == OK)
-        status = beside(*out, path, "special_tokens_map.json", tokenizer_apply_config, err);
+        status = tokenizer_apply_beside(*out, path, "special_tokens_map.json", tokenizer_apply_config, err);
     if (status == OK)
-        status = beside(*out, path, "tokenizer_config.json", tokenizer_apply_config, err);
+        status = tokenizer_apply_beside(*out, path, "tokenizer_config.json", tokenizer_apply_config, err);
     if (status == OK)
         status = tokenizer_load_chat_template(*out, path, err);
     return status == OK ? OK : tokenizer_fail(out, status);

@@ -261,6 +261,27 @@ static enum status copy_string(char **to, const struct gguf *g, const char *key,
     return OK;
 }
 
+/* tokenizer.chat_templates lists the names of tokenizer.chat_template.NAME. */
+static enum status gguf_templates(struct tokenizer *t, const struct gguf *g, struct err *err)
+{
+    const struct gguf_value *names;
+    TRY(copy_string(&t->chat_template, g, "tokenizer.chat_template", err));
+    if (!gguf_find(g, "tokenizer.chat_templates"))
+        return OK;
+    TRY(gguf_array(g, "tokenizer.chat_templates", GGUF_STRING, &names, err));
+    for (uint64_t i = 0; i < names->n; i++) {
+        size_t n;
+        char name[128], key[192];
+        const char *s = gguf_item_string(names, i, &n), *source;
+        snprintf(name, sizeof name, "%.*s", (int)(n < sizeof name ? n : sizeof name), s);
+        snprintf(key, sizeof key, "tokenizer.chat_template.%s", name);
+        TRY(gguf_string_or(g, key, NULL, &source, err));
+        if (source)
+            TRY(tokenizer_add_chat_template(t, name, source, gguf_path(g), err));
+    }
+    return OK;
+}
+
 static enum status gguf_id(const struct gguf *g, const char *key, int32_t fallback, int32_t n, int32_t *out, struct err *err)
 {
     int64_t id;
@@ -276,7 +297,7 @@ static enum status fill_gguf(struct tokenizer *t, const struct gguf *g, const st
     TRY(copy_string(&t->pre, g, "tokenizer.ggml.pre", err));
     if (!spm && !t->pre && !(t->pre = strdup("default")))
         return err_set(err, ERR_MEMORY, "out of memory for a vocabulary");
-    TRY(copy_string(&t->chat_template, g, "tokenizer.chat_template", err));
+    TRY(gguf_templates(t, g, err));
     TRY(gguf_id(g, "tokenizer.ggml.bos_token_id", spm ? 1 : 11, t->n, &t->bos, err));
     TRY(gguf_id(g, "tokenizer.ggml.eos_token_id", spm ? 2 : 11, t->n, &t->eos, err));
     TRY(gguf_id(g, "tokenizer.ggml.unknown_token_id", spm ? 0 : -1, t->n, &t->unk, err));

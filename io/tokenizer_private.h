@@ -42,6 +42,10 @@ struct tokenizer {
     int32_t byte[256]; /* id of <0xXX>, or -1 */
     char *chat_template, *pre;
     bool new_template; /* chat_template is not the one that was read */
+    struct named_template {
+        char *name, *source;
+    } *named; /* chat templates beside it, by name */
+    size_t n_named;
     uint32_t *slot; /* hash table of ids + 1 */
     size_t n_slots;
     struct names special, normalized; /* control and user-defined pieces; the second are found in rewritten text */
@@ -57,6 +61,16 @@ enum status tokenizer_set(struct tokenizer *t, int32_t id, const char *piece, si
 enum status tokenizer_finish(struct tokenizer *t, const char *where, struct err *err);
 /* For a reader that fails: frees and hands the status up. */
 enum status tokenizer_fail(struct tokenizer **out, enum status status);
+
+/* ---- chat templates (tokenizer_chat.c) and other files beside it (tokenizer_json.c) ---- */
+/* "default": chat_template; another name is one of those beside it.  ERR_INPUT: it cannot be the name of a file, or there are too many. */
+enum status tokenizer_add_chat_template(struct tokenizer *t, const char *name, const char *source, const char *where, struct err *err);
+void tokenizer_free_chat(struct tokenizer *t);
+/* NAME in the folder of the file `path`, malloc'ed; NULL when out of memory. */
+char *tokenizer_path_beside(const char *path, const char *name);
+/* Reads it and applies its text, when it is there. */
+enum status tokenizer_apply_beside(struct tokenizer *t, const char *path, const char *name,
+                                   enum status (*apply)(struct tokenizer *t, const char *text, size_t n, const char *where, struct err *err), struct err *err);
 
 /* ---- looking up ---- */
 /* Bytes of the word that s[n], spaces escaped, begins with: up to the next U+2581 behind another character. */

@@ -78,6 +78,42 @@ static void template_is_carried(void **state)
     assert_int_not_equal(access("none/adapter/chat_template.jinja", F_OK), 0);
 }
 
+/* One of the model's own by its name; conversations with tools by the one named tool_use; none without a name. */
+static void by_its_own_name(void **state)
+{
+    (void)state;
+    char sentence[1024];
+    static const char rag[] = "{% for m in messages %}rag {{ m.content ~ eos_token }}{% endfor %}";
+    static const char tools[] = "{% for m in messages %}{{ tools|tojson ~ m.content ~ eos_token }}{% endfor %}";
+    static const char with_tools[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}], \"tools\": [{\"n\": 1}]}\n";
+    job_write("talks.jsonl", talks);
+    run("base/model", "own", "zephyr", "zephyr");
+    assert_int_equal(mkdir("own/model/additional_chat_templates", 0700), 0);
+    job_write("own/model/additional_chat_templates/rag.jinja", rag);
+    run("own/model", "rag", "rag", "data: 2 examples (messages, rag), ");
+    assert_template("rag/model", rag);
+    char *text = text_of("rag/adapter/additional_chat_templates/rag.jinja");
+    assert_string_equal(text, rag);
+    free(text);
+    job_write("own/model/additional_chat_templates/tool_use.jinja", "{{ raise_exception('with tools') }}");
+    run("own/model", "plain", "", "data: 2 examples (messages, the model's chat template), ");
+    job_write("talks.jsonl", with_tools);
+    assert_int_equal(job_run(sentence, "job.txt", "model=own/model", "dataset=talks.jsonl", "output_dir=bad", NULL), ERR_INPUT);
+    assert_string_equal(sentence, "talks.jsonl:1: the model's chat template tool_use: line 1: the template refuses this conversation: with tools");
+    job_write("own/model/additional_chat_templates/tool_use.jinja", tools);
+    job_write("talks.jsonl", talks);
+    assert_int_equal(job_run(sentence, "job.txt", "model=own/model", "dataset=talks.jsonl", "chat_template=ragg", "output_dir=bad", NULL), ERR_INPUT);
+    assert_string_equal(sentence, "the chat template is no file and none of rag, tool_use, chatml, llama2, llama3, mistral-v1, mistral-v3, mistral-v7, zephyr, vicuna, alpaca, "
+                                  "gemma, phi3: ragg: No such file or directory");
+    unlink("own/model/chat_template.jinja");
+    unlink("own/model/tokenizer.gguf");
+    unlink("own/model/tokenizer.json");
+    unlink("own/model/tokenizer_config.json");
+    assert_int_equal(job_run(sentence, "job.txt", "model=own/model", "dataset=talks.jsonl", "output_dir=bad", NULL), ERR_INPUT);
+    assert_string_equal(sentence, "the model has chat templates with names and none that is the default; choose one (--chat-template, chat_template) of rag, tool_use, chatml, "
+                                  "llama2, llama3, mistral-v1, mistral-v3, mistral-v7, zephyr, vicuna, alpaca, gemma, phi3");
+}
+
 static void nothing_to_take(void **state)
 {
     (void)state;
@@ -94,6 +130,6 @@ int main(int argc, char **argv)
 {
     (void)argc;
     job_share_cores(argv);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(template_is_carried), cmocka_unit_test(nothing_to_take)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(template_is_carried), cmocka_unit_test(by_its_own_name), cmocka_unit_test(nothing_to_take)};
     return cmocka_run_group_tests(tests, job_setup, job_teardown);
 }

@@ -70,19 +70,19 @@ static void name_or_file(void **state)
     (void)state;
     char *source, path[64];
     struct err err = {{0}};
-    assert_int_equal(chat_template_read("zephyr", &source, &err), OK);
+    assert_int_equal(chat_template_read("zephyr", tokenizer, &source, &err), OK);
     assert_string_equal(source, chat_template_known("zephyr"));
     free(source);
     snprintf(path, sizeof path, "/tmp/veneer-template-%d.jinja", (int)getpid());
     assert_int_equal(file_write(path, "{{ 1 }}", 7, &err), OK);
-    assert_int_equal(chat_template_read(path, &source, &err), OK);
+    assert_int_equal(chat_template_read(path, tokenizer, &source, &err), OK);
     assert_string_equal(source, "{{ 1 }}");
     free(source);
     assert_int_equal(file_write(path, "\xff", 1, &err), OK);
-    assert_int_equal(chat_template_read(path, &source, &err), ERR_INPUT);
+    assert_int_equal(chat_template_read(path, tokenizer, &source, &err), ERR_INPUT);
     assert_non_null(strstr(err.text, ".jinja: is no UTF-8 text"));
     unlink(path);
-    assert_int_equal(chat_template_read("chatmll", &source, &err), ERR_INPUT);
+    assert_int_equal(chat_template_read("chatmll", tokenizer, &source, &err), ERR_INPUT);
     assert_string_equal(err.text, "the chat template is no file and none of chatml, llama2, llama3, mistral-v1, mistral-v3, mistral-v7, zephyr, vicuna, alpaca, gemma, phi3: "
                                   "chatmll: No such file or directory");
 }
@@ -252,6 +252,30 @@ static void other_members(void **state)
     json_free(json);
 }
 
+/* Conversations with tools go by the template that is for them, the others do not. */
+static void for_tools(void **state)
+{
+    (void)state;
+    struct json *tools;
+    struct err err = {{0}};
+    assert_int_equal(json_parse("[1]", 3, "tools", &tools, &err), OK);
+    struct chat_template *t = open_source("plain {{ bos_token }}");
+    const struct chat_message message = {.role = "user", .content = "x"};
+    for (int i = 0; i < 4; i++) {
+        struct text out = {0};
+        struct chat chat = {.message = &message, .n = 1, .tools = i % 2 ? tools : NULL};
+        if (i == 2)
+            assert_int_equal(chat_template_for_tools(t, "with {{ tools|tojson }} {{ bos_token }}", &err), OK);
+        assert_int_equal(chat_template_render(t, &chat, false, &out, &err), OK);
+        assert_string_equal(out.s, i == 3 ? "with [1] <s>" : "plain <s>");
+        text_free(&out);
+    }
+    assert_int_equal(chat_template_for_tools(t, "{% if %}", &err), ERR_INPUT);
+    assert_string_equal(err.text, "the model's chat template tool_use: line 1: got %}, want a value");
+    chat_template_free(t);
+    json_free(tools);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -259,7 +283,7 @@ int main(void)
         cmocka_unit_test(answers_and_their_end),   cmocka_unit_test(eos_where_there_is_none),
         cmocka_unit_test(marked_by_the_template),  cmocka_unit_test(what_cannot_be_told_apart),
         cmocka_unit_test(one_bos),                 cmocka_unit_test(end_of_a_turn),
-        cmocka_unit_test(other_members),
+        cmocka_unit_test(other_members),           cmocka_unit_test(for_tools),
     };
     return cmocka_run_group_tests(tests, load_tokenizer, free_tokenizer);
 }

@@ -287,12 +287,16 @@ static void files_beside(void **state)
     assert_int_equal(tokenizer_eos(t), 1);
     assert_false(tokenizer_add_bos(t));
     assert_string_equal(tokenizer_chat_template(t), "D");
+    assert_string_equal(tokenizer_named_chat_template(t, "tool"), "T");
+    assert_string_equal(tokenizer_chat_template_name(t, 0), "tool");
+    assert_null(tokenizer_chat_template_name(t, 1));
     tokenizer_free(t);
     put(dir, "chat_template.jinja", "J");
     put(dir, "tokenizer_config.json", "{\"eos_token\": null, \"chat_template\": \"C\"}");
     assert_int_equal(load(&t, dir, &err), OK);
     assert_int_equal(tokenizer_eos(t), -1);
     assert_string_equal(tokenizer_chat_template(t), "J");
+    assert_null(tokenizer_named_chat_template(t, "tool")); /* as transformers, which takes files or the list */
     tokenizer_free(t);
     put(dir, "tokenizer_config.json", "{\"eos_token\": \"<x>\"}");
     assert_refused(load(&t, dir, &err), ERR_INPUT, &err, dir, "tokenizer_config.json: eos_token '<x>' is no piece of tokenizer.json");
@@ -389,6 +393,14 @@ static bool is_there(const char *dir, const char *name)
     return same_file(dir, dir, name);
 }
 
+static void make_templates(const char *dir)
+{
+    char *path = path_join(dir, TOKENIZER_TEMPLATES);
+    struct err err;
+    assert_int_equal(dir_make(path, &err), OK);
+    free(path);
+}
+
 static void copies_and_makes(void **state)
 {
     (void)state;
@@ -432,6 +444,101 @@ static void copies_and_makes(void **state)
     tokenizer_free(json);
     tokenizer_free(model);
     text_free(&text);
+    dir_remove(from);
+    dir_remove(to);
+}
+
+/* Templates with names: from files into files, from files into a GGUF and out of it into files again. */
+static void named_templates(void **state)
+{
+    (void)state;
+    char from[64], to[64];
+    struct tokenizer *t;
+    struct checkpoint *c;
+    const struct tokenizer *back;
+    struct err err;
+    make_folder(from);
+    make_folder(to);
+    copy_world(from, "tokenizer.model");
+    copy_world(from, "config.json");
+    copy_world(from, "model.safetensors");
+    put(from, "chat_template.jinja", "J");
+    make_templates(from);
+    put(from, "additional_chat_templates/tool_use.jinja", "T");
+    put(from, "additional_chat_templates/a-b.jinja", "A");
+    put(from, "additional_chat_templates/.hidden.jinja", "H");
+    put(from, "additional_chat_templates/README.md", "R");
+    for (int round = 0; round < 2; round++) { /* the second time from the tokenizer.gguf that the first has written, in which '-' is '_' */
+        assert_int_equal(checkpoint_open(&c, round ? to : from, &err), OK);
+        assert_int_equal(checkpoint_tokenizer(c, &back, &err), OK);
+        assert_string_equal(tokenizer_chat_template(back), "J");
+        assert_string_equal(tokenizer_named_chat_template(back, "tool_use"), "T");
+        assert_string_equal(tokenizer_named_chat_template(back, "a-b"), "A");
+        assert_string_equal(tokenizer_chat_template_name(back, round ? 2 : 1), "tool_use");
+        assert_null(tokenizer_chat_template_name(back, round ? 3 : 2));
+        assert_int_equal(export_tokenizer(to, back, NULL, 2048, &err), OK);
+        assert_true(same_file(from, to, "chat_template.jinja"));
+        assert_true(same_file(from, to, "additional_chat_templates/tool_use.jinja"));
+        assert_true(same_file(from, to, "additional_chat_templates/a-b.jinja"));
+        if (round == 0) {
+            copy_world(to, "config.json");
+            copy_world(to, "model.safetensors");
+        }
+        checkpoint_close(c);
+    }
+    assert_true(is_there(to, "additional_chat_templates/a_b.jinja"));
+    /* a model without them removes them */
+    assert_int_equal(tokenizer_load_sentencepiece(&t, "data/world/model/tokenizer.model", &err), OK);
+    assert_int_equal(export_tokenizer(to, t, NULL, 2048, &err), OK);
+    assert_false(is_there(to, "additional_chat_templates/tool_use.jinja"));
+    assert_false(is_there(to, "chat_template.jinja"));
+    tokenizer_free(t);
+    put(from, "additional_chat_templates/two words.jinja", "T");
+    assert_int_equal(checkpoint_open(&c, from, &err), OK);
+    assert_refused(checkpoint_tokenizer(c, &back, &err), ERR_INPUT, &err, from,
+                   "additional_chat_templates/two words.jinja: a chat template is named 'two words', want at most 64 letters, digits, '_', '-' and '.', no '.' in front");
+    checkpoint_close(c);
+    put(from, "additional_chat_templates/two words.jinja", "\xff");
+    assert_int_equal(checkpoint_open(&c, from, &err), OK);
+    assert_refused(checkpoint_tokenizer(c, &back, &err), ERR_INPUT, &err, from, "additional_chat_templates/two words.jinja: is no UTF-8 text");
+    checkpoint_close(c);
+    dir_remove(from);
+    dir_remove(to);
+}
+
+/* What a tokenizer_config.json lists stays there, unless a new template goes over it: beside a file transformers takes no list. */
+static void listed_templates(void **state)
+{
+    (void)state;
+    char from[64], to[64], list[8192];
+    struct tokenizer *t;
+    struct text json = {0};
+    struct err err;
+    make_folder(from);
+    make_folder(to);
+    print(&json, &(struct parts){0});
+    put(from, "tokenizer.json", json.s);
+    put(from, "tokenizer_config.json", "{\"chat_template\": [{\"name\": \"default\", \"template\": \"D\"}, {\"name\": \"rag\", \"template\": \"R\"}]}");
+    assert_int_equal(load(&t, from, &err), OK);
+    assert_int_equal(export_tokenizer(to, t, from, 2048, &err), OK);
+    assert_false(is_there(to, "additional_chat_templates/rag.jinja"));
+    assert_int_equal(tokenizer_set_chat_template(t, "new", &err), OK);
+    assert_int_equal(export_tokenizer(to, t, from, 2048, &err), OK);
+    tokenizer_free(t);
+    assert_int_equal(load(&t, to, &err), OK);
+    assert_string_equal(tokenizer_chat_template(t), "new");
+    assert_string_equal(tokenizer_named_chat_template(t, "rag"), "R");
+    tokenizer_free(t);
+    put(from, "tokenizer_config.json", "{\"chat_template\": [{\"name\": \"../x\", \"template\": \"D\"}]}");
+    assert_refused(load(&t, from, &err), ERR_INPUT, &err, from,
+                   "tokenizer_config.json: a chat template is named '../x', want at most 64 letters, digits, '_', '-' and '.', no '.' in front");
+    size_t n = (size_t)snprintf(list, sizeof list, "{\"chat_template\": [");
+    for (int i = 0; i < 65; i++)
+        n += (size_t)snprintf(list + n, sizeof list - n, "%s{\"name\": \"t%d\", \"template\": \"\"}", i ? ", " : "", i);
+    snprintf(list + n, sizeof list - n, "]}");
+    put(from, "tokenizer_config.json", list);
+    assert_refused(load(&t, from, &err), ERR_INPUT, &err, from, "tokenizer_config.json: more than 64 chat templates");
+    text_free(&json);
     dir_remove(from);
     dir_remove(to);
 }
@@ -484,7 +591,8 @@ int main(void)
         cmocka_unit_test(expressions_that_are_not_read), cmocka_unit_test(no_json),
         cmocka_unit_test(merges_by_rank),                cmocka_unit_test(an_expression_that_explodes),
         cmocka_unit_test(files_beside),                  cmocka_unit_test(which_one_is_taken),
-        cmocka_unit_test(copies_and_makes),              cmocka_unit_test(merges_as_scores),
+        cmocka_unit_test(copies_and_makes),              cmocka_unit_test(named_templates),
+        cmocka_unit_test(listed_templates),              cmocka_unit_test(merges_as_scores),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

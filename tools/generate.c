@@ -14,11 +14,12 @@ static const char usage[] =
     "\n"
     "MODEL: a Hugging Face folder, a .gguf file, the model/ folder that train wrote, or a llama2.c .bin.\n"
     "\n"
-    "  --prompt TEXT       the text to continue; it is printed before its continuation\n"
+    "  --prompt TEXT       the text to continue, names of special tokens (<|im_start|>) are those tokens; it is printed before its\n"
+    "                      continuation\n"
     "  --prompt-file F     the same from a file; - is stdin\n"
     "  --chat              a conversation: one line of stdin a turn, in the form of the model's chat template\n"
     "  --chat-template T   another form: chatml, llama2, llama3, mistral-v1, mistral-v3, mistral-v7, zephyr, vicuna, alpaca, gemma, phi3,\n"
-    "                      or a file of Jinja\n"
+    "                      one that the model has by that name (tool_use ...), or a file of Jinja\n"
     "  --system TEXT       the system's message that the conversation begins with\n"
     "  --bench             tokens/s of a prompt (pp) and of generation (tg), as a table\n"
     "  -n N                tokens to make at most; 0: until the context is full (128)\n"
@@ -255,13 +256,18 @@ static enum status generate_tokens(const struct options *o, const struct inferen
     return status;
 }
 
+/* Names of special tokens are those tokens, as in llama.cpp and transformers; one BOS, whoever writes it. */
 static enum status encode_prompt(const struct tokenizer *tokenizer, const struct text *prompt, struct tokens *tokens, struct err *err)
 {
     int32_t bos = tokenizer_bos(tokenizer);
     /* a text without words still begins somewhere */
-    if (bos >= 0 && (tokenizer_add_bos(tokenizer) || prompt->n == 0))
+    bool put = bos >= 0 && (tokenizer_add_bos(tokenizer) || prompt->n == 0);
+    if (put)
         TRY(tokens_push(tokens, bos, err));
-    return tokenizer_encode(tokenizer, prompt->s ? prompt->s : "", prompt->n, false, tokens, err);
+    TRY(tokenizer_encode(tokenizer, prompt->s ? prompt->s : "", prompt->n, true, tokens, err));
+    if (put && tokens->n > 1 && tokens->id[1] == bos)
+        memmove(tokens->id, tokens->id + 1, --tokens->n * sizeof *tokens->id);
+    return OK;
 }
 
 static enum status run_prompt(const struct options *o, const struct inference *in, struct err *err)
@@ -333,7 +339,9 @@ static enum status open_template(const struct options *o, const struct inference
 {
     char *named = NULL;
     if (o->chat_template)
-        TRY(chat_template_read(o->chat_template, &named, err));
+        TRY(chat_template_read(o->chat_template, in->tokenizer, &named, err));
+    else
+        TRY(chat_template_first(in->tokenizer, err));
     const char *source = named ? named : tokenizer_chat_template(in->tokenizer);
     enum status status = source ? chat_template_open(template, source, named ? o->chat_template : "the model's chat template", in->tokenizer, err)
                                 : err_set(err, ERR_INPUT, "the model has no chat template; give one by --chat-template (%s, or a file), or use --prompt",
