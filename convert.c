@@ -161,3 +161,42 @@ enum status convert_model(struct model *to, const struct model *from, const stru
     model_place_head(to, embed, head, arena);
     return fill(to, from, lora, err);
 }
+
+/* ---- adapters ---- */
+
+static enum status shape_wide(struct model *shape, const struct model_config *config, const struct plan *plan, struct err *err)
+{
+    struct plan wide = {0};
+    enum status status = plan_copy(&wide, plan, err);
+    if (status == OK)
+        status = widen(&wide, err);
+    if (status == OK)
+        status = model_shape(shape, config, &wide, err);
+    plan_free(&wide);
+    return status;
+}
+
+static void pad_adapter(struct adapter *to, const struct adapter *from)
+{
+    size_t r = (size_t)from->r;
+    memset(to->A, 0, r * to->in * sizeof *to->A);
+    copy_corner(to->A, to->in, from->A, r, from->in);
+    memset(to->B, 0, to->out * r * sizeof *to->B);
+    copy_corner(to->B, r, from->B, from->out, r);
+}
+
+enum status convert_adapter(struct model *shape, struct lora *to, const struct lora *from, const struct model_config *config, const struct plan *plan,
+                            struct arena *arena, struct err *err)
+{
+    TRY(shape_wide(shape, config, plan, err));
+    *to = (struct lora){.dropout = from->dropout};
+    lora_place(to, &shape->plan, &shape->config, false, arena);
+    TRY(arena_commit(arena, "adapters", err));
+    lora_place(to, &shape->plan, &shape->config, false, arena);
+    for (int i = 0; i < plan->n_layers * LINEAR_COUNT; i++) {
+        TRY(stop_check(err));
+        if (from->adapter[i / LINEAR_COUNT][i % LINEAR_COUNT].r > 0)
+            pad_adapter(&to->adapter[i / LINEAR_COUNT][i % LINEAR_COUNT], &from->adapter[i / LINEAR_COUNT][i % LINEAR_COUNT]);
+    }
+    return OK;
+}

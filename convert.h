@@ -15,4 +15,9 @@
 enum status convert_model(struct model *to, const struct model *from, const struct lora *lora, const struct plan *plan, enum format embed,
                           enum format head, bool pad, struct arena *arena, struct err *err);
 
+/* The adapters of a model that convert_model pads, padded likewise: A's new columns and B's new rows are zero.  plan: `from`'s widths, ranks and alphas;
+ * shape: config and plan with the new widths, no weights (model_free); `to` in `arena`. */
+enum status convert_adapter(struct model *shape, struct lora *to, const struct lora *from, const struct model_config *config, const struct plan *plan,
+                            struct arena *arena, struct err *err);
+
 #endif

@@ -52,7 +52,7 @@ enum status export_gguf_rope(const struct model_config *config, struct err *err)
 enum status export_vocabulary(const char *path, const struct tokenizer *tokenizer, struct err *err);
 
 /* dir/: adapter_model.safetensors (base_model.model.NAME.lora_A.weight [r, in], lora_B.weight [out, r]) and adapter_config.json with
- * rank_pattern and alpha_pattern where they differ from the plan's most common ones; base_model_name_or_path = base. */
+ * rank_pattern and alpha_pattern where they differ from the plan's most common ones; base_model_name_or_path = base (NULL: null). */
 enum status export_adapter(const char *dir, const struct lora *lora, const struct plan *plan, const char *base, struct err *err);
 
 /* The adapters alone as a GGUF, which llama.cpp adds to a GGUF of the same model (llama-cli -m base.gguf --lora PATH): general.type adapter,

@@ -114,7 +114,10 @@ static void print_config(const struct lora *lora, const struct plan *plan, const
     text_puts(out, "{\n");
     print_patterns(plan, rank, alpha, out);
     text_puts(out, "  \"base_model_name_or_path\": ");
-    text_json_string(out, base, strlen(base));
+    if (base)
+        text_json_string(out, base, strlen(base));
+    else
+        text_puts(out, "null");
     text_puts(out, ",\n  \"bias\": \"none\",\n  \"fan_in_fan_out\": false,\n  \"inference_mode\": true,\n  \"init_lora_weights\": true,\n");
     text_puts(out, "  \"layers_pattern\": null,\n  \"layers_to_transform\": null,\n");
     text_printf(out, "  \"lora_alpha\": %.9g,\n  \"lora_dropout\": %.9g,\n  \"modules_to_save\": null,\n", (double)alpha, (double)lora->dropout);

@@ -1,6 +1,6 @@
 /* merge_report_test.c: how much of an adapter a merge leaves: values by hand, an update that a format swallows, a GGUF that holds what was measured, and the
  * program from a PEFT folder to merge_report.txt. */
-#include "job.h"
+#include "job_outputs.h"
 
 #include "convert.h"
 #include "export.h"
@@ -230,6 +230,42 @@ static void program(void **state)
     fixture_close(&f);
 }
 
+static void assert_holds(const char *path, const char *words)
+{
+    char *text;
+    size_t n;
+    CHECK(file_read(path, 1 << 20, &text, &n, &err));
+    if (!strstr(text, words))
+        fail_msg("%s has no %s: %s", path, words, text);
+    free(text);
+}
+
+/* A padded base and its padded adapter are the padded merge; the same as GGUFs.  Without --pad the adapter comes out as it went in. */
+static void padded(void **state)
+{
+    (void)state;
+    static char said[1 << 16];
+    struct fixture f;
+    struct plan plan;
+    make_model(&f, &plan);
+    CHECK(export_folder("model", &f.model, tokenizer, NULL, "f32", &err));
+    CHECK(export_adapter("adapter", &f.lora, &plan, "../model", &err));
+    assert_runs("model padded --format hf --pad --dtype f32", said, sizeof said);
+    assert_runs("model wide --format hf --pad --adapter adapter --no-merge", said, sizeof said);
+    assert_holds("wide/adapter_config.json", "\"base_model_name_or_path\": null,");
+    assert_runs("model first --format hf --pad --dtype f32 --adapter adapter --merge --quiet", said, sizeof said);
+    assert_runs("padded second --format hf --dtype f32 --adapter wide --merge --quiet", said, sizeof said);
+    job_assert_same_file("first", "second", "model.safetensors");
+    assert_runs("model first/adapter.gguf --pad --adapter adapter --no-merge", said, sizeof said);
+    assert_runs("padded second/adapter.gguf --adapter wide --no-merge", said, sizeof said);
+    job_assert_same_file("first", "second", "adapter.gguf");
+    assert_runs("model again --adapter adapter --no-merge", said, sizeof said);
+    job_assert_same_file("adapter", "again", "adapter_model.safetensors");
+    assert_holds("again/adapter_config.json", "\"base_model_name_or_path\": \"model\",");
+    plan_free(&plan);
+    fixture_close(&f);
+}
+
 static void refused(void **state)
 {
     (void)state;
@@ -238,8 +274,9 @@ static void refused(void **state)
     } cases[] = {
         {"model out.gguf --no-merge", "--no-merge writes an adapter alone: it wants --adapter DIR"},
         {"model out.gguf --no-merge --merge --adapter adapter", "--merge and --no-merge: want one of them"},
-        {"model out.gguf --no-merge --pad --adapter adapter", "--pad does not go with --no-merge: an adapter fits the widths of the model that it was trained on"},
-        {"model out --no-merge --adapter adapter", "--no-merge writes a GGUF: out does not end in .gguf, and --format gguf is not said"},
+        {"model out --no-merge --adapter adapter --dtype f16", "--dtype f16: an adapter's folder is written in f32"},
+        {"model adapter --no-merge --adapter ./adapter", "./adapter and adapter are the same: an input is never overwritten"},
+        {"model out --adapter adapter", "an adapter goes into a folder only with --merge; --no-merge writes the adapter alone"},
         {"model out.gguf --no-merge --adapter adapter --dtype nf4", "an adapter cannot be written as nf4, want f32, f16 or bf16"},
         {"model out --text text", "--text measures a merge: it wants --adapter DIR without --no-merge"},
         {"model out --adapter adapter --merge --text nowhere", "nowhere: No such file or directory"},
@@ -258,6 +295,6 @@ static void refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(by_hand), cmocka_unit_test(rounded_away), cmocka_unit_test(a_gguf_holds_what_is_measured),
-                                       cmocka_unit_test(program), cmocka_unit_test(refused)};
+                                       cmocka_unit_test(program), cmocka_unit_test(padded), cmocka_unit_test(refused)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -23,8 +23,8 @@ static const char usage[] =
     "                 (docs/lora.md), for a folder into OUT/merge_report.txt too\n"
     "  --text FILE    after a merge: KL divergence of the base alone and of OUT from base + adapter, and perplexities\n"
     "  --window N     tokens of a window of that text (256)\n"
-    "  --no-merge     the adapter alone as a GGUF, in --dtype f32, f16 or bf16 (f32), for llama-cli -m BASE.gguf --lora OUT;\n"
-    "                 BASE.gguf is IN converted without --adapter\n"
+    "  --no-merge     the adapter alone: as a PEFT folder, or as a GGUF, in --dtype f32, f16 or bf16 (f32), for\n"
+    "                 llama-cli -m BASE.gguf --lora OUT; its base is IN converted without --adapter, with --pad where OUT was\n"
     "  --pad          pruned layers get zeros up to the widest one: loads wherever one width for all is expected\n"
     "  --threads N    0: one a core (0)\n"
     "  --quiet, --help, --version\n"
@@ -43,10 +43,8 @@ static enum status check_no_merge(const struct options *o, struct err *err)
         return err_set(err, ERR_INPUT, "--no-merge writes an adapter alone: it wants --adapter DIR");
     if (o->merge)
         return err_set(err, ERR_INPUT, "--merge and --no-merge: want one of them");
-    if (o->pad)
-        return err_set(err, ERR_INPUT, "--pad does not go with --no-merge: an adapter fits the widths of the model that it was trained on");
-    if (strcmp(o->format, "gguf") != 0)
-        return err_set(err, ERR_INPUT, "--no-merge writes a GGUF: %s does not end in .gguf, and --format gguf is not said", o->out);
+    if (strcmp(o->format, "hf") == 0 && o->dtype && strcmp(o->dtype, "f32") != 0)
+        return err_set(err, ERR_INPUT, "--dtype %s: an adapter's folder is written in f32", o->dtype);
     return OK;
 }
 
@@ -92,12 +90,14 @@ static enum status parse(int argc, char **argv, struct options *o, struct err *e
         return err_set(err, ERR_INPUT, "--format %s, want hf or gguf", o->format);
     if (o->no_merge)
         TRY(check_no_merge(o, err));
-    if (o->adapter && !o->merge && strcmp(o->format, "hf") == 0)
-        return err_set(err, ERR_INPUT, "an adapter goes into a folder only with --merge; without it the folder and the adapter stay two things");
+    if (o->adapter && !o->merge && !o->no_merge && strcmp(o->format, "hf") == 0)
+        return err_set(err, ERR_INPUT, "an adapter goes into a folder only with --merge; --no-merge writes the adapter alone");
     if (o->text && (!o->adapter || o->no_merge))
         return err_set(err, ERR_INPUT, "--text measures a merge: it wants --adapter DIR without --no-merge");
     if (path_same(o->in, o->out))
         return err_set(err, ERR_INPUT, "%s and %s are the same: an input is never overwritten", o->in, o->out);
+    if (o->adapter && path_same(o->adapter, o->out))
+        return err_set(err, ERR_INPUT, "%s and %s are the same: an input is never overwritten", o->adapter, o->out);
     return OK;
 }
 
@@ -367,15 +367,38 @@ static enum status convert(const struct options *o, struct inference *in, struct
     return status;
 }
 
-static enum status convert_adapter(const struct options *o, struct inference *in, struct err *err)
+/* ---- an adapter alone ---- */
+
+static enum status write_adapter(const struct options *o, const struct inference *in, const struct lora *lora, const struct model_config *config,
+                                 const struct plan *plan, struct err *err)
 {
     enum format format = FORMAT_F32;
-    if (o->dtype)
-        TRY(format_parse(o->dtype, &format, err));
-    TRY(export_adapter_gguf(o->out, &in->lora, &in->model.config, format, "veneer", err));
+    if (strcmp(o->format, "hf") == 0) {
+        TRY(export_adapter(o->out, lora, plan, o->pad ? NULL : o->in, err));
+        TRY(export_chat_template(o->out, in->tokenizer, err));
+    } else {
+        if (o->dtype)
+            TRY(format_parse(o->dtype, &format, err));
+        TRY(export_adapter_gguf(o->out, lora, config, format, "veneer", err));
+    }
     if (!o->quiet)
-        fprintf(stderr, "written: %s (%llu parameters)\n", o->out, (unsigned long long)plan_adapter_parameters(&in->plan, &in->model.config));
+        fprintf(stderr, "written: %s (%llu parameters)\n", o->out, (unsigned long long)plan_adapter_parameters(plan, config));
     return OK;
+}
+
+static enum status adapter_alone(const struct options *o, struct inference *in, struct err *err)
+{
+    struct model shape = {0};
+    struct lora wide;
+    struct arena arena = {0};
+    if (!o->pad)
+        return write_adapter(o, in, &in->lora, &in->model.config, &in->plan, err);
+    enum status status = convert_adapter(&shape, &wide, &in->lora, &in->model.config, &in->plan, &arena, err);
+    if (status == OK)
+        status = write_adapter(o, in, &wide, &shape.config, &shape.plan, err);
+    model_free(&shape);
+    arena_free(&arena);
+    return status;
 }
 
 int main(int argc, char **argv)
@@ -395,7 +418,7 @@ int main(int argc, char **argv)
     const struct inference_options open = {.adapter = o.adapter, .threads = (int)o.threads, .decode = !o.no_merge, .keep_blocks = true};
     status = inference_open(&in, o.in, &open, &err);
     if (status == OK)
-        status = (o.no_merge ? convert_adapter : convert)(&o, &in, &err);
+        status = (o.no_merge ? adapter_alone : convert)(&o, &in, &err);
     inference_close(&in);
     return status == OK ? 0 : roof_fail("convert", status, &err);
 }

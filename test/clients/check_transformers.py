@@ -74,17 +74,24 @@ def true_widths(subject):
     return compare(forward(narrow(subject.true_folder()), ids), ours.logits(subject.model, ids))
 
 
-def peft(subject):
-    """The adapter folder as train wrote it, on the base that it was trained on."""
-    if not subject.adapter:
-        raise Skip("no adapter was trained")
+def with_adapter(subject, base, adapter):
+    """PEFT on `base` against ours; an adapter that does nothing is no adapter."""
     ids = some_ids(subject)
-    base = narrow(subject.true_folder())
     alone = forward(base, ids)
-    theirs = forward(PeftModel.from_pretrained(base, subject.adapter).eval(), ids)
+    theirs = forward(PeftModel.from_pretrained(base, adapter).eval(), ids)
     good, found = compare(theirs, ours.logits(subject.model, ids, subject.adapter))
     moved = float(np.abs(theirs - alone).max())
     return good and moved > 10 * TOLERANCE, "%s; the adapter moves them by %.2g" % (found, moved)
+
+
+def peft(subject):
+    """The adapter folder as train wrote it, on the base that it was trained on."""
+    return with_adapter(subject, narrow(subject.true_folder()), subject.adapter)
+
+
+def peft_padded(subject):
+    """The padded adapter on the padded folder, as from_pretrained gives it."""
+    return with_adapter(subject, load(subject.folder()), subject.padded_adapter())
 
 
 def tokenizer(subject):
@@ -101,3 +108,4 @@ def checks(subject, report):
         report.check("transformers: %s, padded folder with the adapter merged" % subject.name, padded_merged, subject)
         report.check("transformers: %s, widths of per_layer_config" % subject.name, true_widths, subject)
         report.check("peft: %s, base and adapter" % subject.name, peft, subject)
+        report.check("peft: %s, padded base and padded adapter" % subject.name, peft_padded, subject)

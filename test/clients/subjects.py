@@ -70,6 +70,9 @@ class Subject:
         """A Hugging Face folder in F32, every layer as wide as the widest."""
         return self.made("padded", "--format", "hf", "--dtype", "f32", "--pad")
 
+    def padded_adapter(self):
+        return self.made("padded-adapter", "--format", "hf", "--pad", "--adapter", self.adapter, "--no-merge")
+
     def true_folder(self):
         """The same with the widths that the layers have."""
         return self.made("true", "--format", "hf", "--dtype", "f32")
