@@ -14,8 +14,8 @@ GGML_TYPE_F32 = 0  # of the KV cache: ours keeps it in F32
 NEW_TOKENS = 64
 WINDOW = 128
 # llama.cpp rounds what it multiplies Q8_0 with to 8 bits, which moves logits by 0.2 in the mean: which of two tokens that lie closer together comes
-# first is chance.  values() holds the file without this rounding.
-AGREEMENT, APART = 0.99, 0.5
+# first is chance.  values() holds the file without this rounding, top1_rounded() with the same.
+AGREEMENT, APART, ERRORS = 0.99, 0.5, 3
 TOLERANCE = 1e-3
 
 
@@ -71,18 +71,37 @@ def windows(subject, path):
     return [ids[i:i + WINDOW] for i in range(0, len(ids), WINDOW)]
 
 
+def likeliest(subject, path, compute):
+    """Of every position of a text: our likeliest token, and by how much it leads."""
+    rows = [ours.logits(path, window, compute=compute) for window in windows(subject, path)]
+    two = [np.partition(row, (-2, -1), axis=1)[:, -2:] for row in rows]
+    return np.concatenate([row.argmax(1) for row in rows]), np.concatenate([t[:, 1] - t[:, 0] for t in two])
+
+
+def likeliest_theirs(subject, path):
+    llama = open_llama(path, logits_all=True)
+    return np.concatenate([logits(llama, window).argmax(1) for window in windows(subject, path)])
+
+
 def top1(subject):
     path = subject.gguf("q8_0")
-    llama, same, apart = open_llama(path, logits_all=True), [], []
-    for window in windows(subject, path):
-        mine = ours.logits(path, window)
-        second, first = np.partition(mine, (-2, -1), axis=1)[:, -2:].T
-        same.append(logits(llama, window).argmax(1) == mine.argmax(1))
-        apart.append(first - second > APART)
-    same, apart = np.concatenate(same), np.concatenate(apart)
+    mine, lead = likeliest(subject, path, "f32")
+    same, apart = likeliest_theirs(subject, path) == mine, lead > APART
     share = same[apart].mean()
     return share >= AGREEMENT, "the same token first at %.2f %% of %d positions where two lie %g apart (%.0f %%), at %.2f %% of all %d" % (
         100 * share, apart.sum(), APART, 100 * AGREEMENT, 100 * same.mean(), len(same))
+
+
+def top1_rounded(subject):
+    """The same with activations rounded as theirs are.  A number that lies between two steps falls to either side by the order of a sum, so that this
+    arithmetic does not agree with itself either when activations move by their last bit: nobody can agree better with it than that."""
+    path = subject.gguf("q8_0")
+    mine = likeliest(subject, path, "q8_0")[0]
+    same = likeliest_theirs(subject, path) == mine
+    own = (likeliest(subject, path, "q8_0-jitter")[0] == mine).mean()
+    least = min(AGREEMENT, own - ERRORS * np.sqrt(2 * own * (1 - own) / len(same)))
+    return same.mean() >= least, "the same token first at %.2f %% of all %d positions (%.2f %%); ours with itself, activations moved by their last bit: %.2f %%" % (
+        100 * same.mean(), len(same), 100 * least, 100 * own)
 
 
 def values(subject):
@@ -149,6 +168,7 @@ def checks(subject, report):
     check("F32, greedy text", greedy, "f32")
     check("F16, greedy text", greedy, "f16")
     check("Q8_0, top-1", top1)
+    check("Q8_0, top-1, activations rounded alike", top1_rounded)
     check("Q8_0, its values in F32", values)
     for dtype in ("f32", "bf16", "q8_0"):
         check("%s, converted to GGUF again" % dtype.upper(), round_trip, dtype)

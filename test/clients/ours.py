@@ -17,12 +17,12 @@ def run(*words):
     return done.stdout
 
 
-def logits(model, ids, adapter=None):
-    """float32 [n, V]: what our engine says at every position of one sequence of ids."""
+def logits(model, ids, adapter=None, compute="f32"):
+    """float32 [n, V]: what our engine says at every position of one sequence of ids.  compute: ours.c."""
     with tempfile.TemporaryDirectory() as folder:
         given, made = os.path.join(folder, "ids"), os.path.join(folder, "logits")
         np.asarray(ids, np.int32).tofile(given)
-        run(PROGRAM["ours"], "logits", model, adapter or "-", given, made)
+        run(PROGRAM["ours"], "logits", model, adapter or "-", compute, given, made)
         return np.fromfile(made, np.float32).reshape(len(ids), -1)
 
 
