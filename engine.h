@@ -176,8 +176,6 @@ bool engine_needs_fisher(const struct engine *engine);
 bool engine_on_device(const struct config *config);
 enum status engine_count_device(struct engine *engine, const struct model_stored *held); /* of the ratio in use; unless device = cuda nothing */
 size_t engine_device_peak(struct engine *engine);          /* by memory.keep_activations */
-/* Reals of scratch for this model's linears and head on a device; sets c's sizes. */
-size_t engine_device_scratch(const struct engine *engine, const struct model *model, struct ops_context *c);
 void engine_print_device(const struct engine *engine, struct text *out);
 
 /* engine_model.c */

@@ -43,17 +43,6 @@ static enum status choose_formats(const struct engine *engine, bool largest, str
     return status;
 }
 
-size_t engine_device_scratch(const struct engine *engine, const struct model *model, struct ops_context *c)
-{
-    size_t n = 0, D = (size_t)model->config.head_dim, C = (size_t)model->config.hidden_size, T = engine_run_of(engine, false).max_n;
-    for (int l = 0; l < model->plan.n_layers; l++)
-        for (int j = 0; j < LINEAR_COUNT; j++)
-            n = most(n, device_scratch_size(c, model->layer[l].linear[j].rows, model->layer[l].linear[j].cols, D, T, 0));
-    n = most(n, device_scratch_size(c, C, C, D, T, model->head.rows));
-    c->shared_n = n;
-    return n;
-}
-
 /* An arena of the device: tables that the host reads go elsewhere. */
 struct count {
     struct arena tables, arena;
@@ -90,7 +79,7 @@ static enum status count_training(const struct engine *engine, const struct mode
     struct lora lora = {0};
     lora_place(&lora, &model->plan, &engine->shape, true, &adapters.arena);
     d->adapters = most(d->adapters, adapters.arena.used);
-    d->scratch = most(d->scratch, engine_device_scratch(engine, model, &c) * sizeof(real));
+    d->scratch = most(d->scratch, model_device_scratch(model, &c, engine_run_of(engine, true).max_n) * sizeof(real));
     TRY(count_run(engine, model, true, &d->kept));
     return count_run(engine, model, false, &d->recomputed);
 }

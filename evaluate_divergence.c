@@ -11,7 +11,7 @@
 #include "evaluate_window.h"
 
 /* Rows of logits that exist at one time, of either model: 16 million numbers at most, at least 8 rows: the head is read once for all of them. */
-enum { LOGITS = 1 << 24, LEAST_ROWS = 8, MOST_ROWS = 256 };
+enum { LOGITS = 1 << 24, LEAST_ROWS = 8, MOST_ROWS = MODEL_LOGITS_MOST };
 /* A reference keeps its logits, not only its hidden states, where they take no more than this: a third of the head's work is saved each time. */
 static const size_t MOST_KEPT_BYTES = (size_t)512 << 20;
 

@@ -106,6 +106,8 @@ struct model_run {
 };
 /* Reals of scratch that the kernels need for this model and up to T rows; sets c's sizes (ops.h). */
 size_t model_scratch_size(const struct model *model, struct ops_context *c, size_t T);
+/* The same for a device's kernels, which need not be there: matrix by matrix, as they take turns in it. */
+size_t model_device_scratch(const struct model *model, struct ops_context *c, size_t T);
 enum status model_run_place(struct model_run *run, const struct model *model, const struct lora *lora, struct arena *arena,
                             struct err *err);
 
@@ -120,6 +122,7 @@ enum status model_train(struct model_run *run, const struct model *model, struct
 enum status model_hidden(struct model_run *run, const struct model *model, const struct lora *lora, const struct batch *batch,
                          const real **x, struct err *err);
 void model_logits(const struct model_run *run, const struct model *model, const real *x, size_t n, real *logits);
+enum { MODEL_LOGITS_MOST = 256 }; /* rows of it at once: what scratch is planned for */
 
 /* One layer at a time, for calibration: x[n, C] the residual stream before the first layer; then y = layer l of x, without adapters (y may be x; NULL: not
  * wanted), and where each linear's input lies until the next call: inputs[j] [n, in of j], optional.  ERR_STOPPED. */

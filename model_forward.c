@@ -82,6 +82,8 @@ static void place_gradients(struct model_acts *acts, size_t n, size_t C, const s
 size_t model_scratch_size(const struct model *model, struct ops_context *c, size_t T)
 {
     size_t out = model->head.rows, in = model->head.cols, D = (size_t)model->config.head_dim;
+    if (c->device)
+        return model_device_scratch(model, c, T);
     for (int l = 0; l < model->plan.n_layers; l++)
         for (int j = 0; j < LINEAR_COUNT; j++) {
             const struct qmat *W = &model->layer[l].linear[j];
