@@ -74,7 +74,7 @@ static enum status place(struct generator *g, size_t context, struct err *err)
 {
     size_t V = (size_t)g->model->config.vocab_size;
     g->run.max_n = context < PROMPT_ROWS ? context : PROMPT_ROWS;
-    g->ops.scratch = arena_take(&g->memory, model_scratch_size(g->model, &g->ops, context), sizeof(real));
+    g->ops.scratch = arena_take(&g->memory, model_decode_scratch_size(g->model, &g->ops, g->run.max_n, context), sizeof(real));
     g->logits = arena_take_table(&g->memory, V, sizeof(real));
     g->held = arena_take_table(&g->memory, context, sizeof *g->held);
     g->sampler.candidate = arena_take_table(&g->memory, V, sizeof *g->sampler.candidate);

@@ -2,6 +2,25 @@
 #include "base/stop.h"
 #include "model_acts.h"
 
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Products have few rows, attention many keys: what one kernel takes, others take in turn. */
+size_t model_decode_scratch_size(const struct model *model, struct ops_context *c, size_t rows, size_t context)
+{
+    size_t D = (size_t)model->config.head_dim, width = 0;
+    for (int l = 0; l < model->plan.n_layers; l++)
+        width = larger(width, (size_t)model->plan.layer[l].heads * D);
+    model_scratch_size(model, c, rows);
+    size_t shared = c->shared_n, own = c->scratch_n;
+    c->ops->scratch_size(c, width, width, D, context, 1);
+    c->shared_n = larger(c->shared_n, shared);
+    c->scratch_n = larger(c->scratch_n, own);
+    return c->shared_n + c->scratch_n * (size_t)c->threads;
+}
+
 void kv_cache_place(struct kv_cache *cache, const struct model *model, size_t capacity, struct arena *arena)
 {
     size_t L = (size_t)model->config.num_hidden_layers, D = (size_t)model->config.head_dim;
