@@ -124,7 +124,7 @@ const struct config_key config_keys[] = {
     {"export_dtype", "torch_dtype", CHOICE, AT(export_dtype), "f32", 0, 0, "f32 bf16 f16", false, "of norms, biases and f32 matrices in model/; counts in sizes"},
     {"threads", NULL, INTEGER, AT(threads), "0", 0, 1024, NULL, true, "0: one a core"},
     {"compute_dtype", "bnb_4bit_compute_dtype", CHOICE, AT(compute_dtype), "auto", 0, 0, "auto f32 bf16", false, "products in fine-tuning and evaluation; auto: bf16, or what this CPU has that is at least as exact. Activations wait for backward as bf16 unless f32. Pruning and train_mode = full compute in f32"},
-    {"device", NULL, CHOICE, AT(device), "auto", 0, 0, "auto cpu cuda", false, "where kernels run; auto: cpu. cuda: train --plan prints what lies on the device; a run is refused for now, in a sentence: the kernels are there, the stages do not run on them yet"},
+    {"device", NULL, CHOICE, AT(device), "auto", 0, 0, "auto cpu cuda", false, "where passes run: pruning's importance, fine-tuning, evaluation. auto: a GPU where one can be used, else cpu. cuda: a GPU, or a sentence that says what is missing; train --plan needs none"},
     {"strict", NULL, BOOLEAN, AT(strict), "yes", 0, 0, NULL, false, "the same bits for any number of threads; the CPU kernels always keep this"},
 };
 const int config_n_keys = sizeof config_keys / sizeof *config_keys;

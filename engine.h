@@ -125,10 +125,16 @@ struct engine {
     struct prune_options prune_options;
     double group_ratio, achieved_ratio;
     struct memory_plan memory;
-    struct arena base_weights, importance, weights, variants, optimizer, activations, scratch;
-    struct ops_context ops;
+    struct arena base_weights, weights, variants, optimizer;
+    struct arena importance, activations, scratch; /* of passes; importance: gradients, of train_mode = full with moments */
+    struct ops_context ops;       /* where passes run: on a device their arenas are its memory, all others the host's */
+    struct model_mirror mirror;   /* on a device: what they read */
+    struct arena tables[2];       /* likewise: what the host reads of activations and of importance */
     struct model base, pruned;
     struct model_run run;
+    struct ops_context host_ops;  /* likewise: the CPU, for what calibration data tells */
+    struct model_run host_run;
+    struct arena host_activations, host_scratch;
     struct trials trials;
 
     /* pruning_ratios, the most pruned first; n_ratios 0: the key is empty, and there is one model, by pruning_ratio */
@@ -181,6 +187,10 @@ void engine_print_device(const struct engine *engine, struct text *out);
 /* engine_model.c */
 enum status engine_prune(struct engine *engine);        /* loads, scores milestone BEFORE_PRUNING, prunes (to every ratio), frees the base */
 enum status engine_place_training(struct engine *engine); /* trials of every ratio */
+enum status engine_open_device(struct engine *engine);  /* by the keys device and compute_dtype: engine->ops; ERR_INPUT when it cannot be */
+struct model_mirror *engine_mirror(struct engine *engine); /* NULL: passes run on the CPU */
+const char *engine_kernels(const struct engine *engine);   /* "avx2", "cuda" ... */
+const char *engine_compute(const struct engine *engine);   /* what products are computed in there */
 enum status engine_place_run(struct engine *engine, const struct model *model); /* scratch and activations */
 enum status engine_requantize(struct engine *engine, const uint8_t *level, const char *label); /* by the key `quantizer`; hqq: nothing to do */
 

@@ -7,6 +7,7 @@
 
 #include "export.h"
 #include "io/chat_template.h"
+#include "use_device.h"
 
 /* ---- inputs ---- */
 
@@ -188,10 +189,15 @@ void engine_free(struct engine *engine)
     trials_free(&engine->trials);
     model_free(&engine->base);
     model_free(&engine->pruned);
-    struct arena *arenas[] = {&engine->base_weights, &engine->importance, &engine->weights, &engine->variants,
-                              &engine->optimizer, &engine->activations, &engine->scratch};
+    struct arena *arenas[] = {&engine->base_weights, &engine->weights, &engine->variants, &engine->optimizer, &engine->host_activations,
+                              &engine->host_scratch};
+    struct arena *of_passes[] = {&engine->importance, &engine->activations, &engine->scratch};
     for (size_t i = 0; i < sizeof arenas / sizeof *arenas; i++)
         arena_free(arenas[i]);
+    for (size_t i = 0; i < sizeof of_passes / sizeof *of_passes; i++)
+        model_release(&engine->ops, of_passes[i]);
+    model_mirror_free(&engine->mirror);
+    use_device_close(&engine->ops);
     for (size_t i = 0; i < MAX_TASKS; i++) {
         evaluate_free(engine->tasks.search[i]);
         evaluate_free(engine->tasks.report[i]);

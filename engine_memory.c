@@ -1,6 +1,5 @@
 /* engine_memory.c: the widths after pruning and the memory plan: every lifetime counted by the code that later carves it. */
 #include "engine.h"
-#include "use_device.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -109,7 +108,15 @@ size_t engine_scratch_reals(struct engine *engine)
         widest = most(widest, (size_t)c->intermediate_size[l]);
         widest = most(widest, (size_t)c->num_attention_heads[l] * (size_t)c->head_dim);
     }
-    return engine->ops.ops->scratch_size(&engine->ops, widest, widest, (size_t)c->head_dim, most_rows(engine), (size_t)c->vocab_size);
+    size_t rows = most_rows(engine), D = (size_t)c->head_dim, V = (size_t)c->vocab_size;
+    struct ops_context exact = engine->ops; /* importance is computed in f32 */
+    exact.compute = COMPUTE_F32;
+    size_t n = engine->ops.ops->scratch_size(&engine->ops, widest, widest, D, rows, V), most_n = exact.ops->scratch_size(&exact, widest, widest, D, rows, V);
+    if (most_n <= n)
+        return n;
+    engine->ops.shared_n = exact.shared_n;
+    engine->ops.scratch_n = exact.scratch_n;
+    return most_n;
 }
 
 /* Unless everything shall be fp32, activations wait for backward as bf16. */
@@ -251,6 +258,7 @@ static enum status count_pruned(struct engine *engine)
     enum status status = trials_init(trials, engine->config, &engine->shape, &held, engine->err);
     if (status != OK && engine->n_ratios)
         status = err_prefix(engine->err, status, "pruning_ratios: at %g", engine_ratio(engine));
+    trials->mirror = engine_mirror(engine);
     trials->dataset = &engine->dataset;
     trials->held_out = engine->held_out.n ? &engine->held_out : NULL;
     if (status == OK)
@@ -331,11 +339,7 @@ static enum status count_base(struct engine *engine, struct model *base)
 enum status engine_plan_memory(struct engine *engine)
 {
     struct model base = {0};
-    engine->ops.ops = cpu_ops(false);
-    engine->ops.threads = engine_threads(engine->config);
-    if (!engine->planning)
-        TRY(use_device(engine->config->device, engine->err));
-    TRY(compute_parse(engine->config->compute_dtype, &engine->ops.compute, engine->err));
+    TRY(engine_open_device(engine));
     engine->memory.program = (size_t)process_now_bytes();
     read_prune_options(engine);
     TRY(engine_ratios_new(engine));

@@ -7,6 +7,43 @@
 
 #include "base/rng.h"
 #include "base/stop.h"
+#include "use_device.h"
+
+/* ---- where passes run ---- */
+
+enum status engine_open_device(struct engine *engine)
+{
+    const struct config *config = engine->config;
+    TRY(use_device_open(engine->planning ? "cpu" : config->device, &engine->ops, engine->err));
+    engine->ops.threads = engine_threads(config);
+    engine->mirror.ops = &engine->ops;
+    TRY(compute_parse(config->compute_dtype, &engine->ops.compute, engine->err));
+    if (engine->ops.device && strcmp(config->compute_dtype, "auto") == 0)
+        engine->ops.compute = COMPUTE_BF16; /* its tensor cores' own, whatever the CPU beside it has */
+    return OK;
+}
+
+struct model_mirror *engine_mirror(struct engine *engine)
+{
+    return engine->ops.device ? &engine->mirror : NULL;
+}
+
+const char *engine_kernels(const struct engine *engine)
+{
+    return engine->ops.device ? engine->ops.ops->name : cpu_level_name();
+}
+
+const char *engine_compute(const struct engine *engine)
+{
+    enum compute compute = engine->ops.compute;
+    return !engine->ops.device ? compute_name(compute) : compute == COMPUTE_F32 ? "f32" : "bf16";
+}
+
+/* Memory of passes: what the host reads of it is in `tables` where it is a device's. */
+static void use_tables(const struct engine *engine, struct arena *arena, struct arena *tables)
+{
+    arena->tables = engine->ops.device ? tables : NULL;
+}
 
 /* ---- pruning ---- */
 
@@ -82,41 +119,77 @@ static enum status place_base(struct engine *engine)
     return status;
 }
 
+static enum status place_scratch(struct ops_context *c, size_t n, struct arena *arena, struct err *err)
+{
+    arena_take(arena, n, sizeof(real));
+    TRY(model_commit(c, arena, "kernel scratch", err));
+    c->scratch = arena_take(arena, n, sizeof(real));
+    return OK;
+}
+
 enum status engine_place_run(struct engine *engine, const struct model *model)
 {
-    size_t n = engine_scratch_reals(engine);
-    arena_take(&engine->scratch, n, sizeof(real));
-    TRY(arena_commit(&engine->scratch, "kernel scratch", engine->err));
-    engine->ops.scratch = arena_take(&engine->scratch, n, sizeof(real));
+    TRY(place_scratch(&engine->ops, engine_scratch_reals(engine), &engine->scratch, engine->err));
     struct model_run *run = &engine->run;
     *run = engine_run_of(engine, engine->memory.keep_activations);
+    use_tables(engine, &engine->activations, &engine->tables[0]);
     TRY(model_run_place(run, model, &engine->trials.lora, &engine->activations, engine->err));
-    TRY(arena_commit(&engine->activations, "activations", engine->err));
+    TRY(model_commit(&engine->ops, &engine->activations, "activations", engine->err));
     return model_run_place(run, model, &engine->trials.lora, &engine->activations, engine->err);
+}
+
+/* Second moments of a linear's inputs are summed up on the CPU, also where passes run on a device. */
+static enum status place_host_run(struct engine *engine, const struct model *model)
+{
+    struct ops_context *c = &engine->host_ops;
+    struct model_run *run = &engine->host_run;
+    if (!engine->ops.device || run->ops || !(engine_requantizes(engine->config) || trials_start_from_data(engine->config)))
+        return OK;
+    *c = (struct ops_context){.ops = cpu_ops(false), .threads = engine->ops.threads, .compute = engine->ops.compute};
+    *run = (struct model_run){.ops = c, .max_n = (size_t)engine->config->calibration_seq_len};
+    TRY(place_scratch(c, model_scratch_size(model, c, run->max_n), &engine->host_scratch, engine->err));
+    TRY(model_run_place(run, model, NULL, &engine->host_activations, engine->err));
+    TRY(arena_commit(&engine->host_activations, "activations", engine->err));
+    return model_run_place(run, model, NULL, &engine->host_activations, engine->err);
+}
+
+/* What importance takes beside a pass: gradients, their squares, and on a device the sums that its kernels make. */
+struct measuring {
+    struct model_grads grads;
+    real *fisher;
+    double *sums;
+};
+
+static void measuring_place(struct measuring *m, struct engine *engine, const struct model *model)
+{
+    bool gradients = engine_needs_gradients(engine);
+    use_tables(engine, &engine->importance, &engine->tables[1]);
+    if (gradients)
+        model_grads_place(&m->grads, model, !prune_scores_all(&engine->prune_options), &engine->importance);
+    if (gradients && engine_needs_fisher(engine))
+        m->fisher = arena_take(&engine->importance, m->grads.n, sizeof *m->fisher);
+    if (engine->ops.device)
+        m->sums = arena_take(&engine->importance, prune_sums(model), sizeof *m->sums);
 }
 
 static enum status score_units(struct engine *engine, const struct model *model, struct prune_scores *scores)
 {
     struct calibration calibration = {0};
-    struct model_grads grads = {0};
-    real *fisher = NULL;
+    struct measuring m = {0};
     enum status status = make_calibration(engine, (size_t)engine->config->calibration_samples, &calibration);
-    if (status == OK && engine_needs_gradients(engine)) {
-        for (int pass = 0; status == OK && pass < 2; pass++) {
-            model_grads_place(&grads, model, !prune_scores_all(&engine->prune_options), &engine->importance);
-            if (engine_needs_fisher(engine))
-                fisher = arena_take(&engine->importance, grads.n, sizeof(real));
-            if (pass == 0)
-                status = arena_commit(&engine->importance, "importance", engine->err);
-        }
-    }
+    if (status == OK)
+        status = model_mirror_model(engine_mirror(engine), model, NULL, &model, engine->err);
+    measuring_place(&m, engine, model);
+    if (status == OK)
+        status = model_commit(&engine->ops, &engine->importance, "importance", engine->err);
+    measuring_place(&m, engine, model);
     enum compute compute = engine->ops.compute;
     engine->ops.compute = COMPUTE_F32; /* which units go should not depend on the machine's instructions */
     if (status == OK)
-        status = prune_scores_compute(scores, model, &engine->run, &grads, fisher, calibration.batch, calibration.n,
+        status = prune_scores_compute(scores, model, &engine->run, &m.grads, m.fisher, m.sums, calibration.batch, calibration.n,
                                       &engine->prune_options, engine->err);
     engine->ops.compute = compute;
-    arena_free(&engine->importance);
+    model_release(&engine->ops, &engine->importance);
     free_calibration(&calibration);
     return status;
 }
@@ -237,6 +310,7 @@ static enum status prune_steps(struct engine *engine, int32_t *layer)
         }
         model_free(&engine->base);
         arena_free(&engine->base_weights);
+        model_mirror_forget(&engine->mirror); /* its memory may be another's */
         engine->base = smaller;
         engine->base_weights = arena;
     }
@@ -291,6 +365,7 @@ static enum status prune_to_ratios(struct engine *engine)
     prune_scores_free(&scores);
     model_free(&engine->base);
     arena_free(&engine->base_weights);
+    model_mirror_forget(&engine->mirror);
     return status;
 }
 
@@ -309,11 +384,13 @@ enum status engine_prune(struct engine *engine)
     bool frozen = config_keeps(engine->config) && !engine_prunes(engine->config); /* else the cut wants linears in the layout of files */
     TRY(place_base(engine));
     TRY(model_load(&engine->base, engine->checkpoint, engine->err));
-    TRY((frozen ? model_to_panels : model_embed_to_panels)(&engine->base, engine->err));
+    if (!engine->ops.device) /* which reads the layout of files */
+        TRY((frozen ? model_to_panels : model_embed_to_panels)(&engine->base, engine->err));
     log_kept(engine);
     TRY(engine_place_run(engine, &engine->base));
     engine->trials.log = engine->log;
     engine->trials.run = &engine->run;
+    engine->trials.mirror = engine_mirror(engine);
     engine->trials.tasks = &engine->tasks;
     engine->trials.held_out = engine->held_out.n ? &engine->held_out : NULL;
     struct milestone_record *before = &engine->milestone[BEFORE_PRUNING];
@@ -340,10 +417,14 @@ static enum status place_training(struct engine *engine)
     trials_free(&old);
     memset(t, 0, sizeof *t);
     TRY(trials_init(t, engine->config, &engine->shape, &held, engine->err));
-    if (config_keeps(engine->config))
+    if (config_keeps(engine->config) && !engine->ops.device)
         TRY(model_to_panels(&engine->pruned, engine->err));
+    TRY(place_host_run(engine, &engine->pruned));
+    TRY(trials_find_widest(t, &engine->shape, engine->err));
     t->log = engine->log;
     t->run = &engine->run;
+    t->host_run = engine->host_run.ops ? &engine->host_run : NULL;
+    t->mirror = engine_mirror(engine);
     t->tasks = &engine->tasks;
     t->held_out = engine->held_out.n ? &engine->held_out : NULL;
     t->dataset = &engine->dataset;

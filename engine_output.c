@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "cuda/device.h"
 #include "engine.h"
 #include "export.h"
 #include "veneer.h"
@@ -136,8 +137,12 @@ static enum status write_samples(struct engine *engine)
         struct evaluate_set *set = engine->tasks.report[i];
         struct text out = {0};
         char name[64];
-        if (!engine->pick_is_scored)
-            TRY(evaluate_run(set, 1, &engine->run, &t->model, &t->lora, &r, NULL, engine->err));
+        const struct model *model = &t->model;
+        const struct lora *lora = &t->lora;
+        if (!engine->pick_is_scored) {
+            TRY(trials_there(t, &model, &lora, engine->err));
+            TRY(evaluate_run(set, 1, &engine->run, model, lora, &r, NULL, engine->err));
+        }
         evaluate_print_samples(r.task, evaluate_samples(set), r.n, isfinite(r.acc_norm), &out);
         snprintf(name, sizeof name, "eval/samples_%s.jsonl", r.task);
         TRY(write_text(engine, name, &out));
@@ -255,6 +260,9 @@ static enum status measure_gguf(struct engine *engine, bool merged, struct evalu
     struct trials *t = &engine->trials;
     struct model view = {0};
     struct arena arena = {0};
+    struct model_mirror beside = {.ops = &engine->ops}; /* both models are read in turn */
+    const struct model *from = &view, *to = &t->model;
+    const struct lora *lora = &t->lora;
     size_t most = t->model.embed.rows * t->model.embed.cols, n = 0, window = (size_t)engine->dataset.longest, cap = 8 * window;
     for (size_t i = 0; i < t->n_linears; i++) {
         const struct qmat *q = &t->model.layer[i / LINEAR_COUNT].linear[i % LINEAR_COUNT];
@@ -273,7 +281,12 @@ static enum status measure_gguf(struct engine *engine, bool merged, struct evalu
     if (status == OK && n < window)
         window = n;
     if (status == OK)
-        status = evaluate_divergence(&engine->run, &view, merged ? NULL : &t->lora, &engine->run, &t->model, &t->lora, tokens, n, window, d, engine->err);
+        status = trials_there(t, &to, &lora, engine->err);
+    if (status == OK)
+        status = model_mirror_model(&beside, &view, NULL, &from, engine->err);
+    if (status == OK)
+        status = evaluate_divergence(&engine->run, from, merged ? NULL : lora, &engine->run, to, lora, tokens, n, window, d, engine->err);
+    model_mirror_free(&beside);
     model_free(&view);
     arena_free(&arena);
     free(W);
@@ -305,8 +318,10 @@ static enum status write_run(struct engine *engine, const struct evaluate_diverg
     struct text out = {0}, config = {0};
     const struct memory_plan *m = &engine->memory;
     text_printf(&out, "{\n  \"veneer\": \"%s\"", veneer_version());
-    put_member(&out, "kernels", cpu_level_name());
-    put_member(&out, "compute_dtype", compute_name(engine->ops.compute));
+    put_member(&out, "kernels", engine_kernels(engine));
+    if (engine->ops.device)
+        put_member(&out, "device", device_name(engine->ops.device));
+    put_member(&out, "compute_dtype", engine_compute(engine));
     text_printf(&out, ",\n  \"threads\": %d,\n  \"seed\": %lld", engine->ops.threads, (long long)engine->config->seed);
     put_hash(engine, &out, "model", engine->config->model);
     put_hash(engine, &out, "dataset", engine->config->dataset);

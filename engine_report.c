@@ -81,7 +81,7 @@ static void fill_facts(const struct engine *e, struct filled *f)
     snprintf(f->value[3], sizeof f->value[3], "%.0f s, %.0f MB", seconds, e->peak_bytes / 1e6);
     snprintf(f->value[4], sizeof f->value[4], "%.150s", e->config->model);
     snprintf(f->value[5], sizeof f->value[5], "%lld", (long long)e->config->seed);
-    snprintf(f->value[6], sizeof f->value[6], "%d threads, %s kernels, %s", e->ops.threads, cpu_level_name(), compute_name(e->ops.compute));
+    snprintf(f->value[6], sizeof f->value[6], "%d threads, %s kernels, %s", e->ops.threads, engine_kernels(e), engine_compute(e));
     snprintf(f->value[7], sizeof f->value[7], "%.150s", formats_of(e));
     for (size_t i = 0; i < FACTS; i++)
         f->fact[i] = (struct report_fact){name[i], f->value[i]};

@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "cuda/device.h"
 #include "engine.h"
-#include "use_device.h"
 
 /* The shape that the configuration spells out. */
 static enum status shape_from_config(struct engine *engine, struct model_config *shape)
@@ -47,7 +47,7 @@ static enum status shape_from_config(struct engine *engine, struct model_config 
     return OK;
 }
 
-/* Everything that full training takes: the same code counts and carves. */
+/* Everything that full training takes beside the weights: the same code counts and carves. */
 struct full {
     struct model_grads grads;
     struct finetune finetune;
@@ -56,10 +56,10 @@ struct full {
 
 static void place_full(struct full *full, struct engine *engine, int64_t steps)
 {
-    model_grads_place(&full->grads, &engine->base, false, &engine->optimizer);
-    full->m = arena_take(&engine->optimizer, full->grads.n, sizeof(real));
-    full->v = arena_take(&engine->optimizer, full->grads.n, sizeof(real));
-    finetune_place(&full->finetune, &engine->dataset, engine->config->micro_batch_size, steps, &engine->optimizer);
+    model_grads_place(&full->grads, &engine->base, false, &engine->importance);
+    full->m = arena_take(&engine->importance, full->grads.n, sizeof(real));
+    full->v = arena_take(&engine->importance, full->grads.n, sizeof(real));
+    finetune_place(&full->finetune, &engine->dataset, engine->config->micro_batch_size, steps, &engine->importance);
 }
 
 static enum status place_everything(struct full *full, struct engine *engine, int64_t steps)
@@ -72,50 +72,61 @@ static enum status place_everything(struct full *full, struct engine *engine, in
     model_place(&engine->base, FORMAT_F32, &engine->base_weights);
     TRY(arena_commit(&engine->base_weights, "weights", engine->err));
     model_place(&engine->base, FORMAT_F32, &engine->base_weights);
+    engine->importance.tables = engine->ops.device ? &engine->tables[1] : NULL;
     place_full(full, engine, steps);
-    TRY(arena_commit(&engine->optimizer, "optimizer", engine->err));
+    TRY(model_commit(&engine->ops, &engine->importance, "optimizer", engine->err));
     place_full(full, engine, steps);
     return engine_place_run(engine, &engine->base);
 }
 
-static enum status score(struct engine *engine)
+static enum status score(struct engine *engine, const struct model *model)
 {
     for (size_t i = 0; i < engine->tasks.n; i++) {
         struct evaluate_result r;
-        TRY(evaluate_run(engine->tasks.report[i], 1, &engine->run, &engine->base, NULL, &r, NULL, engine->err));
+        TRY(evaluate_run(engine->tasks.report[i], 1, &engine->run, model, NULL, &r, NULL, engine->err));
         log_line(&engine->log, "%-14s %.4f +- %.4f (%zu documents)", r.task, r.headline, r.headline_stderr, r.n);
     }
     return OK;
+}
+
+/* `there` is the base, or its copy on a device, whose parameters come back at the end. */
+static enum status train(struct engine *engine, struct full *full, const struct model *there, int64_t steps)
+{
+    size_t n = 0;
+    struct finetune_options options;
+    trial_options(engine->config, steps, &options);
+    options.log = engine->log;
+    options.checkpoint_dir = engine->config->output_dir;
+    struct finetune_target target = {.grads = &full->grads, .p = model_parameter_block(there, &n), .m = full->m, .v = full->v};
+    if (!target.p || n != full->grads.n)
+        return err_set(engine->err, ERR_FAILED, "the weights are not one block of %zu parameters", full->grads.n);
+    log_line(&engine->log, "training %zu parameters for %lld steps", n, (long long)steps);
+    TRY(finetune_run(&full->finetune, &engine->run, there, &target, &engine->dataset, steps, &options, engine->err));
+    if (!engine->ops.device)
+        return OK;
+    return device_download(engine->ops.device, model_parameter_block(&engine->base, &n), target.p, n * sizeof *target.p, engine->err);
 }
 
 enum status engine_train_full(struct engine *engine)
 {
     const struct config *config = engine->config;
     struct full full;
+    const struct model *there;
     memset(&full, 0, sizeof full);
     if (!engine->checkpoint)
         TRY(shape_from_config(engine, &engine->base_shape));
     TRY(engine_load_tasks(engine));
     int64_t steps = finetune_steps(config->max_steps, config->num_epochs, engine->dataset.n, config->batch_size);
-    TRY(use_device(config->device, engine->err));
-    engine->ops.ops = cpu_ops(false);
-    engine->ops.threads = engine_threads(config);
+    TRY(engine_open_device(engine));
+    engine->ops.compute = COMPUTE_F32;
     engine->memory.keep_activations = strcmp(config->gradient_checkpointing, "yes") != 0;
     TRY(place_everything(&full, engine, steps));
     if (engine->checkpoint)
         TRY(model_load(&engine->base, engine->checkpoint, engine->err));
     else
         model_random(&engine->base, config->initializer_range, (uint64_t)config->seed);
-    size_t n = 0;
-    struct finetune_options options;
-    trial_options(config, steps, &options);
-    options.log = engine->log;
-    options.checkpoint_dir = config->output_dir;
-    struct finetune_target target = {.grads = &full.grads, .p = model_parameter_block(&engine->base, &n), .m = full.m, .v = full.v};
-    if (!target.p || n != full.grads.n)
-        return err_set(engine->err, ERR_FAILED, "the weights are not one block of %zu parameters", full.grads.n);
-    log_line(&engine->log, "training %zu parameters for %lld steps", n, (long long)steps);
-    TRY(finetune_run(&full.finetune, &engine->run, &engine->base, &target, &engine->dataset, steps, &options, engine->err));
-    TRY(score(engine));
+    TRY(model_mirror_model(engine_mirror(engine), &engine->base, NULL, &there, engine->err));
+    TRY(train(engine, &full, there, steps));
+    TRY(score(engine, there));
     return engine_write_scratch(engine, &full.finetune);
 }

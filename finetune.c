@@ -38,12 +38,12 @@ void finetune_place(struct finetune *finetune, const struct dataset *dataset, in
     finetune->max_segments = (size_t)micro_batch_size;
     finetune->max_steps = (size_t)max_steps;
     finetune->n_curve = 0;
-    finetune->tokens = arena_take(arena, rows, sizeof *finetune->tokens);
-    finetune->positions = arena_take(arena, rows, sizeof *finetune->positions);
-    finetune->labels = arena_take(arena, rows, sizeof *finetune->labels);
-    finetune->segments = arena_take(arena, finetune->max_segments, sizeof *finetune->segments);
-    finetune->order = arena_take(arena, dataset->n, sizeof *finetune->order);
-    finetune->curve = arena_take(arena, finetune->max_steps, sizeof *finetune->curve);
+    finetune->tokens = arena_take_table(arena, rows, sizeof *finetune->tokens);
+    finetune->positions = arena_take_table(arena, rows, sizeof *finetune->positions);
+    finetune->labels = arena_take_table(arena, rows, sizeof *finetune->labels);
+    finetune->segments = arena_take_table(arena, finetune->max_segments, sizeof *finetune->segments);
+    finetune->order = arena_take_table(arena, dataset->n, sizeof *finetune->order);
+    finetune->curve = arena_take_table(arena, finetune->max_steps, sizeof *finetune->curve);
 }
 
 /* ---- the order of the data: a new shuffle each epoch, a function of (seed, epoch) ---- */
@@ -130,7 +130,7 @@ static enum status accumulate(struct loop *loop, double *loss, int64_t *rows, st
     size_t in_step = labels_of_step(loop);
     *loss = 0;
     *rows = 0;
-    memset(loop->g, 0, loop->state.n * sizeof *loop->g);
+    model_clear(loop->run->ops, loop->g, loop->state.n);
     for (int64_t i = 0; i < loop->micros; i++) {
         int64_t done = i * o->micro_batch_size, left = o->batch_size - done;
         size_t n = (size_t)(left < o->micro_batch_size ? left : o->micro_batch_size), labels, count;
@@ -251,8 +251,9 @@ static void start_loop(struct loop *loop, struct finetune *f, const struct datas
     loop->started_s = loop->told_s = clock_s();
     f->n_curve = 0;
     f->skipped = 0;
-    memset(loop->state.m, 0, loop->state.n * sizeof(real));
-    memset(loop->state.v, 0, loop->state.n * sizeof(real));
+    loop->state.device = loop->run->ops->device;
+    model_clear(loop->run->ops, loop->state.m, loop->state.n);
+    model_clear(loop->run->ops, loop->state.v, loop->state.n);
 }
 
 static uint32_t data_identity(const struct dataset *dataset)
@@ -286,9 +287,9 @@ static enum status identify(struct loop *loop, struct err *err)
         text_free(&text);
         return err_set(err, ERR_MEMORY, "out of memory for a checkpoint's identity");
     }
-    loop->state.identity = crc32c(crc32c(0, text.s, text.n), loop->state.p, loop->state.n * sizeof(real));
+    loop->state.identity = crc32c(0, text.s, text.n);
     text_free(&text);
-    return OK;
+    return finetune_identify(&loop->state, err);
 }
 
 static enum status check_places(const struct loop *loop, struct err *err)

@@ -47,11 +47,11 @@ struct finetune {
 int64_t finetune_steps(int64_t max_steps, double num_epochs, size_t n, int64_t batch_size);
 /* Rows that a micro-batch can have: micro_batch_size * the longest example. */
 size_t finetune_rows(const struct dataset *dataset, int64_t micro_batch_size);
-/* Counts or carves. */
+/* Counts or carves; all of it is the host's (arena_take_table). */
 void finetune_place(struct finetune *finetune, const struct dataset *dataset, int64_t micro_batch_size, int64_t max_steps,
                     struct arena *arena);
 
-/* What is trained: the adapters (lora with g, m, v), or all weights (grads plus the parallel block p, m, v). */
+/* What is trained: the adapters (lora with g, m, v), or all weights (grads plus the parallel block p, m, v); in the memory of the run's kernels. */
 struct finetune_target {
     struct lora *lora;          /* adapters, or NULL */
     struct model_grads *grads;  /* full training, or NULL */

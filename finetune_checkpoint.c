@@ -10,8 +10,10 @@
 
 #include "base/file.h"
 #include "base/size.h"
+#include "cuda/device.h"
 
-enum { MOST = 64 }; /* checkpoints of a folder that are looked at */
+enum { MOST = 64,           /* checkpoints of a folder that are looked at */
+       PART = 1 << 16 };    /* bytes on the way between file and device, or to a checksum */
 
 static char *state_path(const char *dir, int64_t step)
 {
@@ -63,16 +65,45 @@ static enum status put(struct writer *w, const void *bytes, size_t n, struct err
     return publish_write(&w->publish, bytes, n, err);
 }
 
+/* n reals of the state's memory, part by part where they are a device's. */
+static enum status put_reals(struct writer *w, const struct finetune_state *s, const real *x, struct err *err)
+{
+    unsigned char part[PART];
+    const unsigned char *from = (const unsigned char *)x;
+    size_t bytes = s->n * sizeof *x;
+    if (!s->device)
+        return put(w, x, bytes, err);
+    for (size_t at = 0; at < bytes; at += PART) {
+        size_t k = bytes - at < PART ? bytes - at : PART;
+        TRY(device_download(s->device, part, from + at, k, err));
+        TRY(put(w, part, k, err));
+    }
+    return OK;
+}
+
+enum status finetune_identify(struct finetune_state *s, struct err *err)
+{
+    unsigned char part[PART];
+    const unsigned char *from = (const unsigned char *)s->p;
+    size_t bytes = s->n * sizeof *s->p;
+    for (size_t at = 0; at < bytes; at += PART) {
+        size_t k = bytes - at < PART ? bytes - at : PART;
+        if (s->device)
+            TRY(device_download(s->device, part, from + at, k, err));
+        s->identity = crc32c(s->identity, s->device ? part : from + at, k);
+    }
+    return OK;
+}
+
 static enum status put_all(struct writer *w, const struct finetune_state *s, struct err *err)
 {
     char head[256], hex[65];
-    size_t bytes = s->n * sizeof(real);
     int n = snprintf(head, sizeof head, "{\"veneer_checkpoint\":1,\"step\":%lld,\"n\":%zu,\"identity\":%u,\"curve\":%zu,\"skipped\":%lld}\n",
                      (long long)s->step, s->n, s->identity, s->finetune->n_curve, (long long)s->finetune->skipped);
     TRY(put(w, head, (size_t)n, err));
-    TRY(put(w, s->p, bytes, err));
-    TRY(put(w, s->m, bytes, err));
-    TRY(put(w, s->v, bytes, err));
+    TRY(put_reals(w, s, s->p, err));
+    TRY(put_reals(w, s, s->m, err));
+    TRY(put_reals(w, s, s->v, err));
     TRY(put(w, s->finetune->curve, s->finetune->n_curve * sizeof *s->finetune->curve, err));
     sha256_hex(&w->sum, hex);
     return publish_write(&w->publish, hex, 64, err);
@@ -118,7 +149,6 @@ enum status finetune_save(const struct finetune_state *state, const char *dir, s
 
 static enum status check_sum(const struct file *file, struct err *err)
 {
-    enum { PART = 1 << 16 };
     unsigned char part[PART];
     char want[65] = "", hex[65];
     struct sha256 sum;
@@ -164,13 +194,27 @@ static enum status check_file(const struct file *file, struct head *h, struct er
     return OK;
 }
 
+static enum status take_reals(const struct finetune_state *s, const struct file *file, uint64_t at, real *x, struct err *err)
+{
+    unsigned char part[PART], *to = (unsigned char *)x;
+    uint64_t bytes = s->n * sizeof *x;
+    if (!s->device)
+        return file_pread(file, at, x, bytes, err);
+    for (uint64_t done = 0; done < bytes; done += PART) {
+        size_t k = bytes - done < PART ? (size_t)(bytes - done) : PART;
+        TRY(file_pread(file, at + done, part, k, err));
+        TRY(device_upload(s->device, to + done, part, k, err));
+    }
+    return OK;
+}
+
 /* Fills the state from a checked file; when it fails half-way the run cannot go on. */
 static enum status take_over(struct finetune_state *s, const struct file *file, const struct head *h, struct err *err)
 {
     uint64_t at = h->bytes, bytes = s->n * sizeof(real);
-    TRY(file_pread(file, at, s->p, bytes, err));
-    TRY(file_pread(file, at + bytes, s->m, bytes, err));
-    TRY(file_pread(file, at + 2 * bytes, s->v, bytes, err));
+    TRY(take_reals(s, file, at, s->p, err));
+    TRY(take_reals(s, file, at + bytes, s->m, err));
+    TRY(take_reals(s, file, at + 2 * bytes, s->v, err));
     TRY(file_pread(file, at + 3 * bytes, s->finetune->curve, (size_t)h->curve * sizeof *s->finetune->curve, err));
     s->finetune->n_curve = (size_t)h->curve;
     s->finetune->skipped = h->skipped;

@@ -6,11 +6,14 @@
 struct finetune_state {
     size_t n;            /* parameters */
     real *p, *m, *v;     /* [n] */
+    struct device *device; /* whose memory p, m, v are; NULL: the host's */
     int64_t step;        /* steps finished */
-    uint32_t identity;   /* of the run */
+    uint32_t identity;   /* of the run: a checksum of what steers it, then of p as it starts */
     struct finetune *finetune; /* curve and count of skipped steps */
 };
 
+/* Goes on with the identity over p. */
+enum status finetune_identify(struct finetune_state *state, struct err *err);
 /* Publishes dir/checkpoint-STEP/state.bin:
  *   | one JSON line: magic, version, step, n, identity, curve length, skipped | p | m | v | curve | sha256 of all before, 64 hex digits |
  * and removes all before it but one.  ERR_FAILED: nothing published, older ones untouched. */

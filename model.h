@@ -58,15 +58,23 @@ enum status model_stored_formats(struct model_stored *stored, const struct check
 /* Every matrix into the layout that kernels read fastest (quant_panel.h): for weights that stay as they are; embedding and head alone.  ERR_MEMORY. */
 enum status model_to_panels(struct model *model, struct err *err);
 enum status model_embed_to_panels(struct model *model, struct err *err);
-/* The weights of a model in the host's memory, in the layout of files, onto a device: `to` was shaped alike and placed in memory of c's device. ERR_FAILED: the
- * device's. */
-enum status model_upload(struct model *to, const struct model *from, const struct ops_context *c, struct err *err);
+/* A piece of a model's weights that lies on a device, and the host's that it is a copy of. */
+struct model_held {
+    const void *host, *there;
+};
+/* Matrices, norms, biases of a model of n_layers. */
+size_t model_pieces(int32_t n_layers);
+/* The weights of a model in the host's memory, in the layout of files, onto a device: `to` was shaped alike and placed in memory of c's device.  held: [model_pieces],
+ * what lies there already and is not copied again; brought up to date; NULL: all is copied.  ERR_FAILED: the device's, or a matrix in panels. */
+enum status model_upload(struct model *to, const struct model *from, struct model_held *held, const struct ops_context *c, struct err *err);
 /* Memory that c's kernels read and write, counted in `arena`: of c's device, or of the host.  On a device the arena's tables (arena.h) are taken with it.
  * model_release gives both back. */
 enum status model_commit(const struct ops_context *c, struct arena *arena, const char *what, struct err *err);
 void model_release(const struct ops_context *c, struct arena *arena);
 /* Within that memory: `rows` pieces of n reals, one every to_stride and from_stride reals; on a device queued. */
 void model_copy(const struct ops_context *c, real *to, size_t to_stride, const real *from, size_t from_stride, size_t n, size_t rows);
+/* x = 0, queued behind what was. */
+void model_clear(const struct ops_context *c, real *x, size_t n);
 /* Random weights for training from scratch (all F32), of standard deviation s: N(0, s), o_proj and down_proj N(0, s/sqrt(2L)), norms 1. */
 void model_random(struct model *model, double s, uint64_t seed);
 void model_free(struct model *model); /* config, plan, tables; not the arena */

@@ -74,7 +74,5 @@ enum status model_batch_up(const struct model_run *run, const struct batch *batc
 enum status model_scores_down(const struct model_run *run, size_t n, double *nll, uint8_t *greedy, struct err *err);
 /* there->logits into logits[V]. */
 enum status model_logits_down(const struct model_run *run, real *logits, size_t V, struct err *err);
-/* x = 0, queued behind what was. */
-void model_clear(const struct ops_context *c, real *x, size_t n);
 
 #endif

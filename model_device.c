@@ -119,31 +119,68 @@ void model_clear(const struct ops_context *c, real *x, size_t n)
         memset(x, 0, n * sizeof *x);
 }
 
-static enum status upload_layer(struct model *to, const struct model *from, int l, struct device *device, struct err *err)
+/* ---- weights ---- */
+
+enum { NORMS = 2, LAYER_PIECES = NORMS + 2 * LINEAR_COUNT, OUTER_PIECES = 4 };
+
+size_t model_pieces(int32_t n_layers)
 {
-    struct model_layer *t = &to->layer[l];
-    const struct model_layer *f = &from->layer[l];
-    size_t C = (size_t)from->config.hidden_size;
-    TRY(device_upload(device, t->input_norm, f->input_norm, C * sizeof(real), err));
-    TRY(device_upload(device, t->post_norm, f->post_norm, C * sizeof(real), err));
+    return (size_t)n_layers * LAYER_PIECES + OUTER_PIECES;
+}
+
+struct upload {
+    struct device *device;
+    struct model_held *held; /* of the next piece; NULL: nothing is held */
+    struct err *err;
+};
+
+/* Steps on to the next piece; true when it is there already. */
+static bool is_there(struct upload *u, const void *to, const void *from)
+{
+    if (!u->held)
+        return false;
+    struct model_held *held = u->held++;
+    bool there = held->host == from && held->there == to;
+    *held = (struct model_held){from, to};
+    return there;
+}
+
+static enum status upload_vector(struct upload *u, void *to, const void *from, size_t bytes)
+{
+    return is_there(u, to, from) || !from ? OK : device_upload(u->device, to, from, bytes, u->err);
+}
+
+static enum status upload_matrix(struct upload *u, struct qmat *to, const struct qmat *from)
+{
+    to->nested_offset = from->nested_offset;
+    if (from->panels)
+        return err_set(u->err, ERR_FAILED, "a matrix in panels cannot be uploaded: kernels of a device read the layout of files");
+    return is_there(u, to->codes, from->codes) ? OK : device_upload_matrix(u->device, to, from, u->err);
+}
+
+static enum status upload_layer(struct upload *u, struct model_layer *t, const struct model_layer *f, size_t C)
+{
+    TRY(upload_vector(u, t->input_norm, f->input_norm, C * sizeof(real)));
+    TRY(upload_vector(u, t->post_norm, f->post_norm, C * sizeof(real)));
     for (int j = 0; j < LINEAR_COUNT; j++) {
-        TRY(device_upload_matrix(device, &t->linear[j], &f->linear[j], err));
-        if (f->bias[j])
-            TRY(device_upload(device, t->bias[j], f->bias[j], f->linear[j].rows * sizeof(real), err));
+        TRY(upload_matrix(u, &t->linear[j], &f->linear[j]));
+        TRY(upload_vector(u, t->bias[j], f->bias[j], f->linear[j].rows * sizeof(real)));
     }
     return OK;
 }
 
-enum status model_upload(struct model *to, const struct model *from, const struct ops_context *c, struct err *err)
+/* A failure leaves `held` saying too much: the device is of no use then. */
+enum status model_upload(struct model *to, const struct model *from, struct model_held *held, const struct ops_context *c, struct err *err)
 {
-    struct device *device = c->device;
-    TRY(device_upload_matrix(device, &to->embed, &from->embed, err));
+    struct upload u = {c->device, held, err};
+    size_t C = (size_t)from->config.hidden_size;
     for (int l = 0; l < from->plan.n_layers; l++)
-        TRY(upload_layer(to, from, l, device, err));
-    TRY(device_upload(device, to->norm, from->norm, (size_t)from->config.hidden_size * sizeof(real), err));
-    if (from->config.tie_word_embeddings)
-        to->head = to->embed;
-    else
-        TRY(device_upload_matrix(device, &to->head, &from->head, err));
-    return device_upload(device, to->inv_freq, from->inv_freq, (size_t)from->config.head_dim / 2 * sizeof(float), err);
+        TRY(upload_layer(&u, &to->layer[l], &from->layer[l], C));
+    TRY(upload_vector(&u, to->norm, from->norm, C * sizeof(real)));
+    TRY(upload_vector(&u, to->inv_freq, from->inv_freq, (size_t)from->config.head_dim / 2 * sizeof(float)));
+    TRY(upload_matrix(&u, &to->embed, &from->embed));
+    if (!from->config.tie_word_embeddings)
+        return upload_matrix(&u, &to->head, &from->head);
+    to->head = to->embed;
+    return OK;
 }

@@ -164,6 +164,7 @@ struct ops {
     void (*swiglu_backward)(const struct ops_context *c, real *dgate, real *dup, const real *dy, const real *gate,
                             const real *up, size_t n);
     void (*add)(const struct ops_context *c, real *y, const real *x, size_t n); /* y += x */
+    void (*add_squares)(const struct ops_context *c, real *y, const real *x, real divisor, size_t n); /* y += x^2 / divisor */
     /* Activations that are kept for backward in half the memory: to[i] = bf16(x[i]), to nearest even; back exactly. */
     void (*to_bf16)(const struct ops_context *c, uint16_t *to, const real *x, size_t n);
     void (*from_bf16)(const struct ops_context *c, real *y, const uint16_t *from, size_t n);

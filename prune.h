@@ -54,10 +54,13 @@ void prune_ranges(struct prune_options *options, int32_t n_layers);
 
 /* Does the mode's importance read gradients of embedding, head and norms too?  Else grads may be placed with linears_only. */
 bool prune_scores_all(const struct prune_options *options);
+/* Doubles that salience adds up at one time. */
+size_t prune_sums(const struct model *model);
 /* Scores of every unit.  Taylor: batches of one sequence each, labels in place; fisher (same size as grads->block) only for PARAM_SECOND and
- * PARAM_MIX, else NULL.  keep_layers: nothing is measured, all layers score 0. */
+ * PARAM_MIX, else NULL.  sums: [prune_sums] of the device's memory where run's kernels are a device's (so are model, grads and fisher), else NULL.
+ * keep_layers: nothing is measured, all layers score 0. */
 enum status prune_scores_compute(struct prune_scores *scores, const struct model *model, struct model_run *run,
-                                 struct model_grads *grads, real *fisher, const struct batch *batches, size_t n_batches,
+                                 struct model_grads *grads, real *fisher, double *sums, const struct batch *batches, size_t n_batches,
                                  const struct prune_options *options, struct err *err);
 /* Solves for the widths and picks the units.  The ratio counts from `original`: in the k-th of n steps config is what the steps before left
  * and the ratio k/n of the whole.

@@ -10,6 +10,7 @@
 
 #include "base/rng.h"
 #include "base/stop.h"
+#include "cuda/device.h"
 #include "prune.h"
 
 /* ---- gradients ---- */
@@ -35,13 +36,13 @@ static enum status add_gradient(struct model_grads *grads, const struct model *m
 static enum status fill_fisher(real *fisher, struct model_grads *grads, const struct model *model, struct model_run *run,
                                const struct batch *batches, size_t n, struct err *err)
 {
-    memset(fisher, 0, grads->n * sizeof *fisher);
+    const struct ops_context *c = run->ops;
+    model_clear(c, fisher, grads->n);
     for (size_t i = 0; i < n; i++) {
         size_t labels = labels_of(&batches[i]);
-        memset(grads->block, 0, grads->n * sizeof *grads->block);
+        model_clear(c, grads->block, grads->n);
         TRY(add_gradient(grads, model, run, &batches[i], 1.0 / (double)(labels ? labels : 1), err));
-        for (size_t k = 0; k < grads->n; k++)
-            fisher[k] += grads->block[k] * grads->block[k] / (real)n;
+        c->ops->add_squares(c, fisher, grads->block, (real)n, grads->n);
     }
     return OK;
 }
@@ -55,7 +56,7 @@ static enum status fill_gradient(struct model_grads *grads, const struct model *
         labels += labels_of(&batches[i]);
     if (labels == 0)
         return err_set(err, ERR_INPUT, "the calibration data has no token to predict");
-    memset(grads->block, 0, grads->n * sizeof *grads->block);
+    model_clear(run->ops, grads->block, grads->n);
     for (size_t i = 0; i < n; i++)
         TRY(add_gradient(grads, model, run, &batches[i], 1.0 / (double)labels, err));
     return OK;
@@ -65,15 +66,35 @@ static enum status fill_gradient(struct model_grads *grads, const struct model *
 
 struct sides {
     double *rows[LINEAR_COUNT], *cols[LINEAR_COUNT];
-    double *block;
+    double *block; /* [n] all of them, owned */
+    double *sums;  /* [n] where a device's kernels add them up; on the CPU block */
+    size_t n;
 };
 
-static enum status sides_alloc(struct sides *s, const struct model_layer *layer, struct err *err)
+static size_t sides_of(const struct model_layer *layer)
 {
-    size_t n = 0, at = 0;
+    size_t n = 0;
     for (int j = 0; j < LINEAR_COUNT; j++)
         n += layer->linear[j].rows + layer->linear[j].cols;
-    s->block = calloc(n, sizeof *s->block);
+    return n;
+}
+
+size_t prune_sums(const struct model *model)
+{
+    size_t most = (size_t)model->config.hidden_size + (size_t)model->config.vocab_size;
+    for (int32_t l = 0; l < model->config.num_hidden_layers; l++) {
+        size_t n = sides_of(&model->layer[l]);
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
+static enum status sides_alloc(struct sides *s, const struct model_layer *layer, double *sums, struct err *err)
+{
+    size_t at = 0;
+    s->n = sides_of(layer);
+    s->block = calloc(s->n, sizeof *s->block);
+    s->sums = sums ? sums : s->block;
     if (!s->block)
         return err_set(err, ERR_MEMORY, "out of memory for importance");
     for (int j = 0; j < LINEAR_COUNT; j++) {
@@ -90,20 +111,34 @@ static enum salience kind_of(const struct prune_options *o)
     return o->type == PRUNE_L1 ? SALIENCE_L1 : o->type == PRUNE_L2 ? SALIENCE_L2 : o->taylor;
 }
 
-static void fill_sides(struct sides *s, const struct model *model, const struct model_run *run, int32_t l,
-                       const struct model_grads *grads, const real *fisher, const struct prune_options *o)
+/* n sums that kernels will add to, or have added to. */
+static void clear_sums(const struct ops_context *c, double *sums, size_t n)
+{
+    if (c->device)
+        device_zero(c->device, sums, n * sizeof *sums);
+}
+
+static enum status read_sums(const struct ops_context *c, double *to, const double *sums, size_t n, struct err *err)
+{
+    if (c->device)
+        TRY(device_download(c->device, to, sums, n * sizeof *to, err));
+    for (size_t i = 0; i < n; i++)
+        to[i] = fabs(to[i]); /* changes only the signed sums of VECTORIZE */
+    return OK;
+}
+
+static enum status fill_sides(struct sides *s, const struct model *model, const struct model_run *run, int32_t l, const struct model_grads *grads,
+                              const real *fisher, const struct prune_options *o, struct err *err)
 {
     enum salience kind = kind_of(o);
     const struct model_layer *layer = &model->layer[l];
+    clear_sums(run->ops, s->sums, s->n);
     for (int j = 0; j < LINEAR_COUNT; j++) {
         const real *G = o->type == PRUNE_TAYLOR ? grads->layer[l].linear[j] : NULL;
         const real *F = G && fisher ? fisher + (G - grads->block) : NULL;
-        run->ops->ops->salience(run->ops, kind, &layer->linear[j], G, F, s->rows[j], s->cols[j]);
-        for (size_t i = 0; i < layer->linear[j].rows; i++)
-            s->rows[j][i] = fabs(s->rows[j][i]); /* changes only the signed sums of VECTORIZE */
-        for (size_t i = 0; i < layer->linear[j].cols; i++)
-            s->cols[j][i] = fabs(s->cols[j][i]);
+        run->ops->ops->salience(run->ops, kind, &layer->linear[j], G, F, s->sums + (s->rows[j] - s->block), s->sums + (s->cols[j] - s->block));
     }
+    return read_sums(run->ops, s->block, s->sums, s->n, err);
 }
 
 /* ---- units ---- */
@@ -186,20 +221,21 @@ static double layer_score(const struct sides *s, const struct model_layer *layer
 
 struct channels {
     double *score;        /* [C], of the scores */
-    double *member, *row; /* [C], [V]; owned */
+    double *member;       /* [C], owned */
+    double *sums;         /* [C + V] where kernels add up a member, and rows that nobody reads; owned unless a device's */
+    const struct ops_context *ops;
     size_t C;
     int n;                /* members so far */
     enum prune_grouping grouping;
 };
 
-static enum status channels_alloc(struct channels *ch, const struct model *model, double *score, enum prune_grouping grouping, struct err *err)
+static enum status channels_alloc(struct channels *ch, const struct model *model, const struct ops_context *ops, double *score, double *sums,
+                                  enum prune_grouping grouping, struct err *err)
 {
     size_t C = (size_t)model->config.hidden_size, V = (size_t)model->config.vocab_size;
-    *ch = (struct channels){.score = score, .C = C, .grouping = grouping, .member = calloc(C + V, sizeof *ch->member)};
-    if (!ch->member)
-        return err_set(err, ERR_MEMORY, "out of memory for importance");
-    ch->row = ch->member + C;
-    return OK;
+    *ch = (struct channels){.score = score, .ops = ops, .C = C, .grouping = grouping, .member = calloc(C + V, sizeof *ch->member)};
+    ch->sums = sums ? sums : ch->member;
+    return ch->member ? OK : err_set(err, ERR_MEMORY, "out of memory for importance");
 }
 
 /* A product of some hundred members leaves the range of double: its logarithm orders alike. */
@@ -227,32 +263,31 @@ static void add_side(struct channels *ch, const double *side)
 }
 
 /* Embedding, head, or a norm as a matrix of one row: columns are channels. */
-static void add_outside(struct channels *ch, const struct ops_context *ops, const struct qmat *W, const struct model_grads *grads, const real *G,
-                        const real *fisher, const struct prune_options *o)
+static enum status add_outside(struct channels *ch, const struct qmat *W, const struct model_grads *grads, const real *G, const real *fisher,
+                               const struct prune_options *o, struct err *err)
 {
     const real *F = G && fisher ? fisher + (G - grads->block) : NULL;
-    ops->ops->salience(ops, kind_of(o), W, G, F, ch->row, ch->member);
-    for (size_t c = 0; c < ch->C; c++)
-        ch->member[c] = fabs(ch->member[c]);
+    clear_sums(ch->ops, ch->sums, ch->C);
+    ch->ops->ops->salience(ch->ops, kind_of(o), W, G, F, ch->sums + ch->C, ch->sums);
+    TRY(read_sums(ch->ops, ch->member, ch->sums, ch->C, err));
     add_member(ch);
+    return OK;
 }
 
-static void add_norm(struct channels *ch, const struct ops_context *ops, real *norm, const struct model_grads *grads, const real *G, const real *fisher,
-                     const struct prune_options *o)
+static enum status add_norm(struct channels *ch, real *norm, const struct model_grads *grads, const real *G, const real *fisher, const struct prune_options *o,
+                            struct err *err)
 {
     struct qmat W = {.format = FORMAT_F32, .rows = 1, .cols = ch->C, .codes = norm};
-    add_outside(ch, ops, &W, grads, G, fisher, o);
+    return add_outside(ch, &W, grads, G, fisher, o, err);
 }
 
 /* LLM-Pruner's members of a layer: attention as one, gate, up, down, its two norms. */
-static enum status add_layer(struct channels *ch, const struct model *model, const struct model_run *run, int32_t l, const struct model_grads *grads,
-                             const real *fisher, const struct prune_options *o, struct err *err)
+static enum status add_linears(struct channels *ch, const struct model *model, const struct model_run *run, int32_t l, const struct model_grads *grads,
+                               const real *fisher, const struct prune_options *o, struct err *err)
 {
     struct sides s = {0};
-    const struct model_layer *layer = &model->layer[l];
-    bool taylor = o->type == PRUNE_TAYLOR;
-    TRY(sides_alloc(&s, layer, err));
-    fill_sides(&s, model, run, l, grads, fisher, o);
+    TRY(sides_alloc(&s, &model->layer[l], run->ops->device ? ch->sums : NULL, err));
+    enum status status = fill_sides(&s, model, run, l, grads, fisher, o, err);
     add_side(ch, s.cols[LINEAR_Q]);
     add_side(ch, s.cols[LINEAR_K]);
     add_side(ch, s.cols[LINEAR_V]);
@@ -264,25 +299,37 @@ static enum status add_layer(struct channels *ch, const struct model *model, con
         add_member(ch);
     }
     free(s.block);
-    add_norm(ch, run->ops, layer->input_norm, grads, taylor ? grads->layer[l].input_norm : NULL, fisher, o);
-    add_norm(ch, run->ops, layer->post_norm, grads, taylor ? grads->layer[l].post_norm : NULL, fisher, o);
-    return OK;
+    return status;
+}
+
+static enum status add_layer(struct channels *ch, const struct model *model, const struct model_run *run, int32_t l, const struct model_grads *grads,
+                             const real *fisher, const struct prune_options *o, struct err *err)
+{
+    const struct model_layer *layer = &model->layer[l];
+    bool taylor = o->type == PRUNE_TAYLOR;
+    TRY(add_linears(ch, model, run, l, grads, fisher, o, err));
+    TRY(add_norm(ch, layer->input_norm, grads, taylor ? grads->layer[l].input_norm : NULL, fisher, o, err));
+    return add_norm(ch, layer->post_norm, grads, taylor ? grads->layer[l].post_norm : NULL, fisher, o, err);
+}
+
+static enum status add_outer(struct channels *ch, const struct model *model, const struct model_grads *grads, const real *fisher, const struct prune_options *o,
+                             struct err *err)
+{
+    bool taylor = o->type == PRUNE_TAYLOR;
+    TRY(add_norm(ch, model->norm, grads, taylor ? grads->norm : NULL, fisher, o, err));
+    TRY(add_outside(ch, &model->embed, grads, taylor ? grads->embed : NULL, fisher, o, err));
+    return model->config.tie_word_embeddings ? OK : add_outside(ch, &model->head, grads, taylor ? grads->head : NULL, fisher, o, err);
 }
 
 static enum status channel_scores(struct prune_scores *scores, const struct model *model, const struct model_run *run, const struct model_grads *grads,
-                                  const real *fisher, const struct prune_options *o, struct err *err)
+                                  const real *fisher, double *sums, const struct prune_options *o, struct err *err)
 {
     struct channels ch;
-    bool taylor = o->type == PRUNE_TAYLOR;
-    enum status status = channels_alloc(&ch, model, scores->unit, o->grouping, err);
+    enum status status = channels_alloc(&ch, model, run->ops, scores->unit, sums, o->grouping, err);
     for (int32_t l = 0; status == OK && l < model->config.num_hidden_layers; l++)
         status = add_layer(&ch, model, run, l, grads, fisher, o, err);
-    if (status == OK) {
-        add_norm(&ch, run->ops, model->norm, grads, taylor ? grads->norm : NULL, fisher, o);
-        add_outside(&ch, run->ops, &model->embed, grads, taylor ? grads->embed : NULL, fisher, o);
-        if (!model->config.tie_word_embeddings)
-            add_outside(&ch, run->ops, &model->head, grads, taylor ? grads->head : NULL, fisher, o);
-    }
+    if (status == OK)
+        status = add_outer(&ch, model, grads, fisher, o, err);
     for (size_t c = 0; status == OK && o->grouping == GROUP_MEAN && c < ch.C; c++)
         scores->unit[c] /= ch.n;
     free(ch.member);
@@ -311,7 +358,7 @@ static enum status scores_alloc(struct prune_scores *scores, const struct model_
 }
 
 static enum status layer_scores(struct prune_scores *scores, const struct model *model, const struct model_run *run, int32_t l,
-                                const struct model_grads *grads, const real *fisher, const struct prune_options *o, struct err *err)
+                                const struct model_grads *grads, const real *fisher, double *sums, const struct prune_options *o, struct err *err)
 {
     const struct model_config *c = &model->config;
     if (o->type == PRUNE_RANDOM && o->mode == PRUNE_LAYER) {
@@ -324,8 +371,8 @@ static enum status layer_scores(struct prune_scores *scores, const struct model 
         return OK;
     }
     struct sides sides = {0};
-    TRY(sides_alloc(&sides, &model->layer[l], err));
-    fill_sides(&sides, model, run, l, grads, fisher, o);
+    TRY(sides_alloc(&sides, &model->layer[l], sums, err));
+    enum status status = fill_sides(&sides, model, run, l, grads, fisher, o, err);
     if (o->mode == PRUNE_LAYER) {
         scores->unit[l] = layer_score(&sides, &model->layer[l], o);
     } else {
@@ -333,7 +380,7 @@ static enum status layer_scores(struct prune_scores *scores, const struct model 
         ffn_scores(scores->ffn[l], &sides, c->intermediate_size[l], o);
     }
     free(sides.block);
-    return OK;
+    return status;
 }
 
 bool prune_scores_all(const struct prune_options *options)
@@ -342,7 +389,7 @@ bool prune_scores_all(const struct prune_options *options)
 }
 
 enum status prune_scores_compute(struct prune_scores *scores, const struct model *model, struct model_run *run,
-                                 struct model_grads *grads, real *fisher, const struct batch *batches, size_t n_batches,
+                                 struct model_grads *grads, real *fisher, double *sums, const struct batch *batches, size_t n_batches,
                                  const struct prune_options *options, struct err *err)
 {
     memset(scores, 0, sizeof *scores);
@@ -357,9 +404,9 @@ enum status prune_scores_compute(struct prune_scores *scores, const struct model
     if (options->mode == PRUNE_CHANNEL && options->type == PRUNE_RANDOM)
         random_scores(scores->unit, model->config.hidden_size, options->seed, 0);
     else if (options->mode == PRUNE_CHANNEL)
-        TRY(channel_scores(scores, model, run, grads, second ? fisher : NULL, options, err));
+        TRY(channel_scores(scores, model, run, grads, second ? fisher : NULL, sums, options, err));
     for (int32_t l = 0; options->mode != PRUNE_CHANNEL && l < model->config.num_hidden_layers; l++)
-        TRY(layer_scores(scores, model, run, l, grads, second ? fisher : NULL, options, err));
+        TRY(layer_scores(scores, model, run, l, grads, second ? fisher : NULL, sums, options, err));
     return OK;
 }
 

@@ -71,7 +71,7 @@ void trials_place_weights(struct trials *trials, const struct model_config *shap
 
 void trials_place_training(struct trials *trials, const struct model_config *shape, int64_t max_steps, struct arena *optimizer)
 {
-    lora_place(&trials->lora, &trials->plan, shape, true, optimizer);
+    lora_place(&trials->lora, &trials->plan, shape, !trials->mirror, optimizer);
     trials->lora.dropout = (float)trials->config->lora_dropout;
     trials->lora.seed = (uint64_t)trials->config->seed;
     finetune_place(&trials->finetune, trials->dataset, trials->config->micro_batch_size, max_steps, optimizer);
@@ -92,6 +92,55 @@ size_t trials_max_rank(const struct trials *trials)
         most = rank > most ? rank : most;
     }
     return (size_t)most;
+}
+
+/* ---- on a device ---- */
+
+static size_t placed_bytes(const struct plan_linear *p, size_t out, size_t in)
+{
+    struct arena count = {0};
+    struct qmat q;
+    quant_place(&q, p->format, p->block, p->double_quant, out, in, &count);
+    return count.used;
+}
+
+enum status trials_find_widest(struct trials *trials, const struct model_config *shape, struct err *err)
+{
+    plan_free(&trials->widest);
+    TRY(plan_copy(&trials->widest, &trials->plan, err));
+    for (size_t i = 0; i < trials->n_linears; i++) {
+        struct plan_linear *most = &trials->widest.layer[i / LINEAR_COUNT].linear[i % LINEAR_COUNT];
+        size_t out, in, bytes = 0;
+        plan_shape(&trials->plan, shape, (int)(i / LINEAR_COUNT), (enum linear)(i % LINEAR_COUNT), &out, &in);
+        for (size_t f = 0; f < trials->n_formats; f++) {
+            struct plan_linear p = *most;
+            trials_set_format(trials, i, trials->format[f], &p);
+            if (!variant_used(trials, i, f) || placed_bytes(&p, out, in) <= bytes)
+                continue;
+            bytes = placed_bytes(&p, out, in);
+            *most = p;
+        }
+    }
+    return OK;
+}
+
+enum status trials_there(struct trials *trials, const struct model **model, const struct lora **lora, struct err *err)
+{
+    if (!trials->mirror)
+        return OK;
+    const struct plan *widest = *model == &trials->model ? &trials->widest : NULL;
+    TRY(model_mirror_model(trials->mirror, *model, widest, model, err));
+    return model_mirror_adapters(trials->mirror, *lora, lora, err);
+}
+
+struct lora *trials_trained(struct trials *trials)
+{
+    return trials->mirror ? &trials->mirror->lora : &trials->lora;
+}
+
+enum status trials_rest(const struct trials *trials, struct qmat *q, struct err *err)
+{
+    return trials->mirror ? OK : quant_to_panels(q, err);
 }
 
 /* ---- a trial ---- */
@@ -142,7 +191,7 @@ static enum status start_quantized(const struct trials *trials, size_t linear, i
     TRY(source_weights(trials, linear, &W, &temp, err));
     enum status status = lora_start(&v->q, v->A, v->B, W, rank, scaling_of(trials, linear, rank), options, err);
     free(temp);
-    return status == OK ? quant_to_panels(&v->q, err) : status;
+    return status == OK ? trials_rest(trials, &v->q, err) : status;
 }
 
 static enum status start_variant(struct trials *trials, size_t linear, size_t format, size_t slot, struct err *err)
@@ -223,7 +272,7 @@ enum status trials_start_variants(struct trials *trials, size_t linear, const re
             TRY(stop_check(err));
             TRY(U && quant_affine_bits(v->q.format) > 0 ? trials_encode_gptq(trials, &v->q, W, gram, U, err) : quant_encode(&v->q, W, false, err));
             TRY(start_beside(trials, linear, start_rank(trials, linear, slot), v, W, gram, err));
-            TRY(quant_to_panels(&v->q, err));
+            TRY(trials_rest(trials, &v->q, err));
             v->ready = true;
         }
     return OK;
@@ -295,8 +344,12 @@ enum status trials_finetune(struct trials *trials, int64_t steps, const char *la
         trials->finetune.n_curve = 0;
         return OK;
     }
-    struct finetune_target target = {.lora = &trials->lora};
-    return finetune_run(&trials->finetune, trials->run, &trials->model, &target, trials->dataset, steps, &options, err);
+    const struct model *model = &trials->model;
+    const struct lora *lora = &trials->lora;
+    TRY(trials_there(trials, &model, &lora, err));
+    struct finetune_target target = {.lora = trials_trained(trials)};
+    TRY(finetune_run(&trials->finetune, trials->run, model, &target, trials->dataset, steps, &options, err));
+    return model_mirror_adapters_down(trials->mirror, &trials->lora, err);
 }
 
 /* ---- scores ---- */
@@ -313,6 +366,7 @@ static enum status score_held_out(struct trials *trials, double share, const str
 {
     double sum = 0, squares = 0;
     size_t n = (size_t)ceil(share * (double)trials->held_out->n);
+    TRY(trials_there(trials, &model, &lora, err));
     for (size_t i = 0; i < n; i++) {
         const struct example *e = &trials->held_out->example[i];
         struct segment segment;
@@ -335,8 +389,13 @@ static enum status score_held_out(struct trials *trials, double share, const str
 static enum status measure_divergence(struct trials *trials, double share, const struct model *model, const struct lora *lora,
                                       struct evaluate_divergences *d, struct err *err)
 {
-    if (!trials->reference)
-        TRY(evaluate_reference_new(&trials->reference, trials->held_out, (size_t)trials->config->search_tokens, trials->run, trials->source, err));
+    const struct model *source = trials->source;
+    const struct lora *none = NULL;
+    if (!trials->reference) {
+        TRY(trials_there(trials, &source, &none, err));
+        TRY(evaluate_reference_new(&trials->reference, trials->held_out, (size_t)trials->config->search_tokens, trials->run, source, err));
+    }
+    TRY(trials_there(trials, &model, &lora, err));
     return evaluate_against(trials->reference, share, trials->run, model, lora, d, err);
 }
 
@@ -368,6 +427,8 @@ static enum status score_tasks(struct trials *trials, enum task_part part, doubl
 {
     const struct trial_tasks *tasks = trials->tasks;
     outcome->n_tasks = tasks->n;
+    if (tasks->n)
+        TRY(trials_there(trials, &model, &lora, err));
     uint8_t *right = part == PART_SEARCH ? outcome->right : NULL;
     for (size_t i = 0; i < tasks->n; i++) {
         struct evaluate_set *set = part == PART_SEARCH ? tasks->search[i] : tasks->report[i];

@@ -16,6 +16,7 @@
 #include "finetune.h"
 #include "gram.h"
 #include "model.h"
+#include "model_mirror.h"
 #include "search.h"
 
 enum { MAX_LEVELS = 16, MAX_TASKS = 16, TRIALS_NOT_PINNED = 255 };
@@ -42,6 +43,8 @@ struct trials {
     const struct dataset *dataset, *held_out; /* held_out: what no trial trains on, NULL when the objective is accuracy */
     const struct trial_tasks *tasks;
     struct model_run *run;
+    struct model_run *host_run;       /* on the CPU, for what calibration data tells; NULL: run is */
+    struct model_mirror *mirror;      /* where passes run on a device: what they read; NULL: they read what is here */
 
     enum objective objective;
     struct evaluate_reference *reference; /* of the unquantized model, made when first asked for */
@@ -72,6 +75,7 @@ struct trials {
     struct model_layer *own_layer;    /* [layers] norms and biases of a configuration that was requantized, in `own`; NULL: the source's */
     struct arena own;
 
+    struct plan widest;               /* of each linear the format that takes the most room among its variants: of a device's memory */
     struct variant *variant;          /* [n_linears][n_formats][ranks that need a start of their own] */
     struct model model;               /* the view whose linears are swapped */
     struct lora lora;
@@ -97,7 +101,7 @@ enum status trials_init(struct trials *trials, const struct config *config, cons
  * ERR_INPUT when so many variables are no whole number of layers. */
 enum status trials_init_space(struct trials *trials, const struct config *config, size_t n_variables, struct err *err);
 void trials_free(struct trials *trials);
-/* Counts or carves: `weights` takes the variants, `optimizer` adapters with moments, `activations` the micro-batch. */
+/* Counts or carves: `weights` takes the variants, `optimizer` adapters (with gradients and moments, unless the mirror has them) and the micro-batch. */
 void trials_place_weights(struct trials *trials, const struct model_config *shape, struct arena *weights);
 void trials_place_training(struct trials *trials, const struct model_config *shape, int64_t max_steps, struct arena *optimizer);
 
@@ -151,6 +155,15 @@ enum status trials_finetune(struct trials *trials, int64_t steps, const char *la
 /* Scores what is there on a share of it (0 < share <= 1, the first documents or sequences): part report: every task; part search: by the objective. */
 enum status trials_score(struct trials *trials, enum task_part part, double share, const struct model *model, const struct lora *lora,
                          struct trial_outcome *outcome, struct err *err);
+
+/* Model and adapters of the host, or NULL, into those that a pass reads: themselves, or on a device their copies, made there. */
+enum status trials_there(struct trials *trials, const struct model **model, const struct lora **lora, struct err *err);
+/* The adapters that a pass trains, where trials_there put them. */
+struct lora *trials_trained(struct trials *trials);
+/* A matrix that stays as it is: into panels, unless a device reads it. */
+enum status trials_rest(const struct trials *trials, struct qmat *q, struct err *err);
+/* Fills trials->widest, after trials_init. */
+enum status trials_find_widest(struct trials *trials, const struct model_config *shape, struct err *err);
 
 /* An example as a batch of one sequence, in *segment and trials->positions. */
 struct batch trials_example(const struct trials *trials, const struct example *example, struct segment *segment);

@@ -5,9 +5,9 @@
  * linears, at the start of fine-tuning with all formats lowest.  What it is not: no trial; nothing is fine-tuned. */
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/stop.h"
+#include "cuda/device.h"
 #include "trial.h"
 
 enum { GRADIENT_EXAMPLES = 32 };
@@ -36,7 +36,7 @@ static enum status measure_fidelity(struct trials *trials, uint8_t *level, doubl
     return OK;
 }
 
-/* The gradient of the mean loss over the first examples, into lora.g. */
+/* The gradient of the mean loss over the first examples, into the g of the adapters that a pass trains. */
 static enum status adapter_gradients(struct trials *trials, struct err *err)
 {
     const struct dataset *data = trials->dataset;
@@ -44,9 +44,13 @@ static enum status adapter_gradients(struct trials *trials, struct err *err)
     for (size_t i = 0; i < n; i++)
         for (int32_t t = 0; t < data->example[i].n; t++)
             labelled += data->example[i].labels[t] >= 0;
-    memset(trials->lora.g, 0, trials->lora.n * sizeof(real));
-    float dropout = trials->lora.dropout;
-    trials->lora.dropout = 0;
+    const struct model *model = &trials->model;
+    const struct lora *host = &trials->lora;
+    TRY(trials_there(trials, &model, &host, err));
+    struct lora *lora = trials_trained(trials);
+    model_clear(trials->run->ops, lora->g, lora->n);
+    float dropout = lora->dropout;
+    lora->dropout = 0;
     enum status status = OK;
     for (size_t i = 0; status == OK && i < n; i++) {
         const struct example *e = &data->example[i];
@@ -56,18 +60,10 @@ static enum status adapter_gradients(struct trials *trials, struct err *err)
         struct batch batch = trials_example(trials, e, &segment);
         status = stop_check(err);
         if (status == OK)
-            status = model_train(trials->run, &trials->model, &trials->lora, NULL, &batch, (real)(1 / (double)labelled), 0, &sum, &count, err);
+            status = model_train(trials->run, model, lora, NULL, &batch, (real)(1 / (double)labelled), 0, &sum, &count, err);
     }
-    trials->lora.dropout = dropout;
+    lora->dropout = dropout;
     return status;
-}
-
-static double squares(const real *x, size_t n)
-{
-    double sum = 0;
-    for (size_t i = 0; i < n; i++)
-        sum += (double)x[i] * (double)x[i];
-    return sum;
 }
 
 static enum status measure_plasticity(struct trials *trials, uint8_t *level, double *importance, struct err *err)
@@ -79,14 +75,15 @@ static enum status measure_plasticity(struct trials *trials, uint8_t *level, dou
         level[v] = (uint8_t)(trials->n_variable_levels[v] - 1); /* the largest rank sees most directions */
     TRY(trials_set(trials, level, err));
     TRY(adapter_gradients(trials, err));
+    const struct ops_context *c = trials->run->ops;
     for (size_t i = 0; i < trials->n_linears; i++) {
-        const struct adapter *a = &trials->lora.adapter[i / LINEAR_COUNT][i % LINEAR_COUNT];
+        const struct adapter *a = &trials_trained(trials)->adapter[i / LINEAR_COUNT][i % LINEAR_COUNT];
         if (!trials->ranked[i])
             continue;
         size_t v = trials->n_format_variables + trials_variable(trials, i), r = (size_t)a->r;
-        importance[v] += squares(a->dA, r * a->in) + squares(a->dB, r * a->out);
+        importance[v] += c->ops->sum_squares(c, a->dA, r * a->in) + c->ops->sum_squares(c, a->dB, r * a->out);
     }
-    return OK;
+    return c->device ? device_check(c->device, err) : OK;
 }
 
 enum status trials_measure_importance(struct trials *trials, struct err *err)

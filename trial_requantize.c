@@ -12,6 +12,12 @@
 #include "quant_panel.h"
 #include "trial.h"
 
+/* Second moments are summed by the host. */
+static struct model_run *calibration_run(const struct trials *trials)
+{
+    return trials->host_run ? trials->host_run : trials->run;
+}
+
 struct requantize {
     struct trials *trials;
     const uint8_t *level;
@@ -42,7 +48,7 @@ static enum status take_linear(void *user, int l, enum linear j, const real *W, 
         TRY(quant_encode(&v->q, W, false, err)); /* awq has scaled what it does not quantize, too */
     }
     TRY(trials_start_beside(trials, linear, r->level, v, W, gram, err));
-    TRY(quant_to_panels(&v->q, err));
+    TRY(trials_rest(trials, &v->q, err));
     v->ready = true;
     return OK;
 }
@@ -111,11 +117,12 @@ enum status trials_requantize(struct trials *trials, const uint8_t *level, const
         any = any || b > 0;
     }
     options.bits = (const uint8_t(*)[LINEAR_COUNT])bits;
+    model_mirror_forget(trials->mirror); /* codes and norms change where they are */
     for (int l = 0; !any && trials->own_layer && l < trials->source->config.num_hidden_layers; l++)
         copy_own(trials, l, &trials->source->layer[l]); /* not those of another configuration */
     enum status status = any ? own_layers(trials, err) : OK;
     if (status == OK && any)
-        status = calibrate_model(trials->run, trials->source, batches, n_batches, &options, take_layer, &r, err);
+        status = calibrate_model(calibration_run(trials), trials->source, batches, n_batches, &options, take_layer, &r, err);
     free(bits);
     return status;
 }
@@ -181,7 +188,7 @@ enum status trials_start_all(struct trials *trials, const struct batch *batches,
         if (!start.U)
             return err_set(err, ERR_MEMORY, "out of memory for the factor of a linear's moments");
     }
-    enum status status = calibrate_model(trials->run, trials->source, batches, n_batches, &options, NULL, &start, err);
+    enum status status = calibrate_model(calibration_run(trials), trials->source, batches, n_batches, &options, NULL, &start, err);
     free(start.U);
     return status;
 }

@@ -450,6 +450,7 @@ void trials_free(struct trials *trials)
     arena_free(&trials->own);
     free(trials->bytes);
     plan_free(&trials->plan);
+    plan_free(&trials->widest);
     model_free(&trials->model);
     memset(trials, 0, sizeof *trials);
 }

@@ -13,7 +13,7 @@ enum { BLOCK = 8, LEAST_BLOCKS = 3, MOST_BLOCKS = 12 };
 static const double ENOUGH_S = 0.4;
 
 struct decoding {
-    struct arena arena;
+    struct arena arena, tables; /* keys and values, where passes run; what the host reads of them */
     struct kv_cache cache;
     real *logits;
 };
@@ -21,17 +21,17 @@ struct decoding {
 static void decoding_place(struct decoding *d, const struct model *model)
 {
     kv_cache_place(&d->cache, model, BLOCK, &d->arena);
-    d->logits = arena_take(&d->arena, (size_t)model->config.vocab_size, sizeof *d->logits);
+    d->logits = arena_take_table(&d->arena, (size_t)model->config.vocab_size, sizeof *d->logits);
 }
 
 /* One sequence of BLOCK tokens from its start. */
-static enum status decode_block(struct trials *trials, struct decoding *d, double *seconds, struct err *err)
+static enum status decode_block(struct trials *trials, const struct model *model, struct decoding *d, double *seconds, struct err *err)
 {
     int32_t token = 0;
     double start = clock_s();
     d->cache.n = 0;
     for (int i = 0; i < BLOCK; i++)
-        TRY(model_decode(trials->run, &trials->model, NULL, &d->cache, &token, 1, d->logits, err));
+        TRY(model_decode(trials->run, model, NULL, &d->cache, &token, 1, d->logits, err));
     *seconds = (clock_s() - start) / BLOCK;
     return OK;
 }
@@ -39,13 +39,16 @@ static enum status decode_block(struct trials *trials, struct decoding *d, doubl
 /* The fastest of several blocks: whatever disturbs a clock makes it slower.  The first one warms up. */
 static enum status fastest_block(struct trials *trials, struct decoding *d, double *seconds, struct err *err)
 {
+    const struct model *model = &trials->model;
+    const struct lora *none = NULL;
     double first, spent = 0;
-    TRY(decode_block(trials, d, &first, err));
+    TRY(trials_there(trials, &model, &none, err));
+    TRY(decode_block(trials, model, d, &first, err));
     *seconds = INFINITY;
     for (int i = 0; i < MOST_BLOCKS && (i < LEAST_BLOCKS || spent < ENOUGH_S); i++) {
         double here;
         TRY(stop_check(err));
-        TRY(decode_block(trials, d, &here, err));
+        TRY(decode_block(trials, model, d, &here, err));
         *seconds = fmin(*seconds, here);
         spent += BLOCK * here;
     }
@@ -68,15 +71,16 @@ enum status trials_measure_speed(struct trials *trials, struct err *err)
     struct decoding d = {0};
     uint8_t *level = calloc(trials->n_variables, 1);
     enum status status = level ? OK : err_set(err, ERR_MEMORY, "out of memory for a configuration");
+    d.arena.tables = trials->mirror ? &d.tables : NULL;
     if (status == OK) {
         decoding_place(&d, trials->source);
-        status = arena_commit(&d.arena, "decoding", err);
+        status = model_commit(trials->run->ops, &d.arena, "decoding", err);
     }
     if (status == OK) {
         decoding_place(&d, trials->source);
         status = measure_formats(trials, &d, level, err);
     }
-    arena_free(&d.arena);
+    model_release(trials->run->ops, &d.arena);
     free(level);
     return status;
 }

@@ -1,4 +1,4 @@
-/* use_device.c: one sentence for each way in which a GPU cannot be used. */
+/* use_device.c: a word of the user's into a table of kernels and the device that it runs on. */
 #include "use_device.h"
 
 #include <string.h>
@@ -26,17 +26,4 @@ void use_device_close(struct ops_context *c)
 {
     device_close(c->device);
     c->device = NULL;
-}
-
-enum status use_device(const char *name, struct err *err)
-{
-    struct device *device;
-    if (strcmp(name, "auto") == 0 || strcmp(name, "cpu") == 0)
-        return OK;
-    if (strcmp(name, "cuda") != 0)
-        return err_set(err, ERR_INPUT, "device = %s, want auto, cpu or cuda", name);
-    TRY(device_open(&device, err));
-    err_set(err, ERR_INPUT, "the GPU %s can be used, but only the kernels are there yet, the stages run on the CPU (docs/cuda.md), want device = cpu", device_name(device));
-    device_close(device);
-    return ERR_INPUT;
 }

@@ -10,8 +10,4 @@ enum status use_device_open(const char *name, struct ops_context *c, struct err 
 /* Gives the device back, where there is one: after all of its memory. */
 void use_device_close(struct ops_context *c);
 
-/* auto, cpu: OK.  cuda: ERR_INPUT, with the sentence of what is missing (cuda/device.h) or, where a GPU can be opened, that the stages do not run on it yet.
- * Another word: ERR_INPUT. */
-enum status use_device(const char *name, struct err *err);
-
 #endif

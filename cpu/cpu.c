@@ -22,6 +22,7 @@ static const struct ops reference_table = {
     .swiglu_forward = ref_swiglu_forward,
     .swiglu_backward = ref_swiglu_backward,
     .add = ref_add,
+    .add_squares = ref_add_squares,
     .to_bf16 = ref_to_bf16,
     .from_bf16 = ref_from_bf16,
     .head_loss = ref_head_loss,

@@ -78,6 +78,7 @@ void ref_swiglu_backward(const struct ops_context *c, real *dgate, real *dup, co
 void ref_to_bf16(const struct ops_context *c, uint16_t *to, const real *x, size_t n);
 void ref_from_bf16(const struct ops_context *c, real *y, const uint16_t *from, size_t n);
 void ref_add(const struct ops_context *c, real *y, const real *x, size_t n);
+void ref_add_squares(const struct ops_context *c, real *y, const real *x, real divisor, size_t n);
 void ref_head_loss(const struct ops_context *c, const struct head_args *a);
 void ref_divergence(const struct ops_context *c, real *p, real *q, size_t n, size_t V, double *kl, double *jsd, double *lse);
 void ref_adamw(const struct ops_context *c, const struct adamw_args *a);

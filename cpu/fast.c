@@ -194,6 +194,7 @@ const struct ops fast_table = {
     .swiglu_forward = fast_swiglu_forward,
     .swiglu_backward = fast_swiglu_backward,
     .add = fast_add,
+    .add_squares = ref_add_squares,
     .to_bf16 = fast_to_bf16,
     .from_bf16 = fast_from_bf16,
     .head_loss = fast_head_loss,

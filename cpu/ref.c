@@ -130,6 +130,13 @@ void ref_add(const struct ops_context *c, real *y, const real *x, size_t n)
         y[i] += x[i];
 }
 
+void ref_add_squares(const struct ops_context *c, real *y, const real *x, real divisor, size_t n)
+{
+#pragma omp parallel for num_threads(c->threads)
+    for (size_t i = 0; i < n; i++)
+        y[i] += x[i] * x[i] / divisor;
+}
+
 void ref_to_bf16(const struct ops_context *c, uint16_t *to, const real *x, size_t n)
 {
 #pragma omp parallel for num_threads(c->threads)

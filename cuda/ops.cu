@@ -243,6 +243,21 @@ extern "C" void cuda_add(const struct ops_context *c, real *y, const real *x, si
     launched(c->device, "add");
 }
 
+__global__ void __launch_bounds__(THREADS) k_add_squares(float *y, const float *x, float divisor, size_t n)
+{
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n)
+        y[i] = __fadd_rn(y[i], __fmul_rn(x[i], x[i]) / divisor); /* the CPU's roundings */
+}
+
+extern "C" void cuda_add_squares(const struct ops_context *c, real *y, const real *x, real divisor, size_t n)
+{
+    if (n == 0)
+        return;
+    k_add_squares<<<blocks_for(n, THREADS), THREADS, 0, c->device->stream>>>(y, x, divisor, n);
+    launched(c->device, "add_squares");
+}
+
 /* ---- bf16 ---- */
 
 __global__ void __launch_bounds__(THREADS) k_to_bf16(uint16_t *to, const float *x, size_t n)

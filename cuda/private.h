@@ -69,6 +69,7 @@ void cuda_rope(const struct ops_context *c, real *x, const real *angles, size_t 
 void cuda_swiglu_forward(const struct ops_context *c, real *y, const real *gate, const real *up, size_t n);
 void cuda_swiglu_backward(const struct ops_context *c, real *dgate, real *dup, const real *dy, const real *gate, const real *up, size_t n);
 void cuda_add(const struct ops_context *c, real *y, const real *x, size_t n);
+void cuda_add_squares(const struct ops_context *c, real *y, const real *x, real divisor, size_t n);
 void cuda_to_bf16(const struct ops_context *c, uint16_t *to, const real *x, size_t n);
 void cuda_from_bf16(const struct ops_context *c, real *y, const uint16_t *from, size_t n);
 void cuda_adamw(const struct ops_context *c, const struct adamw_args *a);

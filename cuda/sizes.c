@@ -19,7 +19,7 @@ static size_t linear_bytes(size_t e, size_t max_out, size_t max_in, size_t T)
 /* head.cu */
 static size_t head_bytes(size_t e, size_t max_out, size_t max_in, size_t T, size_t V)
 {
-    size_t rows = chunk_of(T, V > 0 ? V : 1), slab = smaller(V, SLAB), part = smaller(max_out, SLAB);
+    size_t rows = chunk_of(T, V > 0 ? V : 1), slab = smaller(V, SLAB), part = smaller(larger(max_out, V), SLAB); /* salience reads the embedding too */
     size_t loss = piece_bytes(rows * V * sizeof(float)) + piece_bytes(rows * V * sizeof(uint16_t)) + piece_bytes(rows * max_in * e) + piece_bytes(slab * max_in * e);
     size_t salience = piece_bytes(SALIENCE_PARTS * max_in * sizeof(double)) + piece_bytes(part * max_in * sizeof(float));
     return larger(loss, salience);

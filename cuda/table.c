@@ -18,6 +18,7 @@ static const struct ops cuda_table = {
     .swiglu_forward = cuda_swiglu_forward,
     .swiglu_backward = cuda_swiglu_backward,
     .add = cuda_add,
+    .add_squares = cuda_add_squares,
     .to_bf16 = cuda_to_bf16,
     .from_bf16 = cuda_from_bf16,
     .head_loss = cuda_head_loss,

@@ -50,13 +50,13 @@ struct job_home {
 static const char base_text[] = "train_mode = full\ntokenizer = tokenizer.model\ndataset = text.jsonl\noutput_dir = base\nhidden_size = 32\n"
                                 "num_hidden_layers = 4\nnum_attention_heads = 4\nnum_key_value_heads = 2\nintermediate_size = 64\n"
                                 "max_position_embeddings = 128\nmax_seq_len = 64\nbatch_size = 8\nmicro_batch_size = 8\nmax_steps = 3\n"
-                                "learning_rate = 1e-2\nthreads = 1\n";
+                                "learning_rate = 1e-2\nthreads = 1\ndevice = cpu\n";
 
 /* objective = loss: the scores of a hardly trained model differ in every digit, its accuracies hardly at all. */
 static const char job_text[] = "model = base/model\ndataset = train.jsonl\neval_data = tasks\noutput_dir = out\npruning_ratio = 0.15\n"
                                "ffn_multiple = 8\nquant_types = nf4,int8\nnum_initial = 3\nnum_trials = 2\nmax_steps = 2\nlora_r = 2\n"
                                "save_steps = 1\nbatch_size = 8\nmicro_batch_size = 4\nmax_seq_len = 96\ncalibration_seq_len = 32\n"
-                               "learning_rate = 1e-2\nobjective = loss\nthreads = 1\n";
+                               "learning_rate = 1e-2\nobjective = loss\nthreads = 1\ndevice = cpu\n";
 
 static const char *const job_task_files[] = {"arc_challenge.test.jsonl", "arc_easy.test.jsonl",    "boolq.validation.jsonl",
                                              "hellaswag.validation.jsonl", "openbookqa.test.jsonl", "piqa.validation.jsonl",

@@ -67,7 +67,7 @@ static inline struct prune_scores compute(struct fixture *f, const struct prune_
     }
     for (size_t i = 0; i < n; i++)
         batches[i] = b[i].batch;
-    CHECK(prune_scores_compute(&scores, &f->model, &f->run, &grads, fisher, batches, n, o, &err));
+    CHECK(prune_scores_compute(&scores, &f->model, &f->run, &grads, fisher, NULL, batches, n, o, &err));
     arena_free(&arena);
     return scores;
 }

@@ -147,7 +147,7 @@ static void one_method(struct bench *b, const struct safetensors *st, int method
     const struct st_tensor *ffn = golden_find(st, "ffn.%s.%s", methods[method], groupings[grouping]);
     if (!head)
         return;
-    must(prune_scores_compute(&scores, &b->model, &b->run, &b->grads, b->fisher, b->batch, b->n, &o, &err), &err);
+    must(prune_scores_compute(&scores, &b->model, &b->run, &b->grads, b->fisher, NULL, b->batch, b->n, &o, &err), &err);
     const struct model_config *c = &b->model.config;
     double *want = golden_doubles(st, head);
     bool product = grouping == GROUP_PROD;
@@ -289,7 +289,7 @@ static void one_set(struct bench *b, const struct safetensors *st, const struct 
     struct prune_options o = {.taylor = (enum salience)index_of(method, methods, 4), .grouping = (enum prune_grouping)index_of(grouping, groupings, 5),
                               .group_ratio = ratio, .ffn_multiple = 1, .attention_start = first, .attention_end = last, .mlp_start = first,
                               .mlp_end = last};
-    must(prune_scores_compute(&scores, &b->model, &b->run, &b->grads, b->fisher, b->batch, b->n, &o, &err), &err);
+    must(prune_scores_compute(&scores, &b->model, &b->run, &b->grads, b->fisher, NULL, b->batch, b->n, &o, &err), &err);
     must(prune_select(&s, &scores, &b->model.config, &o, &b->model.config, &err), &err);
     for (const struct json *layer = json_first(item); layer; layer = json_next(layer)) {
         int32_t l = (int32_t)strtol(json_key(layer), NULL, 10);

@@ -321,7 +321,7 @@ static void calibration_without_labels_is_refused(void **state)
     struct prune_options o = {.taylor = SALIENCE_PARAM_FIRST};
     struct prune_scores s;
     struct err err;
-    assert_int_equal(prune_scores_compute(&s, &f.model, &f.run, &f.grads, NULL, &b.batch, 1, &o, &err), ERR_INPUT);
+    assert_int_equal(prune_scores_compute(&s, &f.model, &f.run, &f.grads, NULL, NULL, &b.batch, 1, &o, &err), ERR_INPUT);
     assert_string_equal(err.text, "the calibration data has no token to predict");
     prune_scores_free(&s);
     fixture_close(&f);

@@ -135,6 +135,9 @@ static void add_and_bf16_have_the_references_bits(void **state)
         cpu.ops->add(&cpu, y + 1, x + 1, fours);
         gpu.ops->add(&gpu, Y + 1, X + 1, fours);
         same("add, not aligned", DOWN(Y, n), y, n * sizeof *y);
+        cpu.ops->add_squares(&cpu, y, x, 7, n);
+        gpu.ops->add_squares(&gpu, Y, X, 7, n);
+        same("add_squares", DOWN(Y, n), y, n * sizeof *y);
         x[0] = NAN, x[1] = INFINITY, x[2] = -0.0f, x[3] = 3e38f, x[4] = 1e-40f;
         x[5] = 1.00390625f, x[6] = 1.01171875f; /* ties: one goes down to even, one up */
         X = UP(x, n);

@@ -162,7 +162,7 @@ static void both_train(enum compute compute, bool keep, bool halves, double boun
     real *p = normals(here.lora.n, 50, 0.05);
     start_adapters(&here, p);
     open_side(&there, &config, &plan, &gpu, keep, halves);
-    must(model_upload(&there.model, &here.model, &there.ops, &on_device_err));
+    must(model_upload(&there.model, &here.model, NULL, &there.ops, &on_device_err));
     start_adapters(&there, p);
     train(&here, batches, want);
     train(&there, batches, got);
@@ -174,7 +174,7 @@ static void both_train(enum compute compute, bool keep, bool halves, double boun
     assert_true(want[STEPS - 1] < want[1] - 0.05 || want[STEPS - 2] < want[0] - 0.05); /* it learns */
     real *adapters = DOWN(there.lora.p, there.lora.n);
     open_side(&again, &config, &plan, &gpu, keep, halves);
-    must(model_upload(&again.model, &here.model, &again.ops, &on_device_err));
+    must(model_upload(&again.model, &here.model, NULL, &again.ops, &on_device_err));
     start_adapters(&again, p);
     train(&again, batches, twice);
     same("losses", twice, got, sizeof got);
@@ -222,7 +222,7 @@ static void a_device_that_fails_ends_the_step(void **state)
     open_side(&here, &config, &plan, &cpu, true, true);
     fill_model(&here.model, &(struct arena){.base = here.weights.base, .size = here.weights.size});
     open_side(&there, &config, &plan, &gpu, true, true);
-    must(model_upload(&there.model, &here.model, &there.ops, &on_device_err));
+    must(model_upload(&there.model, &here.model, NULL, &there.ops, &on_device_err));
     start_adapters(&there, normals(there.lora.n, 50, 0.05));
     emu_calls(1);
     double sum, norm;
