@@ -176,7 +176,7 @@ uninstall:
 stats:
 	@wc -l *.c *.h base/* io/* cpu/* strategy/* tools/*.c | sort -n
 help:
-	@echo 'make [CUDA=1] [config=release|debug|sanitize|tsan|coverage|fuzz] [all|test|test-golden|test-clients|test-neon|test-instructions|test-cuda|test-cuda-mutants|test-cuda-budget|fuzz|bench|deps|models|check|install|uninstall|stats|clean]'
+	@echo 'make [CUDA=1] [config=release|debug|sanitize|tsan|coverage|fuzz] [all|test|test-golden|test-clients|test-neon|test-instructions|test-cuda|test-cuda-mutants|test-cuda-budget|test-gpu|bench-gpu|fuzz|bench|deps|models|check|install|uninstall|stats|clean]'
 
 .SECONDARY:
 -include $(shell find build -name '*.d' 2>/dev/null)

@@ -8,11 +8,13 @@
 
 #include "base/linalg.h"
 #include "bench/roofline.h"
+#include "cuda/device.h"
 #include "cpu/level.h"
 #include "quant_panel.h"
 
 const struct shape smollm2_135m = {.name = "SmolLM2-135M", .C = 576, .L = 30, .H = 9, .KV = 3, .D = 64, .F = 1536, .V = 49152, .tied = true};
-/* What LLM-Pruner's block-wise pruning by 20 % leaves of LLaMA-7B. */
+const struct shape llama_7b = {.name = "LLaMA-7B", .C = 4096, .L = 32, .H = 32, .KV = 32, .D = 128, .F = 11008, .V = 32000};
+/* What LLM-Pruner's block-wise pruning by 20 % leaves of it. */
 const struct shape llama_7b_pruned = {.name = "LLaMA-7B pruned 20 %", .C = 4096, .L = 32, .H = 32, .KV = 32, .D = 128, .F = 11008, .V = 32000,
                                       .pruned_from = 4, .pruned_to = 30, .pruned_H = 24, .pruned_KV = 24, .pruned_F = 8256};
 
@@ -51,14 +53,19 @@ enum status random_matrix(struct qmat *q, uint64_t seed, struct err *err)
 {
     const double rms = 0.02, rms_nf4 = 0.596, rms_int8 = 0.577; /* of uniform codes of largest value 1 */
     size_t n = q->rows * q->cols;
-    if (q->format == FORMAT_F32) {
+    if (q->format == FORMAT_F32 || q->format == FORMAT_BF16) {
         uint64_t state = seed * 0x9E3779B97F4A7C15u + 1;
-        for (size_t i = 0; i < n; i++) /* uniform: rms 1/sqrt(3) of the largest */
-            ((real *)q->codes)[i] = (real)(((double)(next_random(&state) >> 11) * 0x1p-52 - 1) * rms * sqrt(3));
+        for (size_t i = 0; i < n; i++) { /* uniform: rms 1/sqrt(3) of the largest */
+            real x = (real)(((double)(next_random(&state) >> 11) * 0x1p-52 - 1) * rms * sqrt(3));
+            if (q->format == FORMAT_F32)
+                ((real *)q->codes)[i] = x;
+            else
+                ((uint16_t *)q->codes)[i] = bf16_from_f32(x);
+        }
         return OK;
     }
     if (q->double_quant || (q->format != FORMAT_NF4 && q->format != FORMAT_INT8))
-        return err_set(err, ERR_INPUT, "no random weights in %s, want nf4, int8 or f32", format_info(q->format)->name);
+        return err_set(err, ERR_INPUT, "no random weights in %s, want nf4, int8, bf16 or f32", format_info(q->format)->name);
     bool nf4 = q->format == FORMAT_NF4;
     size_t scales = nf4 ? (n + (size_t)q->block - 1) / (size_t)q->block : q->rows;
     random_bytes(q->codes, nf4 ? (n + 1) / 2 : n, seed);
@@ -70,27 +77,63 @@ enum status random_matrix(struct qmat *q, uint64_t seed, struct err *err)
     return OK;
 }
 
-static void ones(real *x, size_t n)
+/* A device's matrix is made here and goes there: the bits of panels are as random as those of files. */
+static enum status fill_matrix(const struct workload *w, struct qmat *q, uint64_t seed, struct err *err)
 {
-    for (size_t i = 0; i < n; i++)
-        x[i] = 1;
+    struct qmat here;
+    struct arena memory = {0};
+    if (!w->ops.device)
+        return random_matrix(q, seed, err);
+    quant_place(&here, q->format, q->block, q->double_quant, q->rows, q->cols, &memory);
+    TRY(arena_commit(&memory, "a matrix", err));
+    quant_place(&here, q->format, q->block, q->double_quant, q->rows, q->cols, &memory);
+    enum status status = random_matrix(&here, seed, err);
+    if (status == OK)
+        status = device_upload_matrix(w->ops.device, q, &here, err);
+    arena_free(&memory);
+    return status;
 }
 
-static enum status random_model(struct model *model, struct err *err)
+static enum status fill_reals(const struct workload *w, real *to, const real *from, size_t n, struct err *err)
 {
+    if (w->ops.device)
+        return device_upload(w->ops.device, to, from, n * sizeof *to, err);
+    memcpy(to, from, n * sizeof *to);
+    return OK;
+}
+
+static enum status random_layers(struct workload *w, const real *ones, struct err *err)
+{
+    struct model *model = &w->model;
     size_t C = (size_t)model->config.hidden_size;
-    TRY(random_matrix(&model->embed, 1, err));
+    TRY(fill_matrix(w, &model->embed, 1, err));
     for (int l = 0; l < model->plan.n_layers; l++) {
-        ones(model->layer[l].input_norm, C);
-        ones(model->layer[l].post_norm, C);
+        TRY(fill_reals(w, model->layer[l].input_norm, ones, C, err));
+        TRY(fill_reals(w, model->layer[l].post_norm, ones, C, err));
         for (int j = 0; j < LINEAR_COUNT; j++)
-            TRY(random_matrix(&model->layer[l].linear[j], (uint64_t)(l * LINEAR_COUNT + j + 2), err));
+            TRY(fill_matrix(w, &model->layer[l].linear[j], (uint64_t)(l * LINEAR_COUNT + j + 2), err));
     }
-    ones(model->norm, C);
+    TRY(fill_reals(w, model->norm, ones, C, err));
     if (!model->config.tie_word_embeddings)
-        return random_matrix(&model->head, 1 << 20, err);
+        return fill_matrix(w, &model->head, 1 << 20, err);
     model->head = model->embed;
     return OK;
+}
+
+static enum status random_model(struct workload *w, struct err *err)
+{
+    size_t C = (size_t)w->model.config.hidden_size, half = (size_t)w->model.config.head_dim / 2;
+    real *row = malloc((C + half) * sizeof *row);
+    if (!row)
+        return err_set(err, ERR_MEMORY, "out of memory for a row");
+    for (size_t i = 0; i < C; i++)
+        row[i] = 1;
+    enum status status = random_layers(w, row, err);
+    model_config_inv_freq(&w->model.config, row);
+    if (status == OK)
+        status = fill_reals(w, w->model.inv_freq, row, half, err);
+    free(row);
+    return status;
 }
 
 /* ---- shapes ---- */
@@ -134,9 +177,9 @@ static enum status make_weights(struct workload *w, const struct shape *shape, c
     model_config_free(&config);
     TRY(status);
     model_place(&w->model, o->embed, &w->weights);
-    TRY(arena_commit(&w->weights, "weights", err));
+    TRY(model_commit(&w->ops, &w->weights, "weights", err));
     model_place(&w->model, o->embed, &w->weights);
-    return random_model(&w->model, err);
+    return random_model(w, err);
 }
 
 /* ---- adapters, data, activations ---- */
@@ -145,15 +188,21 @@ static enum status make_adapters(struct workload *w, bool training, struct err *
 {
     uint64_t state = 88172645463325252u;
     lora_place(&w->lora, &w->model.plan, &w->model.config, training, &w->adapters);
-    TRY(arena_commit(&w->adapters, "adapters", err));
+    TRY(model_commit(&w->ops, &w->adapters, "adapters", err));
     lora_place(&w->lora, &w->model.plan, &w->model.config, training, &w->adapters);
+    real *here = calloc(w->lora.n + 1, sizeof *here);
+    if (!here)
+        return err_set(err, ERR_MEMORY, "out of memory for adapters");
     for (int l = 0; l < w->model.plan.n_layers; l++)
         for (int j = 0; j < LINEAR_COUNT; j++) { /* B starts at 0, as PEFT's default */
             struct adapter *d = &w->lora.adapter[l][j];
+            real *A = here + (d->A - w->lora.p);
             for (size_t i = 0; i < (size_t)d->r * d->in; i++)
-                d->A[i] = (real)(((double)(next_random(&state) >> 11) * 0x1p-52 - 1) / sqrt((double)d->in));
+                A[i] = (real)(((double)(next_random(&state) >> 11) * 0x1p-52 - 1) / sqrt((double)d->in));
         }
-    return OK;
+    enum status status = fill_reals(w, w->lora.p, here, w->lora.n, err);
+    free(here);
+    return status;
 }
 
 static void place_data(struct workload *w, const struct workload_options *o)
@@ -189,21 +238,25 @@ static enum status make_data(struct workload *w, const struct workload_options *
 static enum status make_run(struct workload *w, const struct workload_options *o, struct err *err)
 {
     size_t rows = o->sequences * o->length;
-    w->ops = (struct ops_context){.ops = cpu_ops(false), .threads = o->threads, .compute = best_compute()};
     size_t scratch = model_scratch_size(&w->model, &w->ops, rows);
     arena_take(&w->scratch, scratch, sizeof(real));
-    TRY(arena_commit(&w->scratch, "kernel scratch", err));
+    TRY(model_commit(&w->ops, &w->scratch, "kernel scratch", err));
     w->ops.scratch = arena_take(&w->scratch, scratch, sizeof(real));
     w->run = (struct model_run){.ops = &w->ops, .max_n = rows, .max_rank = (size_t)o->rank, .training = o->training, .keep = o->keep, .halves = true};
     TRY(model_run_place(&w->run, &w->model, &w->lora, &w->activations, err));
-    TRY(arena_commit(&w->activations, "activations", err));
+    TRY(model_commit(&w->ops, &w->activations, "activations", err));
     return model_run_place(&w->run, &w->model, &w->lora, &w->activations, err);
 }
 
 enum status workload_open(struct workload *w, const struct shape *shape, const struct workload_options *options, struct err *err)
 {
+    struct arena *there[] = {&w->weights, &w->adapters, &w->activations};
     memset(w, 0, sizeof *w);
     linalg_init();
+    w->ops = (struct ops_context){.ops = options->device ? device_ops() : cpu_ops(false), .device = options->device, .threads = options->threads,
+                                  .compute = options->device ? COMPUTE_BF16 : best_compute()};
+    for (int i = 0; i < 3; i++)
+        there[i]->tables = options->device ? &w->tables[i] : NULL;
     TRY(make_weights(w, shape, options, err));
     TRY(make_adapters(w, options->training, err));
     TRY(make_data(w, options, err));
@@ -216,12 +269,16 @@ enum status workload_open(struct workload *w, const struct shape *shape, const s
 
 void workload_close(struct workload *w)
 {
+    struct arena *there[] = {&w->weights, &w->adapters, &w->activations, &w->scratch};
     model_free(&w->model);
-    arena_free(&w->weights);
-    arena_free(&w->adapters);
-    arena_free(&w->activations);
+    for (int i = 0; i < 4; i++)
+        model_release(&w->ops, there[i]);
     arena_free(&w->data);
-    arena_free(&w->scratch);
+}
+
+size_t workload_bytes(const struct workload *w)
+{
+    return w->weights.size + w->adapters.size + w->activations.size + w->scratch.size;
 }
 
 enum status workload_step(struct workload *w, double *loss, struct err *err)

@@ -20,15 +20,16 @@ struct shape {
     bool tied;
     int32_t pruned_from, pruned_to, pruned_H, pruned_KV, pruned_F;
 };
-extern const struct shape smollm2_135m, llama_7b_pruned;
+extern const struct shape smollm2_135m, llama_7b, llama_7b_pruned;
 
 struct workload_options {
     enum format even, odd; /* linears of layers 0, 2, 4 ... and of 1, 3, 5 ...: nf4 or int8 */
-    enum format embed;     /* embedding and head */
+    enum format embed;     /* embedding and head: bf16 and f32 too */
     int32_t rank;          /* of the adapters on all seven linears; 0: none */
     size_t sequences, length; /* of a batch */
     bool training, keep;
     int threads;
+    struct device *device; /* open; NULL: the CPU */
 };
 
 struct workload {
@@ -39,16 +40,19 @@ struct workload {
     struct finetune finetune;
     struct dataset dataset; /* random tokens, every next one a label */
     struct finetune_options options;
-    struct arena weights, adapters, activations, data, scratch;
+    struct arena weights, adapters, activations, scratch; /* where the kernels run */
+    struct arena data, tables[3];                         /* the host's */
 };
 
 /* ERR_MEMORY, ERR_INPUT (a format without random weights); workload_close in any case. */
 enum status workload_open(struct workload *w, const struct shape *shape, const struct workload_options *options, struct err *err);
 void workload_close(struct workload *w);
+/* Bytes that it has taken where the kernels run. */
+size_t workload_bytes(const struct workload *w);
 /* One optimizer step of finetune_run over the batch; *loss nats a token. */
 enum status workload_step(struct workload *w, double *loss, struct err *err);
 
-/* Random weights of rms 0.02 into a placed matrix, in panels where it has them: random codes, scales to fit.  nf4, int8, f32. */
+/* Random weights of rms 0.02 into a placed matrix, in panels where it has them: random codes, scales to fit.  nf4, int8, bf16, f32. */
 enum status random_matrix(struct qmat *q, uint64_t seed, struct err *err);
 
 /* Multiplications and additions a token, by what a token goes through.  Attention: causal over `length` tokens. */

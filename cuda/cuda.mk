@@ -2,6 +2,7 @@
 #   make CUDA=1       nvcc compiles cuda/*.cu into the library, for sm_80, sm_89 and sm_90, and as PTX for what comes later.  CUDA's runtime is linked
 #                     in; driver and cuBLAS are looked for when a device is opened: the programs run with and without a GPU, the toolkit, both.
 #   make test-cuda    the kernels executed on this CPU (docs/cuda.md): as compiled source, under the checker, and as nvcc's PTX.
+#   make test-gpu     the same tests on a GPU.   make bench-gpu   tokens and bytes a second there, beside the paper bounds.
 CUDA_HOME ?= /usr/local/cuda
 CXX       ?= g++
 NVCC      := $(CUDA_HOME)/bin/nvcc
@@ -74,6 +75,11 @@ $(E)/$(1)/test/$(2): $(E)/host/test/cuda/$(2).o $(EMU_OBJ) $(if $(image_$(2)),,$
 	$(CXX) $(EMU_WRAP) -Wl,-rpath,'$$$$ORIGIN/../$(dir $(call image_of,$(2)))' -o $$@ $$^ $(LDFLAGS_) -lcmocka $(LIBS) -ldl
 endef
 $(foreach l,shim check,$(eval $(call cuda_level,$(l)))$(foreach t,$(CUDA_TESTS),$(eval $(call cuda_test,$(l),$(t)))))
+# The benchmark of GPUs on its toy shapes: that it runs to its end, not how fast.
+GPU_BENCH := gpu paper roofline samples table workload
+$(E)/shim/bench/gpu: $(GPU_BENCH:%=$(E)/host/bench/%.o) $(EMU_OBJ) $(CUDA_HOST:%.c=$(E)/host/%.o) $(E)/shim/cuda/kernels.so $(B)/libveneer.a
+	@mkdir -p $(@D)
+	$(CXX) $(EMU_WRAP) -Wl,-rpath,'$$ORIGIN/../cuda' -o $@ $^ $(LDFLAGS_) $(LIBS) -ldl
 
 # PTX of all images, by architecture.
 CUDA_IMAGES := $(CUDA_CU) $(addsuffix .cu,$(foreach t,$(CUDA_TESTS),$(image_$(t))))
@@ -91,7 +97,7 @@ test-cuda:
 	@echo 'skipped: test-cuda (no CUDA headers in $(CUDA_HOME)/include; CUDA_HOME=DIR names another folder)'
 	@echo '0 passed, 0 failed, 1 skipped'
 else
-test-cuda: $(foreach l,shim check,$(CUDA_TESTS:%=$(E)/$(l)/test/%)) $(if $(wildcard $(NVCC)),$(CUDA_PTX))
+test-cuda: $(foreach l,shim check,$(CUDA_TESTS:%=$(E)/$(l)/test/%)) $(E)/shim/bench/gpu $(if $(wildcard $(NVCC)),$(CUDA_PTX))
 	@ARCHS='$(if $(wildcard $(NVCC)),$(ARCHS))' sh test/cuda/run.sh $(E) $(CUDA_TESTS)
 endif
 .PHONY: test-cuda
@@ -112,4 +118,28 @@ record-cuda-budget: $(CUDA_TESTS:%=$(E)/shim/test/%) $(CUDA_PTX)
 	@$(BUDGET) --record
 endif
 .PHONY: test-cuda-mutants test-cuda-budget record-cuda-budget
+
+# ---- on a GPU: the same test programs, linked with CUDA's runtime; and what it does in a second (bench/gpu.c).
+GPU_TESTS := $(filter %_cuda_test,$(CUDA_TESTS))
+$(foreach t,$(GPU_TESTS),$(eval flags_test/cuda/$(t) := -isystem $(CUDA_HOME)/include))
+$(B)/test/cuda/has_gpu: $(B)/test/cuda/has_gpu.o $(B)/libveneer.a
+	$(CC) -o $@ $^ $(LDFLAGS_) $(LIBS)
+$(B)/bench/gpu: $(GPU_BENCH:%=$(B)/bench/%.o) $(B)/libveneer.a
+	$(CC) -o $@ $^ $(LDFLAGS_) $(LIBS)
+ifeq ($(CUDA),1)
+test-gpu: $(B)/test/cuda/has_gpu $(GPU_TESTS:%=$(B)/test/cuda/%)
+	@sh test/cuda/gpu.sh $(B) $(GPU_TESTS:%=cuda/%)
+bench-gpu: $(B)/bench/gpu
+	$< $(BENCH_ARGS)
+else ifneq ($(wildcard $(NVCC)),)
+test-gpu bench-gpu:
+	@$(MAKE) --no-print-directory CUDA=1 $@
+else
+test-gpu:
+	@echo 'skipped: test-gpu (no nvcc at $(NVCC))'
+	@echo '0 passed, 0 failed, 1 skipped'
+bench-gpu:
+	@echo 'bench-gpu needs nvcc, which is not at $(NVCC): install the CUDA 13 toolkit, or name its folder by CUDA_HOME=DIR' >&2; exit 2
+endif
+.PHONY: test-gpu bench-gpu
 .DEFAULT_GOAL := all

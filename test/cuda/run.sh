@@ -24,6 +24,9 @@ for a in $ARCHS; do
     EMU_PTX=$(find "$build/ptx/$a" -name '*.ptx' | sort | tr '\n' ':' | sed 's/:$//'); export EMU_PTX
     level "PTX of $a" shim "$@"
 done
+echo '-- the benchmark of GPUs on toy shapes: that it runs to its end'
+unset EMU_PTX
+if "$build/shim/bench/gpu" --toy --out "$build" >"$log" 2>&1; then passed=$((passed + 1)); else failed=$((failed + 1)); cat "$log"; fi
 [ -n "$ARCHS" ] || { echo 'skipped: the PTX level (no nvcc)'; skipped=$((skipped + 1)); }
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]
