@@ -109,7 +109,7 @@ test-clients: $(PROGRAMS) $(B)/clients/ours $(CLIENTS)/installed
 .PHONY: test-clients
 # Benchmarks are build/bench/NAME, beside the tables that they write.
 BENCHES   := kernels program llama7b search bitstack quantizers
-BENCH_OBJ := $(patsubst %.c,$(B)/%.o,$(filter-out $(BENCHES:%=bench/%.c),$(wildcard bench/*.c)))
+BENCH_OBJ := $(patsubst %.c,$(B)/%.o,$(filter-out $(BENCHES:%=bench/%.c) bench/gpu.c,$(wildcard bench/*.c))) # gpu: cuda/cuda.mk
 $(BENCHES:%=build/bench/%): build/bench/%: $(B)/bench/%.o $(BENCH_OBJ) $(B)/libveneer.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(LDFLAGS_) $(LIBS)
