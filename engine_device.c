@@ -72,10 +72,16 @@ static enum status shape_model(const struct engine *engine, bool largest, const 
     return OK;
 }
 
+/* auto is what is fast there, whatever this CPU has. */
+static enum compute device_compute(const struct config *config)
+{
+    return strcmp(config->compute_dtype, "f32") == 0 ? COMPUTE_F32 : COMPUTE_BF16;
+}
+
 static enum status count_training(const struct engine *engine, const struct model *model, struct device_plan *d)
 {
     struct count adapters = {.arena = {.tables = &adapters.tables}};
-    struct ops_context c = {.compute = engine->ops.compute};
+    struct ops_context c = {.compute = device_compute(engine->config)};
     struct lora lora = {0};
     lora_place(&lora, &model->plan, &engine->shape, true, &adapters.arena);
     d->adapters = most(d->adapters, adapters.arena.used);

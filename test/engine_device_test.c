@@ -147,7 +147,7 @@ static void test_llama7b(void **state)
     assert_true(row(text, "weights") <= 1.001 * (6476005376. / 2 + blocks * (1 + 4 / 256.) + 2 * 2 * 32000. * 4096));
     assert_true(row(text, "adapters") == 4 * 4 * 16 * 32 * (4 * 8192. + 3 * (4096 + 11008)));
     assert_non_null(strstr(text, "for batches of up to 4096 tokens\n"));
-    assert_true(row(text, "peak") <= 9e9); /* 8192 tokens a step, in two micro-batches */
+    assert_true(row(text, "peak") <= 9e9); /* 8192 tokens a step, in two micro-batches; on any CPU */
     veneer_free(job);
 }
 
