@@ -141,7 +141,7 @@ void quant_place(struct qmat *q, enum format format, int block, bool double_quan
     bool twice = double_quant && formats[format].double_quant;
     size_t blocks = format_is_ggml(format) ? 0 : blocks_of(format, block, rows, cols);
     *q = (struct qmat){.format = format, .double_quant = twice, .block = block, .rows = rows, .cols = cols};
-    size_t bytes = code_bytes(format, rows, cols), room = quant_panel_room(format, block, rows, cols);
+    size_t bytes = code_bytes(format, rows, cols), room = arena->tables ? 0 : quant_panel_room(format, block, rows, cols);
     q->codes = arena_take(arena, room > bytes ? room : bytes, 1);
     if (is_affine(format))
         q->affine = arena_take(arena, blocks, scale_bytes(format));

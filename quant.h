@@ -74,7 +74,8 @@ struct qmat {
 enum status quant_check(enum format format, int block, size_t rows, size_t cols, struct err *err);
 /* The same of a matrix that need not be encoded: read_only formats are fine. */
 enum status quant_check_shape(enum format format, int block, size_t rows, size_t cols, struct err *err);
-/* Sets the shape and takes the memory (counts while the arena counts): quant_bytes, or more where panels want it (quant_panel_room).  block 0: the format's default. */
+/* Sets the shape and takes the memory (counts while the arena counts): quant_bytes, or more where panels want it (quant_panel_room; memory of a
+ * device, which has tables, holds none).  block 0: the format's default. */
 void quant_place(struct qmat *q, enum format format, int block, bool double_quant, size_t rows, size_t cols,
                  struct arena *arena);
 /* Bytes of codes, scales (and zeros) and nested scales. */

@@ -39,6 +39,7 @@ static void make_config(struct model_config *c)
     c->head_dim = 16;
     c->max_position_embeddings = 256;
     strcpy(c->model_type, "llama");
+    c->attention_bias = c->attention_out_bias = true;
     for (int l = 0; l < LAYERS; l++) {
         c->num_attention_heads[l] = 4;
         c->num_key_value_heads[l] = 2;
@@ -80,8 +81,12 @@ static void fill_model(struct model *m)
     for (int l = 0; l < LAYERS; l++) {
         for (int i = 0; i < HIDDEN; i++)
             m->layer[l].input_norm[i] = m->layer[l].post_norm[i] = 1;
-        for (int j = 0; j < LINEAR_COUNT; j++)
-            fill(&m->layer[l].linear[j], (uint32_t)(10 + l * LINEAR_COUNT + j), 1 / sqrt((double)m->layer[l].linear[j].cols));
+        for (int j = 0; j < LINEAR_COUNT; j++) {
+            struct qmat *q = &m->layer[l].linear[j];
+            fill(q, (uint32_t)(10 + l * LINEAR_COUNT + j), 1 / sqrt((double)q->cols));
+            for (size_t i = 0; m->layer[l].bias[j] && i < q->rows; i++)
+                m->layer[l].bias[j][i] = (real)(0.1 * (double)(i % 7));
+        }
     }
 }
 
@@ -267,6 +272,7 @@ static void formats_of_files_alone(void **state)
     struct generator here, there;
     open_sides(&s, blocks, NULL, 0);
     assert_true(s.there.model.embed.format == FORMAT_Q4_K && s.there.model.head.format == FORMAT_Q6_K);
+    assert_true(s.there.weights.size < s.here.weights.size); /* no room for panels */
     open_generator(&here, &s.here);
     open_generator(&there, &s.there);
     for (int i = 0; i < 2; i++) {
