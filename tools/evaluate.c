@@ -307,6 +307,7 @@ int main(int argc, char **argv)
     if (status != OK)
         return roof_fail("evaluate", status, &err);
     roof_threads("evaluate", o.threads, o.quiet);
+    roof_device("evaluate", &o.kernels, o.quiet);
     const struct inference_options open = {.adapter = o.adapter, .threads = (int)o.threads, .compute = o.kernels.compute, .device = o.kernels.device};
     status = inference_open(&in, o.model, &open, &err);
     if (status == OK)

@@ -4,7 +4,6 @@
 
 #include "base/file.h"
 #include "base/log.h"
-#include "cuda/device.h"
 #include "generate.h"
 #include "inference.h"
 #include "tools/roof.h"
@@ -500,6 +499,7 @@ int main(int argc, char **argv)
     if (status != OK)
         return roof_fail("generate", status, &err);
     roof_threads("generate", o.threads, o.quiet);
+    roof_device("generate", &o.kernels, o.quiet);
     const struct inference_options open = {.adapter = o.adapter, .threads = (int)o.threads, .compute = o.kernels.compute, .device = o.kernels.device};
     status = inference_open(&in, o.model, &open, &err);
     if (status == OK)

@@ -11,6 +11,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/stop.h"
+#include "cuda/device.h"
 #include "ops.h"
 #include "use_device.h"
 #include "veneer.h"
@@ -79,6 +80,13 @@ static inline void roof_threads(const char *program, long long threads, bool qui
 {
     if (threads > machine_cores() && !quiet)
         fprintf(stderr, "%s: --threads %lld on %d cores: they take turns; --threads 0 is one a core\n", program, threads, machine_cores());
+}
+
+/* Where auto found one, that is worth a line too. */
+static inline void roof_device(const char *program, const struct ops_context *kernels, bool quiet)
+{
+    if (kernels->device && !quiet)
+        fprintf(stderr, "%s: on the GPU %s\n", program, device_name(kernels->device));
 }
 
 /* --device and --compute-dtype; use_device_close gives back what is opened.  ERR_INPUT. */
