@@ -45,16 +45,45 @@ enum status device_check(struct device *device, struct err *err)
 
 /* ---- opening ---- */
 
-/* Whether CUDA_VISIBLE_DEVICES hides every device: the sentence names its value then. */
+static bool find(void *library, const char *name, void *function)
+{
+    void *symbol = dlsym(library, name);
+    memcpy(function, &symbol, sizeof symbol);
+    return symbol != NULL;
+}
+
+/* GPUs of the machine, those too that CUDA_VISIBLE_DEVICES hides: NVML, which comes with the driver, counts them.  0: not known. */
+static unsigned count_gpus(void)
+{
+    int (*start)(void), (*count)(unsigned *), (*stop)(void);
+    unsigned n = 0;
+    void *library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
+    if (!library)
+        return 0;
+    if (find(library, "nvmlInit_v2", &start) && find(library, "nvmlDeviceGetCount_v2", &count) && find(library, "nvmlShutdown", &stop) && start() == 0) {
+        n = count(&n) == 0 ? n : 0;
+        stop();
+    }
+    dlclose(library);
+    return n;
+}
+
+/* Where CUDA_VISIBLE_DEVICES hides every device the sentence names its value, and how many there are. */
 static enum status none_visible(struct err *err)
 {
+    static const char unset[] = "or the variable unset";
     const char *visible = getenv("CUDA_VISIBLE_DEVICES");
-    if (visible && visible[0] == '\0')
-        return err_set(err, ERR_INPUT, "no CUDA device: CUDA_VISIBLE_DEVICES is empty, want the number of a GPU, such as 0, or the variable unset");
-    if (visible)
-        return err_set(err, ERR_INPUT, "no CUDA device: CUDA_VISIBLE_DEVICES is '%s', which names no GPU of this machine, want its number, such as 0",
-                       visible);
-    return err_set(err, ERR_INPUT, "no CUDA device: the driver finds no GPU (nvidia-smi lists them), want one or device = cpu");
+    if (!visible)
+        return err_set(err, ERR_INPUT, "no CUDA device: the driver finds no GPU (nvidia-smi lists them), want one or device = cpu");
+    unsigned n = count_gpus();
+    const char *quote = visible[0] ? "'" : "", *value = visible[0] ? visible : "empty";
+    if (n == 0)
+        return err_set(err, ERR_INPUT, "no CUDA device: CUDA_VISIBLE_DEVICES is %s%s%s, which names no GPU of this machine, want its number, such as 0, %s", quote,
+                       value, quote, unset);
+    if (n == 1)
+        return err_set(err, ERR_INPUT, "no CUDA device: CUDA_VISIBLE_DEVICES is %s%s%s, this machine has 1 GPU, want 0 %s", quote, value, quote, unset);
+    return err_set(err, ERR_INPUT, "no CUDA device: CUDA_VISIBLE_DEVICES is %s%s%s, this machine has %u GPUs, want a number from 0 to %u %s", quote, value, quote,
+                   n, n - 1, unset);
 }
 
 static enum status check_driver(struct err *err)
@@ -100,13 +129,6 @@ static void *open_blas(void)
     for (size_t i = 0; !library && i < sizeof names / sizeof *names; i++)
         library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
     return library;
-}
-
-static bool find(void *library, const char *name, void *function)
-{
-    void *symbol = dlsym(library, name);
-    memcpy(function, &symbol, sizeof symbol);
-    return symbol != NULL;
 }
 
 static enum status load_blas(struct blas *b, struct err *err)

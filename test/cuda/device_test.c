@@ -46,20 +46,29 @@ static void what_is_missing_is_said(void **state)
     m = emu_default_device;
     m.devices = 0;
     refused(&m, "no CUDA device: the driver finds no GPU (nvidia-smi lists them), want one or device = cpu");
-    setenv("CUDA_VISIBLE_DEVICES", "", 1);
-    refused(&m, "no CUDA device: CUDA_VISIBLE_DEVICES is empty, want the number of a GPU, such as 0, or the variable unset");
-    setenv("CUDA_VISIBLE_DEVICES", "7", 1);
-    refused(&m, "no CUDA device: CUDA_VISIBLE_DEVICES is '7', which names no GPU of this machine, want its number, such as 0");
     m = emu_default_device;
     m.no_blas = true;
     refused(&m, "no cuBLAS: libcublas.so.13 is not there (LD_LIBRARY_PATH may name its folder), want the CUDA 13 libraries or device = cpu");
-    struct device *card;
-    struct err err = {""};
     m = emu_default_device;
     m.major = 7, m.minor = 5;
-    emu_set_device(&m);
-    assert_int_equal(device_open(&card, &err), ERR_INPUT);
-    assert_non_null(strstr(err.text, "has compute capability 7.5, want 8.0 or newer (Ampere and later) or device = cpu"));
+    refused(&m, "the GPU emulated device has compute capability 7.5, want 8.0 or newer (Ampere and later) or device = cpu");
+}
+
+/* What the variable names, and how many GPUs there are. */
+static void visible_devices(void **state)
+{
+    (void)state;
+    struct emu_device m = emu_default_device;
+    m.devices = 0;
+    m.gpus = 2;
+    setenv("CUDA_VISIBLE_DEVICES", "", 1);
+    refused(&m, "no CUDA device: CUDA_VISIBLE_DEVICES is empty, this machine has 2 GPUs, want a number from 0 to 1 or the variable unset");
+    setenv("CUDA_VISIBLE_DEVICES", "7", 1);
+    refused(&m, "no CUDA device: CUDA_VISIBLE_DEVICES is '7', this machine has 2 GPUs, want a number from 0 to 1 or the variable unset");
+    m.gpus = 1;
+    refused(&m, "no CUDA device: CUDA_VISIBLE_DEVICES is '7', this machine has 1 GPU, want 0 or the variable unset");
+    m.gpus = 0; /* nobody counts them */
+    refused(&m, "no CUDA device: CUDA_VISIBLE_DEVICES is '7', which names no GPU of this machine, want its number, such as 0, or the variable unset");
 }
 
 static void memory_that_is_not_there(void **state)
@@ -77,10 +86,9 @@ static void memory_that_is_not_there(void **state)
     struct arena arena = {0};
     arena_take(&arena, 100 << 20, 1);
     assert_int_equal(device_commit(card, &arena, "weights", &err), ERR_MEMORY);
-    assert_non_null(strstr(err.text, "weights: the GPU "));
-    char numbers[120];
-    snprintf(numbers, sizeof numbers, " has %zu of its %zu bytes free, want %d", before, total, 100 << 20);
-    assert_non_null(strstr(err.text, numbers));
+    char sentence[200];
+    snprintf(sentence, sizeof sentence, "weights: the GPU emulated device has %zu of its %d bytes free, want %d or device = cpu", before, 64 << 20, 100 << 20);
+    assert_string_equal(err.text, sentence);
     arena = (struct arena){0}; /* and the device is still of use */
     arena_take(&arena, 1000, 1);
     assert_int_equal(device_commit(card, &arena, "weights", &err), OK);
@@ -92,7 +100,8 @@ static void memory_that_is_not_there(void **state)
     m.memory = 1 << 20; /* no room for the device's own */
     emu_set_device(&m);
     assert_int_equal(device_open(&card, &err), ERR_MEMORY);
-    assert_non_null(strstr(err.text, "cuBLAS's workspace: the GPU "));
+    snprintf(sentence, sizeof sentence, "cuBLAS's workspace: the GPU emulated device has %d of its %d bytes free, want %zu or device = cpu", 1 << 20, 1 << 20, device_own_bytes());
+    assert_string_equal(err.text, sentence);
 }
 
 /* Opens a device, uploads, adds, downloads. */
@@ -120,10 +129,23 @@ static enum status small_job(struct err *err)
     return status;
 }
 
+/* What the first call of a name gives that fails: in opening, in a copy, in a kernel. */
+static const struct {
+    const char *call, *sentence;
+} sentences[] = {
+    {"cudaGetDeviceCount", "the CUDA driver gives no device: unknown error"},
+    {"cudaStreamCreate", "the GPU emulated device gives no stream: out of memory"},
+    {"cublasCreate", "cuBLAS cannot be started on the GPU emulated device: status 1"},
+    {"cudaMemcpyAsync", "the GPU emulated device failed in a copy to it: an illegal memory access was encountered"},
+    {"kernel launch", "the GPU emulated device failed in add: unspecified launch failure"},
+};
+enum { SENTENCES = sizeof sentences / sizeof *sentences };
+
 static void every_call_fails_once(void **state)
 {
     (void)state;
     struct err err;
+    bool seen[SENTENCES] = {false};
     assert_int_equal(small_job(&err), OK);
     emu_calls(1);
     assert_int_equal(small_job(&err), OK);
@@ -134,19 +156,28 @@ static void every_call_fails_once(void **state)
             err.text[0] = '\0';
             emu_fail(i, sticky);
             enum status status = small_job(&err);
+            const char *failed = emu_failed();
             if (status == OK) /* the versions alone may go unknown; a library has a second name */
-                assert_true(strcmp(emu_failed(), "cudaRuntimeGetVersion") == 0 || strcmp(emu_failed(), "dlopen") == 0 || strcmp(emu_failed(), "cudaFree") == 0);
+                assert_true(strcmp(failed, "cudaRuntimeGetVersion") == 0 || strcmp(failed, "dlopen") == 0 || strcmp(failed, "cudaFree") == 0);
             else
                 assert_true(strlen(err.text) > 10);
+            for (int k = 0; k < SENTENCES; k++)
+                if (!seen[k] && strcmp(failed, sentences[k].call) == 0) {
+                    assert_string_equal(err.text, sentences[k].sentence);
+                    seen[k] = true;
+                }
             emu_revive();
             assert_int_equal(emu_live(), 0);
         }
+    for (int k = 0; k < SENTENCES; k++)
+        assert_true(seen[k]);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(what_is_missing_is_said, restore),
+        cmocka_unit_test_teardown(visible_devices, restore),
         cmocka_unit_test_teardown(memory_that_is_not_there, restore),
         cmocka_unit_test_teardown(every_call_fails_once, restore),
     };

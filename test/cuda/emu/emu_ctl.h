@@ -49,8 +49,9 @@ struct emu_device {
     int driver;          /* 13000 = CUDA 13.0; 0: there is no driver */
     size_t memory;       /* bytes; at most 1 GB can be had */
     bool no_blas;        /* dlopen finds no cuBLAS */
+    int gpus;            /* as NVML counts them, visible or not; 0: dlopen finds no NVML */
 };
-extern const struct emu_device emu_default_device; /* one, 8.0, 13000, 1 GB */
+extern const struct emu_device emu_default_device; /* one, 8.0, 13000, 1 GB, 1 */
 void emu_set_device(const struct emu_device *device);
 
 #ifdef __cplusplus

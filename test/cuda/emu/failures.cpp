@@ -4,7 +4,7 @@
 #include <dlfcn.h>
 #include <stdlib.h>
 
-extern "C" const struct emu_device emu_default_device = {1, 8, 0, 13000, 1 << 30, false};
+extern "C" const struct emu_device emu_default_device = {1, 8, 0, 13000, 1 << 30, false, 1};
 
 namespace emu {
 
@@ -116,14 +116,14 @@ static bool named(const char *name, const char *library)
 }
 void *__wrap_dlopen(const char *name, int flags)
 {
-    bool blas = named(name, "libcublas.so"), driver = named(name, "libcuda.so"), runtime = named(name, "libcudart.so");
-    if (!blas && !driver && !runtime)
+    bool blas = named(name, "libcublas.so"), driver = named(name, "libcuda.so"), runtime = named(name, "libcudart.so"), ml = named(name, "libnvidia-ml.so");
+    if (!blas && !driver && !runtime && !ml)
         return __real_dlopen(name, flags);
     calls++;
     bool chosen = fail_at && !--fail_at;
     if (chosen)
         failed_name = "dlopen";
-    if (!chosen && !(blas && device.no_blas) && !(driver && !device.driver))
+    if (!chosen && !(blas && device.no_blas) && !(driver && !device.driver) && !(ml && !device.gpus))
         return &nvidia;
     snprintf(missing, sizeof missing, "%s: cannot open shared object file: No such file or directory", name);
     return nullptr;
@@ -156,6 +156,21 @@ int cuInit(unsigned)
 int cuDriverGetVersion(int *version)
 {
     *version = device.driver;
+    return 0;
+}
+
+// ---- NVML, as far as it is asked how many there are
+int nvmlInit_v2(void)
+{
+    return 0;
+}
+int nvmlDeviceGetCount_v2(unsigned *n)
+{
+    *n = static_cast<unsigned>(device.gpus);
+    return 0;
+}
+int nvmlShutdown(void)
+{
     return 0;
 }
 }
