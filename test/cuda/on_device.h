@@ -19,6 +19,9 @@
 #include "base/rng.h"
 #include "cuda/device.h"
 #include "ops.h"
+#ifdef VENEER_CUDA_EMU
+#include "emu_ctl.h"
+#endif
 
 #define UNIT 0x1p-24
 #define HALF_UNIT 0x1p-8 /* of bf16 */
@@ -28,7 +31,7 @@ static struct ops_context gpu, cpu; /* cpu: the plain reference */
 static struct arena gpu_scratch, room, host;
 static struct err on_device_err;
 
-enum { ROOM = 48 << 20, HOST_ROOM = 192 << 20 };
+enum { ROOM = 24 << 20, HOST_ROOM = 192 << 20, FENCE = 64, MOST_FENCES = 16384 };
 
 __attribute__((unused)) static double gamma_of(double k)
 {
@@ -51,10 +54,56 @@ static void *take(size_t bytes)
     return p;
 }
 
+/* Behind each piece of the device's memory lies a fence, 64 bytes and what is left of the last 64: nobody's.  The checker reports whoever touches it;
+ * without a checker a fence that is not as it was fails the test at its end. */
+static const unsigned char fence_byte = 0xa5;
+static struct fence {
+    size_t at, bytes; /* in room */
+} fences[MOST_FENCES];
+static size_t n_fences;
+
+/* open: bytes that may be read, though not written. */
+static void *piece(size_t bytes, size_t open)
+{
+    unsigned char *to = arena_take(&room, bytes + FENCE, 1);
+    assert_non_null(to);
+    assert_true(n_fences < MOST_FENCES);
+    size_t at = (size_t)(to - room.base) + bytes;
+    fences[n_fences++] = (struct fence){at, room.used - at};
+#ifdef VENEER_CUDA_EMU
+    emu_fence(to + open, (size_t)(room.base + room.used - to) - open);
+#endif
+    return to;
+}
+
+static void raise_fences(void)
+{
+    size_t used = host.used;
+    n_fences = 0;
+    must(device_upload(card, room.base, memset(take(room.size), fence_byte, room.size), room.size, &on_device_err));
+    host.used = used;
+}
+
+/* How many fences were written to; 0 on a device that failed, which device_check says. */
+static int count_broken(void)
+{
+    int broken = 0;
+    unsigned char *all = take(room.used);
+    if (device_download(card, all, room.base, room.used, &on_device_err) != OK)
+        return 0;
+    for (size_t f = 0; f < n_fences; f++)
+        for (size_t i = 0; i < fences[f].bytes; i++)
+            if (all[fences[f].at + i] != fence_byte) {
+                print_error("byte %zu behind piece %zu of the device's memory was written\n", i, f);
+                broken++;
+                break;
+            }
+    return broken;
+}
+
 __attribute__((unused)) static void *up(const void *from, size_t bytes)
 {
-    void *to = arena_take(&room, bytes ? bytes : 1, 1);
-    assert_non_null(to);
+    void *to = piece(bytes, bytes);
     must(device_upload(card, to, from, bytes, &on_device_err));
     return to;
 }
@@ -77,11 +126,36 @@ __attribute__((unused)) static void *down(const void *from, size_t bytes)
 #define UP(x, n) up(x, (n) * sizeof *(x))
 #define DOWN(x, n) down(x, (n) * sizeof *(x))
 
+/* Bytes of a matrix's codes; its blocks, each with a scale or a scale's code; its groups of 256 such codes. */
+struct parts {
+    size_t codes, blocks, nested;
+};
+
+static struct parts parts_of(const struct qmat *q)
+{
+    size_t n = q->rows * q->cols, bytes = quant_bytes(q->format, q->block, q->double_quant, q->rows, q->cols);
+    size_t blocks = q->format == FORMAT_INT8 ? q->rows : q->block ? (n + (size_t)q->block - 1) / (size_t)q->block : 0, nested = (blocks + 255) / 256;
+    return (struct parts){bytes - (q->affine || q->scales ? 4 * blocks : q->double_quant ? blocks + 4 * nested + 4 : 0), blocks, nested};
+}
+
+/* A matrix on the device, each of its arrays a piece; the last 64 bytes of codes may be read whole (cuda/quant.cuh). */
+__attribute__((unused)) static struct qmat place_matrix(enum format format, int block, bool twice, size_t rows, size_t cols)
+{
+    struct qmat q;
+    quant_place(&q, format, block, twice, rows, cols, &room); /* says which arrays there are */
+    struct parts parts = parts_of(&q);
+    q.codes = piece(parts.codes, (parts.codes + 63) / 64 * 64);
+    q.affine = q.affine ? piece(4 * parts.blocks, 4 * parts.blocks) : NULL;
+    q.scales = q.scales ? piece(4 * parts.blocks, 4 * parts.blocks) : NULL;
+    q.scale_codes = q.scale_codes ? piece(parts.blocks, parts.blocks) : NULL;
+    q.nested_absmax = q.nested_absmax ? piece(4 * parts.nested, 4 * parts.nested) : NULL;
+    return q;
+}
+
 /* A matrix of the host, on the device. */
 __attribute__((unused)) static struct qmat up_matrix(const struct qmat *q)
 {
-    struct qmat to;
-    quant_place(&to, q->format, q->block, q->double_quant, q->rows, q->cols, &room);
+    struct qmat to = place_matrix(q->format, q->block, q->double_quant, q->rows, q->cols);
     must(device_upload_matrix(card, &to, q, &on_device_err));
     return to;
 }
@@ -152,9 +226,13 @@ __attribute__((unused)) static void same(const char *what, const void *got, cons
 
 /* ---- both contexts ---- */
 
-enum { MOST_OUT = 700, MOST_IN = 1024, MOST_D = 160, MOST_T = 260, MOST_V = 9000 };
+/* Shapes that scratch is for; a test of larger vocabularies says so. */
+#ifndef MOST_V
+#define MOST_V 128
+#endif
+enum { MOST_OUT = 700, MOST_IN = 1024, MOST_D = 160, MOST_T = 260 };
 
-/* Scratch is NaN: what a kernel reads there, a kernel has written. */
+/* Scratch is NaN, and to the checker unwritten: what a kernel reads there, a kernel has written. */
 static void set_compute(enum compute compute)
 {
     gpu = (struct ops_context){.ops = device_ops(), .device = card, .threads = 1, .compute = compute};
@@ -168,6 +246,9 @@ static void set_compute(enum compute compute)
     memset(nan, 0xff, n * sizeof(real));
     must(device_upload(card, gpu.scratch, nan, n * sizeof(real), &on_device_err));
     host.used = used;
+#ifdef VENEER_CUDA_EMU
+    emu_forget(gpu.scratch, n * sizeof(real));
+#endif
 }
 
 static int begin(void **state)
@@ -178,6 +259,7 @@ static int begin(void **state)
     must(device_commit(card, &room, "the test's memory", &on_device_err));
     arena_take(&host, HOST_ROOM, 1);
     must(arena_commit(&host, "the test's memory", &on_device_err));
+    raise_fences();
     cpu = (struct ops_context){.ops = cpu_ops(true), .threads = 1};
     size_t n = cpu.ops->scratch_size(&cpu, MOST_OUT, MOST_IN, MOST_D, 2 * MOST_T, MOST_V);
     cpu.scratch = take(n * sizeof(real));
@@ -189,9 +271,12 @@ static int end(void **state)
 {
     (void)state;
     struct err err;
+    int broken = count_broken();
     enum status status = device_check(card, &err);
     if (status != OK)
         print_error("%s\n", err.text);
+    else if (broken)
+        status = ERR_INPUT;
     device_release(card, &gpu_scratch);
     device_release(card, &room);
     device_close(card);

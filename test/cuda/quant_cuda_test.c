@@ -109,26 +109,23 @@ static real *trying(size_t n)
 
 static void encode(enum format format, bool twice, bool f16_first, size_t rows, size_t cols)
 {
-    struct qmat want, got;
     cols = cols_of(format, cols);
     real *W = trying(rows * cols);
+    struct qmat want, got = place_matrix(format, 0, twice, rows, cols);
     quant_place(&want, format, 0, twice, rows, cols, &host);
-    quant_place(&got, format, 0, twice, rows, cols, &room);
     must(quant_encode(&want, W, f16_first, &on_device_err));
     must(device_encode(card, &got, UP(W, rows * cols), f16_first, &on_device_err));
     const char *name = format_info(format)->name;
-    size_t n = rows * cols, blocks = format == FORMAT_INT8 ? rows : want.block ? (n + (size_t)want.block - 1) / (size_t)want.block : 0;
-    size_t scales = want.affine ? 4 * blocks : want.scales ? 4 * blocks : twice ? blocks + (blocks + 255) / 256 * 4 + 4 : 0;
-    size_t codes = quant_bytes(format, 0, twice, rows, cols) - scales;
-    same(name, DOWN((uint8_t *)got.codes, codes), want.codes, codes);
+    struct parts parts = parts_of(&want);
+    same(name, DOWN((uint8_t *)got.codes, parts.codes), want.codes, parts.codes);
     if (want.affine)
-        same(name, DOWN(got.affine, 2 * blocks), want.affine, 4 * blocks);
+        same(name, DOWN(got.affine, 2 * parts.blocks), want.affine, 4 * parts.blocks);
     if (want.scales)
-        same(name, DOWN(got.scales, blocks), want.scales, 4 * blocks);
+        same(name, DOWN(got.scales, parts.blocks), want.scales, 4 * parts.blocks);
     if (!twice)
         return;
-    same(name, DOWN(got.scale_codes, blocks), want.scale_codes, blocks);
-    same(name, DOWN(got.nested_absmax, (blocks + 255) / 256), want.nested_absmax, (blocks + 255) / 256 * 4);
+    same(name, DOWN(got.scale_codes, parts.blocks), want.scale_codes, parts.blocks);
+    same(name, DOWN(got.nested_absmax, parts.nested), want.nested_absmax, 4 * parts.nested);
     assert_true(got.nested_offset == want.nested_offset);
 }
 
@@ -154,7 +151,7 @@ static void hqq_of_large_weights(void **state)
     real *W = normals(20 * 128, 3, 3);
     for (int f = FORMAT_HQQ2; f <= FORMAT_HQQ4; f++) {
         quant_place(&want, (enum format)f, 0, false, 20, 128, &host);
-        quant_place(&got, (enum format)f, 0, false, 20, 128, &room);
+        got = place_matrix((enum format)f, 0, false, 20, 128);
         must(quant_encode(&want, W, false, &on_device_err));
         must(device_encode(card, &got, UP(W, 20 * 128), false, &on_device_err));
         same("scales and zeros", DOWN(got.affine, 40), want.affine, 80);
@@ -168,11 +165,11 @@ static void what_is_refused(void **state)
     struct qmat q;
     struct err err;
     real *W = normals(2 * 64, 1, 1);
-    quant_place(&q, FORMAT_IQ4_NL, 0, false, 2, 64, &room);
+    q = place_matrix(FORMAT_IQ4_NL, 0, false, 2, 64);
     assert_int_equal(device_encode(card, &q, UP(W, 128), false, &err), ERR_INPUT);
     assert_string_equal(err.text, "iq4_nl is not encoded on a GPU, want device = cpu or another format");
     W[70] = 1e7f;
-    quant_place(&q, FORMAT_Q4_0, 0, false, 2, 64, &room);
+    q = place_matrix(FORMAT_Q4_0, 0, false, 2, 64);
     assert_int_equal(device_encode(card, &q, UP(W, 128), false, &err), ERR_FAILED);
     assert_string_equal(err.text, "elements [1, 0] to [1, 31] are too large for q4_0: f16 cannot hold what their block is scaled with");
 }

@@ -145,12 +145,13 @@ static void make_batches(void)
     }
 }
 
-static void both_train(enum compute compute, bool keep, bool halves, double bound)
+/* again: and once more on the device, to the same bits. */
+static void both_train(enum compute compute, bool keep, bool halves, double bound, bool again)
 {
     struct model_config config;
     int32_t heads[LAYERS], kv[LAYERS], ffn[LAYERS];
     struct plan plan;
-    struct side here, there, again;
+    struct side here, there, second;
     double want[STEPS], got[STEPS], twice[STEPS];
     make_config(&config, heads, kv, ffn);
     make_plan(&plan, &config);
@@ -172,16 +173,18 @@ static void both_train(enum compute compute, bool keep, bool halves, double boun
         assert_true(fabs(got[i] - want[i]) <= bound);
     }
     assert_true(want[STEPS - 1] < want[1] - 0.05 || want[STEPS - 2] < want[0] - 0.05); /* it learns */
-    real *adapters = DOWN(there.lora.p, there.lora.n);
-    open_side(&again, &config, &plan, &gpu, keep, halves);
-    must(model_upload(&again.model, &here.model, NULL, &again.ops, &on_device_err));
-    start_adapters(&again, p);
-    train(&again, batches, twice);
-    same("losses", twice, got, sizeof got);
-    same("adapters", DOWN(again.lora.p, again.lora.n), adapters, again.lora.n * sizeof *adapters);
+    if (again) {
+        real *adapters = DOWN(there.lora.p, there.lora.n);
+        open_side(&second, &config, &plan, &gpu, keep, halves);
+        must(model_upload(&second.model, &here.model, NULL, &second.ops, &on_device_err));
+        start_adapters(&second, p);
+        train(&second, batches, twice);
+        same("losses", twice, got, sizeof got);
+        same("adapters", DOWN(second.lora.p, second.lora.n), adapters, second.lora.n * sizeof *adapters);
+        close_side(&second);
+    }
     close_side(&here);
     close_side(&there);
-    close_side(&again);
     plan_free(&plan);
 }
 
@@ -189,21 +192,21 @@ static void both_train(enum compute compute, bool keep, bool halves, double boun
 static void fine_tuning_in_f32(void **state)
 {
     (void)state;
-    both_train(COMPUTE_F32, true, false, 1e-5);
+    both_train(COMPUTE_F32, true, false, 1e-5, false);
 }
 
 /* Both round factors to bf16; the CPU not in the same places. */
 static void fine_tuning_in_bf16(void **state)
 {
     (void)state;
-    both_train(COMPUTE_BF16, true, true, 5e-3);
+    both_train(COMPUTE_BF16, true, true, 5e-3, true);
 }
 
 /* Layers computed again in backward. */
 static void fine_tuning_with_checkpointing(void **state)
 {
     (void)state;
-    both_train(COMPUTE_F32, false, false, 1e-5);
+    both_train(COMPUTE_F32, false, false, 1e-5, false);
 }
 
 #ifdef VENEER_CUDA_EMU
@@ -238,7 +241,7 @@ static void a_device_that_fails_ends_the_step(void **state)
     if (status == OK)
         status = optim_step(&optim, &there.ops, 1, there.lora.p, there.lora.g, there.lora.m, there.lora.v, there.lora.n, &norm, &err);
     assert_int_equal(status, ERR_FAILED);
-    assert_non_null(strstr(err.text, "the GPU "));
+    assert_memory_equal(err.text, "the GPU emulated device failed in ", strlen("the GPU emulated device failed in "));
     emu_revive();
     close_side(&here);
     close_side(&there);

@@ -122,11 +122,27 @@ bool device_range(const void *p, size_t n, const char *what)
 
 } // namespace emu
 
-extern "C" size_t emu_memory(size_t *most, int reset)
+static void mark(const void *p, size_t n, emu::ByteState state)
+{
+    if (emu::device_range(p, n, "memory that a test marks"))
+        memset(emu::arena_state + (static_cast<const char *>(p) - emu::arena), state, n);
+}
+
+extern "C" {
+void emu_fence(const void *p, size_t n)
+{
+    mark(p, n, emu::FOREIGN);
+}
+void emu_forget(const void *p, size_t n)
+{
+    mark(p, n, emu::UNWRITTEN);
+}
+size_t emu_memory(size_t *most, int reset)
 {
     if (most)
         *most = emu::most_in_use;
     if (reset)
         emu::most_in_use = emu::in_use;
     return emu::in_use;
+}
 }

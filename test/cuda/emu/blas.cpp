@@ -71,15 +71,19 @@ static std::vector<float> gather(const Matrix &m, const char *at, bool turned, c
 {
     int n = turned ? m.columns : m.rows, k = turned ? m.rows : m.columns;
     std::vector<float> out(static_cast<size_t>(n) * static_cast<size_t>(k));
-    bool unwritten = false;
+    bool unwritten = false, foreign = false;
     for (int i = 0; i < n; i++)
         for (int p = 0; p < k; p++) {
             size_t at_element = turned ? static_cast<size_t>(p) + static_cast<size_t>(i) * static_cast<size_t>(m.ld)
                                        : static_cast<size_t>(i) + static_cast<size_t>(p) * static_cast<size_t>(m.ld);
             out[static_cast<size_t>(i) * static_cast<size_t>(k) + static_cast<size_t>(p)] = element(at, at_element, m.type);
-            unwritten |= machine.checked && arena_state[static_cast<size_t>(at - arena) + at_element * element_bytes(m.type)] == UNWRITTEN;
+            ByteState state = arena_state[static_cast<size_t>(at - arena) + at_element * element_bytes(m.type)];
+            unwritten |= state == UNWRITTEN;
+            foreign |= state == FOREIGN;
         }
-    if (unwritten)
+    if (foreign && machine.checked)
+        report(0, "memcheck", "%s of a cuBLAS product goes on behind its array", name);
+    if (unwritten && machine.checked)
         report(0, "initcheck", "%s of a cuBLAS product holds elements that nobody wrote", name);
     return out;
 }

@@ -39,6 +39,9 @@ long emu_calls(int reset);
 const char *emu_failed(void);
 /* Device and pinned allocations, streams, events and cuBLAS handles that were made and not freed. */
 long emu_live(void);
+/* Device memory p[0 .. n) as the checker sees it from now on: nobody's, an access is out of bounds; or an allocation's that nobody wrote yet. */
+void emu_fence(const void *p, size_t n);
+void emu_forget(const void *p, size_t n);
 /* Bytes of device memory in use now, and the most since the last reset. */
 size_t emu_memory(size_t *most, int reset);
 
