@@ -97,21 +97,25 @@ test-cuda:
 	@echo 'skipped: test-cuda (no CUDA headers in $(CUDA_HOME)/include; CUDA_HOME=DIR names another folder)'
 	@echo '0 passed, 0 failed, 1 skipped'
 else
-test-cuda: $(foreach l,shim check,$(CUDA_TESTS:%=$(E)/$(l)/test/%)) $(E)/shim/bench/gpu $(if $(wildcard $(NVCC)),$(CUDA_PTX))
+test-cuda: test-cuda-built
 	@ARCHS='$(if $(wildcard $(NVCC)),$(ARCHS))' sh test/cuda/run.sh $(E) $(CUDA_TESTS)
 endif
-.PHONY: test-cuda
+# All programs and PTX, on as many cores as the process may use where no -j says another number.
+test-cuda-built:
+	@$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$$(nproc)) \
+		$(foreach l,shim check,$(CUDA_TESTS:%=$(E)/$(l)/test/%)) $(E)/shim/bench/gpu $(if $(wildcard $(NVCC)),$(CUDA_PTX))
+.PHONY: test-cuda test-cuda-built
 
-# The tests tested: faults in the kernels (mutants.txt), each to be noticed.  MUTANT=part of a name: only those.
-test-cuda-mutants: test-cuda
-	python3 test/cuda/mutate.py $(E) '$(EMU_CXX) $(EMU_KERNEL) $(level_check)' $(NVCC) '$(PTX_FLAGS) -arch=sm_80' '$(CUDA_CU)' $(MUTANT)
 # Registers, spills, local memory, vector loads, occupancy of each kernel, held to budget.txt.
 BUDGET = rm -f $(E)/launches.txt && for t in $(filter %_cuda_test,$(CUDA_TESTS)); do EMU_LAUNCHES=$(E)/launches.txt $(E)/shim/test/$$t >/dev/null 2>&1 || exit 1; done && \
 	python3 test/cuda/budget.py $(CUDA_HOME)/bin/ptxas $(E) $(CUDA_CU)
 ifeq ($(wildcard $(NVCC)),)
-test-cuda-budget:
-	@echo 'skipped: test-cuda-budget (no nvcc at $(NVCC))'
+test-cuda-mutants test-cuda-budget:
+	@echo 'skipped: $@ (no nvcc at $(NVCC))'
 else
+# The tests tested: faults in the kernels (mutants.txt), each to be noticed.  MUTANT=part of a name: only those.
+test-cuda-mutants: test-cuda-built
+	@python3 test/cuda/mutate.py $(E) '$(EMU_CXX) $(EMU_KERNEL) $(level_check)' $(NVCC) '$(PTX_FLAGS) -arch=sm_80' '$(CUDA_CU)' "$(MUTANT)"
 test-cuda-budget: $(CUDA_TESTS:%=$(E)/shim/test/%) $(CUDA_PTX)
 	@$(BUDGET)
 record-cuda-budget: $(CUDA_TESTS:%=$(E)/shim/test/%) $(CUDA_PTX)

@@ -14,16 +14,19 @@ A mutant is compiled for the checker and its tests run: it is caught by `numbers
     by ops_cuda_test          tests that are run
     ptx                       inline assembly: the source is no different, look at PTX at once
     equivalent: why no test can notice
+
+As many mutants at a time as the process may use cores.
 """
+import concurrent.futures
 import os
 import re
+import shutil
 import subprocess
 import sys
 
 build, check, nvcc, ptx, kernels = *sys.argv[1:5], sys.argv[5].split()
 only = sys.argv[6] if len(sys.argv) > 6 else ''
 home = os.path.dirname(os.path.abspath(__file__))
-work = f'{build}/mutants'
 
 
 def read_mutants():
@@ -82,29 +85,28 @@ def changed(m):
     return sorted(f for f in found if f.endswith('.cu'))
 
 
-def put(path, text):
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    open(path, 'w').write(text)
-
-
 def sh(command, **more):
     return subprocess.run(command, shell=True, capture_output=True, text=True, **more)
 
 
-def build_check(m, text):
+def write(m, work):
+    """The file with its fault, as it is for nvcc and as g++ reads it; all others are found in their places."""
+    shutil.rmtree(work, ignore_errors=True)
+    for folder in ('plain', 'src'):
+        os.makedirs(f'{work}/{folder}/cuda')
+    open(f'{work}/plain/{m["file"]}', 'w').write(mutated(m))
+    sh(f'sed -E -f test/cuda/emu/cu2cpp.sed {work}/plain/{m["file"]} > {work}/src/{re.sub("[.]cu$", ".cpp", m["file"])}')
+
+
+def build_check(m, work):
     """kernels.so with the mutant, for the checker; what the compiler says when it refuses."""
-    files = changed(m)
-    sh(f'rm -rf {work} && mkdir -p {work}/plain/cuda {work}/src/cuda {work}/cuda')
-    for f in os.listdir('cuda'):
-        if f.endswith(('.cu', '.cuh')):
-            put(f'{work}/plain/cuda/{f}', text if f'cuda/{f}' == m['file'] else open(f'cuda/{f}').read())
-            sh(f'sed -E -f test/cuda/emu/cu2cpp.sed {work}/plain/cuda/{f} > {work}/src/cuda/{f.replace(".cu", ".cpp") if f.endswith(".cu") else f}')
     objects = []
     for k in kernels:
         o = f'{build}/check/{k[:-3]}.o'
-        if k in files:
-            o = f'{work}/{k[:-3]}.o'
-            r = sh(f'{check} -w -iquote {work}/src -c {work}/src/{k[:-3]}.cpp -o {o}')
+        if k in changed(m):
+            o = f'{work}/{os.path.basename(k)}.o'
+            source = f'{work if k == m["file"] else build}/src/{k[:-3]}.cpp'
+            r = sh(f'{check} -g0 -w -iquote {work}/src -iquote {build}/src -c {source} -o {o}')
             if r.returncode:
                 return r.stderr
         objects.append(o)
@@ -112,13 +114,13 @@ def build_check(m, text):
     return r.stderr if r.returncode else ''
 
 
-def build_ptx(m):
+def build_ptx(m, work):
     paths = []
     for k in kernels:
         p = f'{build}/ptx/sm_80/{k[:-3]}.ptx'
         if k in changed(m):
-            p = f'{work}/{k[:-3]}.ptx'
-            r = sh(f'{nvcc} -I{work}/plain {ptx} {work}/plain/{k} -o {p}')
+            p = f'{work}/{os.path.basename(k)}.ptx'
+            r = sh(f'{nvcc} -I{work}/plain {ptx} {f"{work}/plain/" if k == m["file"] else ""}{k} -o {p}')
             if r.returncode:
                 return None, r.stderr
         paths.append(p)
@@ -132,12 +134,13 @@ def run(folder, test, **environment):
         return 'numbers'
     out = r.stdout + r.stderr
     if re.search(r'^(memcheck|initcheck|racecheck|synccheck|launch|trap|cublas): ', out, re.M):
-        return 'checker'
+        return 'the checker'
     return 'numbers' if r.returncode else ''
 
 
-def verdict(m):
-    refused = build_check(m, mutated(m))
+def verdict(m, work):
+    write(m, work)
+    refused = build_check(m, work)
     if refused:
         sys.exit(f"{m['name']} does not compile:\n{refused}")
     if not m['ptx']:
@@ -147,23 +150,37 @@ def verdict(m):
                 return by
             if run('check', t, LD_LIBRARY_PATH=work, EMU_ORDER='2', EMU_SEED='3', EMU_LAZY='1'):
                 return 'late streams'
-    paths, refused = build_ptx(m)
+    paths, refused = build_ptx(m, work)
     if refused:
         return 'ptxas' if m['ptx'] else sys.exit(f"{m['name']} does not compile:\n{refused}")
     return 'PTX' if any(run('shim', t, EMU_PTX=paths) for t in m['by']) else ''
 
 
+def judged(m):
+    work = f'{build}/mutants/{re.sub("[^a-z0-9]+", "_", m["name"].lower())}'
+    by = verdict(m, work)
+    shutil.rmtree(work)
+    return m, by
+
+
 def main():
-    count, bad = {}, 0
+    count, bad, equivalent = {}, 0, 0
     mutants = [m for m in read_mutants() if only in m['name']]
-    for m in mutants:
-        by = verdict(m)
-        wrong = bool(by) == bool(m['equivalent'])
-        bad += wrong
-        said = by or ('equivalent: ' + m['equivalent'] if m['equivalent'] else 'NOT NOTICED')
-        print(f"{m['name']:60s} {said}{'   BUT MARKED EQUIVALENT' if by and m['equivalent'] else ''}", flush=True)
-        count[by or 'equivalent'] = count.get(by or 'equivalent', 0) + 1
-    print(f'{len(mutants)} mutants: ' + ', '.join(f'{n} by {k}' if k != 'equivalent' else f'{n} no test noticed' for k, n in sorted(count.items())))
+    cores = len(os.sched_getaffinity(0))
+    for t in sorted({t for m in mutants for t in m['by']}):
+        if run('check', t):
+            sys.exit(f'{t} fails without a fault: nothing can be said')
+    with concurrent.futures.ThreadPoolExecutor(cores) as pool:
+        for m, by in pool.map(judged, mutants):
+            wrong = bool(by) == bool(m['equivalent'])
+            bad += wrong
+            equivalent += not wrong and not by
+            said = by or ('equivalent: ' + m['equivalent'] if m['equivalent'] else 'NOT NOTICED')
+            print(f"{m['name']:60s} {said}{'   BUT MARKED EQUIVALENT' if by and m['equivalent'] else ''}", flush=True)
+            if by:
+                count[by] = count.get(by, 0) + 1
+    noticed = ', '.join(f'{n} by {k}' for k, n in sorted(count.items()))
+    print(f'{len(mutants)} mutants: {sum(count.values())} noticed ({noticed}), {equivalent} equivalent, {bad} wrong')
     sys.exit(bad > 0)
 
 

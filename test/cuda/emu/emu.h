@@ -16,7 +16,6 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <functional>
-#include <setjmp.h>
 #include <stdio.h>
 #include <string>
 #include <unistd.h>
@@ -40,8 +39,10 @@ struct Copy { // a cp.async on its way
     int bytes, group;
 };
 
-struct Fiber {
-    Ids ids;
+typedef void *Place[5]; // of __builtin_setjmp
+
+struct alignas(64) Fiber {
+    // what a lane looks at of the others, in one line of the cache
     State state;
     int line; // where it waits
     // at a warp operation
@@ -52,6 +53,7 @@ struct Fiber {
     uint64_t value, result;
     // at a barrier
     BarrierKind barrier;
+    Ids ids;
     // at a tensor-core instruction
     const uint32_t *a, *b;
     float *d;
@@ -62,7 +64,7 @@ struct Fiber {
     int copy_group;
     uint32_t warp_epoch; // grows at each full __syncwarp
     // fibers.cpp's own
-    jmp_buf context;
+    Place context;
     bool started;
     char *stack;
 };

@@ -20,6 +20,22 @@ inline bool is_float(Type t)
     return t == F16 || t == BF16 || t == F32 || t == F64;
 }
 
+// The register's value as one of type t: zero or sign extended.
+inline uint64_t extend(uint64_t v, Type t)
+{
+    bool s = is_signed(t);
+    switch (type_bytes[t]) {
+    case 1:
+        return s ? static_cast<uint64_t>(static_cast<int8_t>(v)) : static_cast<uint8_t>(v);
+    case 2:
+        return s ? static_cast<uint64_t>(static_cast<int16_t>(v)) : static_cast<uint16_t>(v);
+    case 4:
+        return s ? static_cast<uint64_t>(static_cast<int32_t>(v)) : static_cast<uint32_t>(v);
+    default:
+        return v;
+    }
+}
+
 // X(name in PTX, opcode)
 #define PTX_OPCODES(X)                                                                                                       \
     X(mov, MOV)                                                                                                              \
@@ -42,16 +58,27 @@ enum Special { TID_X, TID_Y, TID_Z, NTID_X, NTID_Y, NTID_Z, CTAID_X, CTAID_Y, CT
 enum Variant { NO_VARIANT, V_AND, V_OR, V_XOR, V_ADD, V_MIN, V_MAX, V_EXCH, V_CAS, V_IDX, V_UP, V_DOWN, V_BFLY, V_BALLOT, V_ANY, V_ALL, V_POPC,
                V_LEFT, V_RIGHT, V_COMMIT, V_WAIT, V_WAIT_ALL };
 
+// All values of a thread lie in one frame: its registers, then what else an instruction may name, constants too.  So reading an operand is one load.
 struct Operand {
     enum Kind { REGISTER, IMMEDIATE, SPECIAL, VECTOR, ADDRESS, PARAMETER, SLOT, DYNAMIC, LABEL } kind = IMMEDIATE;
     uint64_t value = 0;             // number of a register, parameter, special register or instruction; place of a slot; the immediate itself
+    unsigned at = 0;                // where the value lies in the frame; of an address its base's
     int64_t offset = 0;             // of an address
     int second = -1;                // p|q: q
     std::vector<Operand> elements;  // of a vector, of a call's arguments; an address's base
 };
 
+struct Instruction;
+// What an instruction that only computes gives for its operands.
+typedef uint64_t Result(const Instruction &, uint64_t, uint64_t, uint64_t, uint64_t);
+
+enum { MOST_OPERANDS = 5 };
 struct Instruction {
     Opcode op;
+    int predicate = -1;
+    Result *result = nullptr;          // NULL: the instruction does more than to set its first operand
+    unsigned at[MOST_OPERANDS] = {};   // of its operands; where there is none, of a zero
+    int64_t offset = 0;                // of the address among them
     Type type = NO_TYPE, from = NO_TYPE;
     Space space = GENERIC;
     Compare compare = NO_COMPARE;
@@ -60,7 +87,6 @@ struct Instruction {
     int vector = 1;
     bool ftz = false, sat = false, wide = false, hi = false, to = false, integral = false, trans = false, wrap = false, shiftamt = false, nan = false, warp = false,
          red = false, bf16 = false, x4 = false, m16n8k16 = false;
-    int predicate = -1;
     bool negated = false;
     int line = 0, source = 0; // in the PTX, in the .cu file
     std::vector<Operand> o;
@@ -70,7 +96,8 @@ struct Instruction {
 // An entry, or a function that is called: its parameters are its arguments, then its results.
 struct Kernel {
     std::vector<Instruction> code;
-    int registers = 0;
+    std::vector<uint64_t> frame; // as a thread begins: registers 0, constants
+    std::vector<Operand> own;    // what differs from thread to thread: special registers, parameters, slots
     size_t shared = 0, local = 0; // bytes of static variables
 };
 
@@ -78,12 +105,10 @@ struct Kernel {
 void parse(const std::string &path);
 const Kernel *find(const std::string &name); // NULL: in no file parsed so far
 
-// Results of the instruction for the values of its operands, as the register will hold them.
+// What the instruction gives for the values of its operands, as the register will hold it; which function says so (NULL: it does more than that).
 uint64_t arithmetic(const Instruction &i, uint64_t a, uint64_t b, uint64_t c);
-uint64_t bits(const Instruction &i, uint64_t a, uint64_t b, uint64_t c, uint64_t d);
-uint64_t convert(const Instruction &i, uint64_t v, uint64_t low);
 bool compared(const Instruction &i, uint64_t a, uint64_t b);
-uint64_t extend(uint64_t v, Type t); // zero or sign extended from the width of t
+Result *result_of(const Instruction &i);
 unsigned bits_of(Type t);
 [[noreturn]] void unknown(const Instruction &i);
 

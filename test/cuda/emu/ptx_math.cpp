@@ -38,22 +38,6 @@ static uint64_t float_to_bf16(float f)
     return pack(__float2bfloat16_rn(f));
 }
 
-// The register's value as one of type t: zero or sign extended.
-uint64_t extend(uint64_t v, Type t)
-{
-    bool s = is_signed(t);
-    switch (type_bytes[t]) {
-    case 1:
-        return s ? static_cast<uint64_t>(static_cast<int8_t>(v)) : static_cast<uint8_t>(v);
-    case 2:
-        return s ? static_cast<uint64_t>(static_cast<int16_t>(v)) : static_cast<uint16_t>(v);
-    case 4:
-        return s ? static_cast<uint64_t>(static_cast<int32_t>(v)) : static_cast<uint32_t>(v);
-    default:
-        return v;
-    }
-}
-
 unsigned bits_of(Type t)
 {
     return static_cast<unsigned>(type_bytes[t]) * 8;
@@ -296,7 +280,7 @@ static uint64_t reversed(uint64_t a, unsigned width)
     return r;
 }
 
-uint64_t bits(const Instruction &i, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
+static uint64_t bits(const Instruction &i, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
 {
     unsigned width = bits_of(i.type);
     Type plain = width == 64 ? U64 : width == 32 ? U32 : U16;
@@ -401,7 +385,7 @@ static uint64_t from_double(const Instruction &i, double x, bool from_64_bits, u
     }
 }
 
-uint64_t convert(const Instruction &i, uint64_t v, uint64_t low)
+static uint64_t convert(const Instruction &i, uint64_t v, uint64_t low)
 {
     if (i.type == BF16X2 || i.type == F16X2)
         return convert_pair(i, v, low);
@@ -467,6 +451,114 @@ bool compared(const Instruction &i, uint64_t a, uint64_t b)
     a = extend(a, i.type);
     b = extend(b, i.type);
     return ordered_compare(i, is_signed(i.type) ? static_cast<int64_t>(a) < static_cast<int64_t>(b) : a < b, a == b);
+}
+
+// ---- which function computes an instruction
+static uint64_t any_arithmetic(const Instruction &i, uint64_t a, uint64_t b, uint64_t c, uint64_t)
+{
+    return arithmetic(i, a, b, c);
+}
+static uint64_t any_conversion(const Instruction &i, uint64_t a, uint64_t b, uint64_t, uint64_t)
+{
+    return convert(i, a, b);
+}
+static uint64_t any_comparison(const Instruction &i, uint64_t a, uint64_t b, uint64_t, uint64_t)
+{
+    return compared(i, a, b);
+}
+static uint64_t moved(const Instruction &i, uint64_t a, uint64_t, uint64_t, uint64_t)
+{
+    return i.type == PRED ? a : extend(a, i.type);
+}
+static uint64_t selected(const Instruction &, uint64_t a, uint64_t b, uint64_t c, uint64_t)
+{
+    return c ? a : b;
+}
+
+// The most frequent ones once more, without the questions: integers whose result is a T, floats rounded to nearest.
+template <Opcode OP, class T> static uint64_t whole(const Instruction &, uint64_t a, uint64_t b, uint64_t c, uint64_t)
+{
+    uint64_t r = OP == ADD ? a + b : OP == SUB ? a - b : OP == MUL ? a * b : a * b + c;
+    return static_cast<uint64_t>(static_cast<T>(r));
+}
+template <Opcode OP, class T> static uint64_t whole_wide(const Instruction &, uint64_t a, uint64_t b, uint64_t c, uint64_t)
+{
+    uint64_t r = static_cast<uint64_t>(static_cast<T>(a)) * static_cast<uint64_t>(static_cast<T>(b));
+    return OP == MUL ? r : r + c;
+}
+template <Opcode OP> static uint64_t single(const Instruction &, uint64_t a, uint64_t b, uint64_t c, uint64_t)
+{
+    float x = f32(a), y = f32(b);
+    return pack(OP == ADD ? x + y : OP == SUB ? x - y : OP == MUL ? x * y : std::fma(x, y, f32(c)));
+}
+
+template <Opcode OP> static Result *arithmetic_of(const Instruction &i)
+{
+    if (i.type == F32 && i.rounding == NEAREST && !i.ftz && !i.sat)
+        return single<OP>;
+    if (is_float(i.type) || i.hi || i.sat)
+        return any_arithmetic;
+    if (i.wide)
+        return i.type == S32 ? whole_wide<OP, int32_t> : i.type == U32 ? whole_wide<OP, uint32_t> : any_arithmetic;
+    return i.type == S32 ? whole<OP, int32_t> : i.type == U32 ? whole<OP, uint32_t> : bits_of(i.type) == 64 ? whole<OP, uint64_t> : any_arithmetic;
+}
+
+Result *result_of(const Instruction &i)
+{
+    switch (i.op) {
+    case ADD:
+        return arithmetic_of<ADD>(i);
+    case SUB:
+        return arithmetic_of<SUB>(i);
+    case MUL:
+        return arithmetic_of<MUL>(i);
+    case MAD:
+    case FMA:
+        return arithmetic_of<MAD>(i);
+    case DIV:
+    case REM:
+    case MIN:
+    case MAX:
+    case ABS:
+    case NEG:
+    case COPYSIGN:
+    case RCP:
+    case SQRT:
+    case RSQRT:
+    case EX2:
+    case LG2:
+    case SIN:
+    case COS:
+    case TANH:
+        return any_arithmetic;
+    case AND:
+    case OR:
+    case XOR:
+    case NOT:
+    case SHL:
+    case SHR:
+    case BFI:
+    case BFE:
+    case PRMT:
+    case POPC:
+    case CLZ:
+    case BFIND:
+    case BREV:
+    case SHF:
+    case DP4A:
+    case LOP3:
+        return bits;
+    case CVT:
+        return any_conversion;
+    case SELP:
+        return selected;
+    case SETP: // with a third operand or a second result it does more
+        return i.o.size() == 3 && i.o[0].second < 0 ? any_comparison : nullptr;
+    case MOV:
+        return i.o[0].kind == Operand::REGISTER && i.o[1].kind != Operand::VECTOR ? moved : nullptr;
+    default:
+        return nullptr;
+    }
 }
 
 } // namespace ptx

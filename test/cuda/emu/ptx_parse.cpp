@@ -105,6 +105,8 @@ private:
     std::map<string, size_t> module_shared, extern_shared; // of the file: bytes
     std::map<string, char *> globals;
     vector<std::pair<size_t, string>> jumps; // instruction, label
+    std::map<uint64_t, unsigned> constants;  // where they lie in the frame
+    std::map<std::pair<int, uint64_t>, unsigned> own; // and what is the thread's own, by kind and value
 
     void space();
     string statement();
@@ -115,6 +117,9 @@ private:
     void parameter_names(const string &list);
     void call(Instruction &i, const string &text);
     void body();
+    unsigned constant(uint64_t v);
+    void place(Operand &o);
+    void place_operands();
     void instruction(string text);
     void modifier(Instruction &i, const string &m);
     Operand operand(const string &x, Opcode op);
@@ -413,6 +418,54 @@ void Parser::parameter_names(const string &list)
     }
 }
 
+// ---- the frame
+unsigned Parser::constant(uint64_t v)
+{
+    auto known = constants.emplace(v, static_cast<unsigned>(kernel->frame.size()));
+    if (known.second)
+        kernel->frame.push_back(v);
+    return known.first->second;
+}
+
+void Parser::place(Operand &o)
+{
+    for (Operand &e : o.elements)
+        place(e);
+    if (o.kind == Operand::REGISTER) {
+        o.at = static_cast<unsigned>(o.value);
+    } else if (o.kind == Operand::ADDRESS) {
+        o.at = o.elements[0].at;
+    } else if (o.kind == Operand::IMMEDIATE || o.kind == Operand::DYNAMIC) { // dynamic shared memory lies behind the static variables
+        o.at = constant(o.kind == Operand::IMMEDIATE ? o.value : (kernel->shared + 15) / 16 * 16);
+    } else if (o.kind != Operand::VECTOR && o.kind != Operand::LABEL) {
+        auto known = own.emplace(std::make_pair(static_cast<int>(o.kind), o.value), static_cast<unsigned>(kernel->frame.size()));
+        o.at = known.first->second;
+        if (!known.second)
+            return;
+        kernel->frame.push_back(0);
+        kernel->own.push_back(o);
+    }
+}
+
+void Parser::place_operands()
+{
+    constants.clear();
+    own.clear();
+    kernel->frame.assign(registers.size(), 0);
+    for (Instruction &i : kernel->code) {
+        for (unsigned &at : i.at)
+            at = constant(0);
+        for (size_t n = 0; n < i.o.size(); n++) {
+            place(i.o[n]);
+            if (n < MOST_OPERANDS)
+                i.at[n] = i.o[n].at;
+            if (i.o[n].kind == Operand::ADDRESS)
+                i.offset = i.o[n].offset;
+        }
+        i.result = result_of(i);
+    }
+}
+
 // head: .visible .entry name(parameters), or .func (result) name (parameters)
 void Parser::routine(const string &head)
 {
@@ -437,11 +490,6 @@ void Parser::routine(const string &head)
     parameter_names(head.substr(open + 1, close - open - 1));
     parameter_names(results);
     jumps.clear();
-    for (const string &x : split(s.substr(open + 1, close - open - 1))) {
-        string last = x.substr(x.find_last_of(" \t\n") + 1);
-        int number = static_cast<int>(parameters.size());
-        parameters[last.substr(0, last.find('['))] = number;
-    }
     for (; p <= brace; p++)
         line += s[p] == '\n';
     body();
@@ -450,7 +498,7 @@ void Parser::routine(const string &head)
             give_up("no label " + j.second);
         kernel->code[j.first].o[0].value = static_cast<uint64_t>(labels[j.second]);
     }
-    kernel->registers = static_cast<int>(registers.size());
+    place_operands();
     kernel = nullptr;
 }
 

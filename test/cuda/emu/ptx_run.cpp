@@ -20,31 +20,36 @@ struct Call {
 // ---- one thread
 class Thread {
 public:
-    explicit Thread(const Call *call)
-        : kernel(call->kernel), parameters(call->parameters), registers(static_cast<size_t>(kernel->registers) + 1),
-          local(kernel->local + 16), ids(*emu::ids())
+    explicit Thread(const Call *call) : kernel(call->kernel), values(kernel->frame), local(kernel->local + 16), ids(*emu::ids()), frame(values.data())
     {
+        for (const Operand &o : kernel->own)
+            frame[o.at] = o.kind == Operand::SPECIAL     ? special(o.value)
+                          : o.kind == Operand::PARAMETER ? reinterpret_cast<uint64_t>(call->parameters[o.value])
+                                                         : reinterpret_cast<uint64_t>(local.data() + o.value);
     }
     void run();
 
 private:
     const Kernel *kernel;
-    const void *const *parameters;
-    std::vector<uint64_t> registers;
+    std::vector<uint64_t> values;
     std::vector<char> local;
     const emu::Ids &ids;
+    uint64_t *frame;
 
     uint64_t special(uint64_t which) const;
-    uint64_t value(const Operand &o) const;
+    uint64_t value(const Operand &o) const
+    {
+        return frame[o.at];
+    }
     uint64_t in(const Instruction &i, size_t n) const
     {
-        return n < i.o.size() ? value(i.o[n]) : 0;
+        return frame[i.at[n]];
     }
     void set(const Operand &o, uint64_t v)
     {
-        registers[o.value] = v;
+        frame[o.at] = v;
     }
-    char *address(const Instruction &i, const Operand &o) const;
+    char *address(const Instruction &i, size_t n) const;
     void move(const Instruction &i);
     void load(const Instruction &i);
     void store(const Instruction &i);
@@ -94,29 +99,9 @@ uint64_t Thread::special(uint64_t which) const
     }
 }
 
-uint64_t Thread::value(const Operand &o) const
+char *Thread::address(const Instruction &i, size_t n) const
 {
-    switch (o.kind) {
-    case Operand::REGISTER:
-        return registers[o.value];
-    case Operand::IMMEDIATE:
-        return o.value;
-    case Operand::SPECIAL:
-        return special(o.value);
-    case Operand::PARAMETER:
-        return reinterpret_cast<uint64_t>(parameters[o.value]);
-    case Operand::SLOT:
-        return reinterpret_cast<uint64_t>(local.data() + o.value);
-    case Operand::DYNAMIC:
-        return (kernel->shared + 15) / 16 * 16;
-    default:
-        give_up("an operand that has no value");
-    }
-}
-
-char *Thread::address(const Instruction &i, const Operand &o) const
-{
-    uint64_t at = value(o.elements[0]) + static_cast<uint64_t>(o.offset);
+    uint64_t at = in(i, n) + static_cast<uint64_t>(i.offset);
     if (i.space == SHARED)
         return emu::dynamic_shared + static_cast<uint32_t>(at);
     if (i.space == LOCAL)
@@ -124,28 +109,21 @@ char *Thread::address(const Instruction &i, const Operand &o) const
     return reinterpret_cast<char *>(at);
 }
 
-// mov between a register and a tuple packs and unpacks.
+// Between a register and a tuple: packs, or unpacks.
 void Thread::move(const Instruction &i)
 {
     const Operand &to = i.o[0], &from = i.o[1];
-    if (to.kind == Operand::VECTOR || from.kind == Operand::VECTOR) {
-        const std::vector<Operand> &e = to.kind == Operand::VECTOR ? to.elements : from.elements;
-        unsigned each = bits_of(i.type) / static_cast<unsigned>(e.size());
-        uint64_t mask = each == 64 ? ~0ull : (1ull << each) - 1, whole = 0;
+    const std::vector<Operand> &e = to.kind == Operand::VECTOR ? to.elements : from.elements;
+    unsigned each = bits_of(i.type) / static_cast<unsigned>(e.size());
+    uint64_t mask = each == 64 ? ~0ull : (1ull << each) - 1, all = to.kind == Operand::VECTOR ? value(from) : 0;
+    for (unsigned k = 0; k < e.size(); k++) {
         if (to.kind == Operand::VECTOR)
-            whole = value(from);
-        for (unsigned k = 0; k < e.size(); k++) {
-            if (to.kind == Operand::VECTOR)
-                set(e[k], whole >> each * k & mask);
-            else
-                whole |= (value(e[k]) & mask) << each * k;
-        }
-        if (to.kind != Operand::VECTOR)
-            set(to, whole);
-        return;
+            set(e[k], all >> each * k & mask);
+        else
+            all |= (value(e[k]) & mask) << each * k;
     }
-    uint64_t v = value(from);
-    set(to, i.type == PRED ? v : extend(v, i.type));
+    if (to.kind != Operand::VECTOR)
+        set(to, all);
 }
 
 // Locals, parameters and constants are a thread's own, or only read.
@@ -157,7 +135,7 @@ static bool is_checked(Space s)
 void Thread::load(const Instruction &i)
 {
     size_t n = static_cast<size_t>(type_bytes[i.type]);
-    const char *from = address(i, i.o[1]);
+    const char *from = address(i, 1);
     if (is_checked(i.space))
         emu::access(const_cast<char *>(from), static_cast<int>(n) * i.vector, false, false, emu::ptx_place(i.line, i.source));
     for (size_t e = 0; e < static_cast<size_t>(i.vector); e++) {
@@ -170,7 +148,7 @@ void Thread::load(const Instruction &i)
 void Thread::store(const Instruction &i)
 {
     size_t n = static_cast<size_t>(type_bytes[i.type]);
-    char *to = address(i, i.o[0]);
+    char *to = address(i, 0);
     if (is_checked(i.space))
         emu::access(to, static_cast<int>(n) * i.vector, true, false, emu::ptx_place(i.line, i.source));
     for (size_t e = 0; e < static_cast<size_t>(i.vector); e++) {
@@ -182,7 +160,7 @@ void Thread::store(const Instruction &i)
 void Thread::atomic(const Instruction &i)
 {
     size_t n = static_cast<size_t>(type_bytes[i.type]), first = i.op == RED ? 0 : 1;
-    char *at = address(i, i.o[first]);
+    char *at = address(i, first);
     uint64_t v = value(i.o[first + 1]), old = 0, result;
     emu::access(at, static_cast<int>(n), true, true, emu::ptx_place(i.line, i.source));
     emu::machine.counts.atomics++;
@@ -230,7 +208,7 @@ void Thread::shuffle(const Instruction &i)
     if (i.o[0].second < 0)
         return;
     bool inside = op == emu::X_IDX || (op == emu::X_UP ? lane - by >= low : op == emu::X_DOWN ? lane + by < low + width : (lane ^ by) < low + width);
-    registers[static_cast<size_t>(i.o[0].second)] = inside;
+    frame[i.o[0].second] = inside;
 }
 
 void Thread::vote(const Instruction &i)
@@ -275,7 +253,7 @@ void Thread::load_tiles(const Instruction &i)
     if (!i.x4)
         unknown(i);
     uint32_t r[4];
-    emu::ldmatrix_x4(r, address(i, i.o[1]), i.trans, i.line);
+    emu::ldmatrix_x4(r, address(i, 1), i.trans, i.line);
     for (size_t e = 0; e < 4; e++)
         set(i.o[0].elements[e], r[e]);
 }
@@ -290,8 +268,8 @@ void Thread::copy_async(const Instruction &i)
         emu::cp_async_commit();
         return emu::cp_async_wait(0);
     }
-    Operand to = i.o[0], from = i.o[1];
-    uint64_t into = value(to.elements[0]) + static_cast<uint64_t>(to.offset), of = value(from.elements[0]) + static_cast<uint64_t>(from.offset);
+    const Operand &to = i.o[0], &from = i.o[1];
+    uint64_t into = value(to) + static_cast<uint64_t>(to.offset), of = value(from) + static_cast<uint64_t>(from.offset);
     if (in(i, 2) != 16)
         unknown(i);
     emu::cp_async16(emu::dynamic_shared + static_cast<uint32_t>(into), reinterpret_cast<const void *>(of),
@@ -307,7 +285,7 @@ void Thread::compare(const Instruction &i)
     }
     set(i.o[0], r);
     if (i.o[0].second >= 0)
-        registers[static_cast<size_t>(i.o[0].second)] = !r;
+        frame[i.o[0].second] = !r;
 }
 
 // A frame of its own, whose parameters lie in this one's slots.
@@ -320,8 +298,8 @@ void Thread::call(const Instruction &i)
     for (size_t list = 2; list-- > 0;)
         for (const Operand &o : i.o[list].elements)
             slots.push_back(reinterpret_cast<const void *>(value(o)));
-    Call frame = {callee, slots.data()};
-    Thread(&frame).run();
+    Call deeper = {callee, slots.data()};
+    Thread(&deeper).run();
 }
 
 void Thread::execute(const Instruction &i)
@@ -339,10 +317,6 @@ void Thread::execute(const Instruction &i)
         return atomic(i);
     case SETP:
         return compare(i);
-    case SELP:
-        return set(i.o[0], in(i, 3) ? in(i, 1) : in(i, 2));
-    case CVT:
-        return set(i.o[0], convert(i, in(i, 1), in(i, 2)));
     case CVTA:
         window = reinterpret_cast<uint64_t>(i.space == SHARED ? emu::dynamic_shared : i.space == LOCAL ? local.data() : nullptr);
         return set(i.o[0], i.to ? in(i, 1) - window : in(i, 1) + window);
@@ -366,25 +340,8 @@ void Thread::execute(const Instruction &i)
         return call(i);
     case TRAP:
         emu::trap(i.line);
-    case AND:
-    case OR:
-    case XOR:
-    case NOT:
-    case SHL:
-    case SHR:
-    case BFI:
-    case BFE:
-    case PRMT:
-    case POPC:
-    case CLZ:
-    case BFIND:
-    case BREV:
-    case SHF:
-    case DP4A:
-    case LOP3:
-        return set(i.o[0], bits(i, in(i, 1), in(i, 2), in(i, 3), in(i, 4)));
     default:
-        return set(i.o[0], arithmetic(i, in(i, 1), in(i, 2), in(i, 3)));
+        unknown(i);
     }
 }
 
@@ -394,11 +351,13 @@ void Thread::run()
     for (size_t at = 0; at < kernel->code.size();) {
         const Instruction &i = kernel->code[at++];
         steps++;
-        if (i.predicate >= 0 && (registers[static_cast<size_t>(i.predicate)] != 0) == i.negated)
+        if (i.predicate >= 0 && (frame[i.predicate] != 0) == i.negated)
             continue;
-        if (i.op == RET || i.op == EXIT)
+        if (i.result)
+            frame[i.at[0]] = i.result(i, in(i, 1), in(i, 2), in(i, 3), in(i, 4));
+        else if (i.op == RET || i.op == EXIT)
             break;
-        if (i.op == BRA)
+        else if (i.op == BRA)
             at = i.o[0].value;
         else
             execute(i);
