@@ -80,6 +80,8 @@ static void first_population(struct autoqra *q, size_t t, struct search_proposal
     if (t >= 5)
         autoqra_redraw(q, level);
     autoqra_repair(q, t == 0 ? q->low_size : autoqra_budget(q, fraction), AUTOQRA_NONE, level);
+    if (t > 0)
+        autoqra_fill(q, level);
     if (t < 2)
         snprintf(next->note, sizeof next->note, "autoqra: all %s", t == 0 ? "low" : q->bound ? "high, lowered to the budget" : "high");
     else
@@ -161,6 +163,7 @@ static void breed(struct autoqra *q, const struct parents *s, double budget, uin
     else
         autoqra_mutate(q, level);
     autoqra_repair(q, budget, AUTOQRA_NONE, level);
+    autoqra_fill(q, level);
 }
 
 /* A child that is new and fits; found: false when the parents have none left. */

@@ -34,6 +34,9 @@ double autoqra_budget(const struct autoqra *q, double fraction);
  * position, then the first; none below space->least.  With `raised` (a variable, or AUTOQRA_NONE): never that one, and the other kind of its group before
  * the rest.  What cannot be made to fit is left at its lowest. */
 void autoqra_repair(const struct autoqra *q, double budget, long raised, uint8_t *level);
+/* Where the budget binds: one variable one level up as long as one fits, that of the most importance * way along its axis for a byte: what is asked for is then
+ * the best score within the budget, and bytes that are left over score nothing. */
+void autoqra_fill(const struct autoqra *q, uint8_t *level);
 /* Warm start: level_i = round(importance_i^power * top level); powers 1/2, 1, 2 (tau of eqs. 4-6), 0: all-high. */
 void autoqra_start(const struct autoqra *q, double power, uint8_t *level);
 /* Some variables, a quarter or so, take a level at random. */

@@ -151,6 +151,35 @@ void autoqra_repair(const struct autoqra *q, double budget, long raised, uint8_t
         }
 }
 
+/* ---- filling ---- */
+
+/* The upgrade that fits and brings most for a byte: importance times the way along the variable's axis; AUTOQRA_NONE: nothing fits. */
+static long dearest(const struct autoqra *q, const uint8_t *level, double room)
+{
+    const struct search_space *space = q->space;
+    double most = -INFINITY;
+    long chosen = AUTOQRA_NONE;
+    for (size_t i = 0; i < space->n; i++) {
+        if (level[i] >= top_of(space, i))
+            continue;
+        const double *bytes = q->bytes + i * q->stride + level[i], *position = space->feature[i] + level[i];
+        double added = bytes[1] - bytes[0], gain = (q->importance[i] + 1e-8) * fmax(position[1] - position[0], 1e-8);
+        if (added > 0 && added <= room && gain / added > most) {
+            most = gain / added;
+            chosen = (long)i;
+        }
+    }
+    return chosen;
+}
+
+void autoqra_fill(const struct autoqra *q, uint8_t *level)
+{
+    const struct search_space *space = q->space;
+    double room = q->bound ? space->max_size - space->size(space->user, level) : 0;
+    for (long i; room > 0 && (i = dearest(q, level, room)) != AUTOQRA_NONE; level[i]++)
+        room -= q->bytes[(size_t)i * q->stride + level[i] + 1] - q->bytes[(size_t)i * q->stride + level[i]];
+}
+
 /* ---- moves ---- */
 
 void autoqra_start(const struct autoqra *q, double power, uint8_t *level)

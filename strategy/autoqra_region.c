@@ -73,6 +73,7 @@ static void consider(struct hunt *h, uint8_t *level)
 {
     double mean, sd;
     autoqra_repair(h->q, h->q->space->max_size, AUTOQRA_NONE, level);
+    autoqra_fill(h->q, level);
     double gain = search_model_gain(&h->model, level, &mean, &sd);
     if (gain > h->gain) {
         h->gain = gain;

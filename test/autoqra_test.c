@@ -105,6 +105,34 @@ static void budgets_bind(void **state)
     }
 }
 
+/* What is asked for is the best score within the budget: no start, child or neighbour of the front leaves room for one more level. */
+static void budgets_are_filled(void **state)
+{
+    (void)state;
+    struct toy toy;
+    struct search_archive archive = {0};
+    struct search_options options = options_of(4, 6, 18, 0);
+    size_t filled = 0;
+    toy_make(&toy, 6, 7);
+    toy.space.max_size = 30000;
+    for (uint8_t level[MOST]; archive.n < 24;) {
+        struct search_proposal next = {.level = level};
+        ASSERT_OK(search_propose(&toy.space, &archive, &options, &next, &err));
+        bool drawn = strstr(next.note, "draw of") || strstr(next.note, "a draw") || strstr(next.note, "random one") || strstr(next.note, "all low");
+        for (size_t i = 0; i < toy.space.n && !drawn; i++)
+            if (level[i] + 1 < toy.n_levels[i]) {
+                level[i]++;
+                assert_true(toy_size(&toy, level) > toy.space.max_size);
+                level[i]--;
+            }
+        filled += !drawn;
+        struct search_point point = toy_measure(&toy, &next, 4, archive.n);
+        ASSERT_OK(search_archive_add(&archive, &toy.space, &point, &err));
+    }
+    assert_true(filled >= 16);
+    search_archive_free(&archive);
+}
+
 /* A search resumed with a smaller budget: nothing that was tried fits, nor what is one edit away.  The evolution (after 8 trials) and the second stage
  * (after 23) go on from what they know, lowered to the budget. */
 static void nothing_tried_fits(void **state)
@@ -436,6 +464,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(beats_random),
         cmocka_unit_test(budgets_bind),
+        cmocka_unit_test(budgets_are_filled),
         cmocka_unit_test(nothing_tried_fits),
         cmocka_unit_test(resume),
         cmocka_unit_test(cheap_trials),
