@@ -41,14 +41,17 @@ struct milestone_record {
     uint8_t *level;               /* owned, [variables]; NULL for the first two */
 };
 
-/* Bytes in a GPU's memory, of the largest configuration of any ratio; 0 unless device = cuda. */
+/* Bytes in a GPU's memory, of the largest model of any ratio; 0 where passes run on the CPU. */
 struct device_plan {
+    size_t base, importance;  /* the model as loaded, gradients of its weights, unless nothing reads them */
+    size_t unquantized;       /* a pruned model before it is quantized, likewise */
     size_t weights, smallest; /* as they are stored, every linear in the largest of its formats, or in the smallest */
     size_t adapters;          /* with gradients and moments */
+    size_t reference, answers, gguf; /* hidden states of the unquantized model; the longest written answer; model.gguf compared with the pick */
     size_t kept, recomputed;  /* activations of the largest batch, either way */
     size_t activations;       /* the one of them that was chosen */
     size_t scratch, own;      /* of the kernels; of every open device */
-    size_t peak;              /* all of it at one time */
+    size_t peak;              /* the most that lies there at one time */
 };
 
 /* Bytes of each lifetime, planned before any is taken. */
@@ -169,23 +172,30 @@ void engine_free(struct engine *engine);
 enum status engine_plan_memory(struct engine *engine);  /* counts every lifetime; ERR_MEMORY when it does not fit */
 void engine_print_plan(struct engine *engine, struct text *out);
 int engine_threads(const struct config *config);
-size_t engine_scratch_reals(struct engine *engine);     /* of the kernels, for the largest batch */
+size_t engine_scratch_reals(struct engine *engine, const struct model *base); /* of the kernels, for the largest batch; sets ops' sizes */
 struct model_run engine_run_of(const struct engine *engine, bool keep); /* what a pass over the largest batch needs room for */
 bool engine_prunes(const struct config *config);
 /* The formats in which a model of these widths lies in memory before trials change them: F32; with quant_types = keep those of the checkpoint, or what a cut
  * leaves of them (prune_formats, which appends to told).  Embedding and head by embedding_type.  plan_free(&held->plan) releases. */
 enum status engine_held(const struct engine *engine, const struct model_config *shape, struct model_stored *held, struct text *told);
+bool engine_measures(const struct engine *engine);         /* importance reads the weights */
 bool engine_needs_gradients(const struct engine *engine);  /* importance is Taylor's */
 bool engine_needs_fisher(const struct engine *engine);
 
 /* engine_device.c */
-bool engine_on_device(const struct config *config);
-enum status engine_count_device(struct engine *engine, const struct model_stored *held); /* of the ratio in use; unless device = cuda nothing */
+bool engine_on_device(const struct engine *engine);        /* passes run on one, or would where only a plan is made */
+enum status engine_count_device(struct engine *engine, const struct model *pruned, size_t reference); /* of the ratio in use, its trials' memory counted */
+enum status engine_count_device_base(struct engine *engine, const struct model *base, size_t importance, size_t answers);
+size_t engine_device_scratch(const struct engine *engine, const struct model *base, struct ops_context *c); /* reals, for every pass of a job */
 size_t engine_device_peak(struct engine *engine);          /* by memory.keep_activations */
+enum status engine_device_room(const struct engine *engine, double *bytes); /* of the open device */
+enum status engine_check_device(const struct engine *engine); /* ERR_MEMORY when the open device has not the peak */
 void engine_print_device(const struct engine *engine, struct text *out);
 
 /* engine_model.c */
 enum status engine_prune(struct engine *engine);        /* loads, scores milestone BEFORE_PRUNING, prunes (to every ratio), frees the base */
+size_t engine_importance_bytes(const struct engine *engine, const struct model *base); /* what measuring takes beside a pass */
+size_t engine_host_run_bytes(const struct engine *engine, const struct model *model); /* of the CPU's own run, beside a device's */
 enum status engine_place_training(struct engine *engine); /* trials of every ratio */
 enum status engine_open_device(struct engine *engine);  /* by the keys device and compute_dtype: engine->ops; ERR_INPUT when it cannot be */
 struct model_mirror *engine_mirror(struct engine *engine); /* NULL: passes run on the CPU */

@@ -1,15 +1,15 @@
-/* engine_device.c: what lies in a GPU's memory while a configuration is fine-tuned and scored there, counted by the code that places it: no GPU is asked.
+/* engine_device.c: what lies in a GPU's memory, stage after stage, counted by the code that places it: no GPU is asked.
  *
- * The host's memory plan (engine_memory.c) stands beside it: the base is loaded, scored and pruned there, and every linear is written in every format. */
-#include <stdlib.h>
+ * The host's memory plan (engine_memory.c) stands beside it: there the base is loaded and cut, every linear is written in every format, and adapters start. */
 #include <string.h>
 
 #include "cuda/device.h"
 #include "engine.h"
+#include "export.h"
 
-bool engine_on_device(const struct config *config)
+bool engine_on_device(const struct engine *engine)
 {
-    return strcmp(config->device, "cuda") == 0;
+    return engine->ops.device || (engine->planning && strcmp(engine->config->device, "cuda") == 0);
 }
 
 static size_t most(size_t a, size_t b)
@@ -17,117 +17,146 @@ static size_t most(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-/* ---- the model ---- */
+/* ---- a pruned model and its trials ---- */
 
-/* Every linear in the largest of its formats, where there is room for any configuration, or in the smallest. */
-static enum status choose_formats(const struct engine *engine, bool largest, struct plan *plan)
+/* model.gguf beside the pick, each matrix as export_gguf stores it (linears of the widest formats, merged or not). */
+static enum status count_gguf(struct engine *engine, const struct model *pruned, size_t *bytes)
 {
-    const struct trials *t = &engine->trials;
-    uint8_t *level = calloc(t->n_variables, sizeof *level);
-    enum status status = level ? plan_copy(plan, &t->plan, engine->err) : err_set(engine->err, ERR_MEMORY, "out of memory for a plan");
-    for (size_t i = 0; status == OK && i < t->n_linears; i++) {
-        struct plan_linear *chosen = &plan->layer[i / LINEAR_COUNT].linear[i % LINEAR_COUNT], p = *chosen;
-        size_t out, in, bytes = 0;
-        plan_shape(plan, &engine->shape, (int)(i / LINEAR_COUNT), (enum linear)(i % LINEAR_COUNT), &out, &in);
-        for (size_t f = 0; f < t->n_levels; f++) {
-            memset(level, (int)f, t->n_variables);
-            trials_set_format(t, i, t->format[trials_format(t, i, level)], &p);
-            size_t n = quant_bytes(p.format, p.block, p.double_quant, out, in);
-            if (f > 0 && largest != (n > bytes))
-                continue;
-            *chosen = p;
-            bytes = n;
-        }
+    struct model view;
+    struct arena tables = {0}, count = {.tables = &tables};
+    TRY(model_shape(&view, &engine->shape, &engine->trials.widest, engine->err));
+    model_place_head(&view, pruned->embed.format, pruned->head.format, &count);
+    for (int i = 0; i < view.plan.n_layers * LINEAR_COUNT; i++) {
+        struct qmat *q = &view.layer[i / LINEAR_COUNT].linear[i % LINEAR_COUNT];
+        *q = (struct qmat){.format = export_gguf_merged_format(q), .rows = q->rows, .cols = q->cols};
     }
-    free(level);
+    enum status status = model_mirror_bytes(&view, NULL, bytes, engine->err);
+    *bytes += evaluate_divergence_bytes(&view, (size_t)engine->dataset.longest);
+    model_free(&view);
     return status;
 }
 
-/* An arena of the device: tables that the host reads go elsewhere. */
-struct count {
-    struct arena tables, arena;
-};
+/* Linears in the smallest of their formats: what a configuration takes at least. */
+static enum status count_smallest(struct engine *engine, const struct model *pruned, size_t *bytes)
+{
+    struct plan plan = {0};
+    TRY(trials_formats_by_room(&engine->trials, &engine->shape, false, &plan, engine->err));
+    enum status status = model_mirror_bytes(pruned, &plan, bytes, engine->err);
+    plan_free(&plan);
+    return status;
+}
+
+enum status engine_count_device(struct engine *engine, const struct model *pruned, size_t reference)
+{
+    struct device_plan *d = &engine->memory.device;
+    size_t weights, smallest, whole = 0, gguf = 0;
+    bool prunes = engine->n_ratios ? engine_ratio(engine) > 0 : engine_prunes(engine->config);
+    TRY(model_mirror_bytes(pruned, &engine->trials.widest, &weights, engine->err));
+    TRY(count_smallest(engine, pruned, &smallest));
+    if (reference || (prunes && engine->tasks.n))
+        TRY(model_mirror_bytes(pruned, NULL, &whole, engine->err));
+    if (config_list_has(engine->config->export_formats, "gguf") && engine_has_weights(engine))
+        TRY(count_gguf(engine, pruned, &gguf));
+    d->weights = most(d->weights, weights);
+    d->smallest = d->smallest && d->smallest < smallest ? d->smallest : smallest;
+    d->adapters = most(d->adapters, model_mirror_adapter_bytes(&engine->trials.lora));
+    d->unquantized = most(d->unquantized, whole);
+    d->reference = most(d->reference, reference);
+    d->gguf = most(d->gguf, gguf);
+    return OK;
+}
+
+/* ---- the base, and what all stages share ---- */
 
 static enum status count_run(const struct engine *engine, const struct model *model, bool keep, size_t *bytes)
 {
-    struct count count = {.arena = {.tables = &count.tables}};
+    struct arena tables = {0}, count = {.tables = &tables};
     struct model_run run = engine_run_of(engine, keep);
-    TRY(model_run_place(&run, model, NULL, &count.arena, engine->err));
-    *bytes = most(*bytes, count.arena.used);
+    TRY(model_run_place(&run, model, NULL, &count, engine->err));
+    *bytes = count.used;
     return OK;
 }
 
-/* The model's weights, placed nowhere. */
-static enum status shape_model(const struct engine *engine, bool largest, const struct model_stored *held, struct model *model, size_t *bytes)
+size_t engine_device_scratch(const struct engine *engine, const struct model *base, struct ops_context *c)
 {
-    struct count count = {.arena = {.tables = &count.tables}};
-    struct plan plan = {0};
-    enum status status = choose_formats(engine, largest, &plan);
-    if (status == OK)
-        status = model_shape(model, &engine->shape, &plan, engine->err);
-    plan_free(&plan);
-    TRY(status);
-    model_place_head(model, held->embed, held->head, &count.arena);
-    *bytes = count.arena.used;
-    return OK;
+    struct ops_context exact = *c; /* importance is computed in f32 */
+    size_t rows = engine_run_of(engine, true).max_n, n = model_device_scratch(base, c, rows);
+    exact.compute = COMPUTE_F32;
+    if (engine_measures(engine))
+        n = most(n, model_device_scratch(base, &exact, rows));
+    c->shared_n = n;
+    return n;
 }
 
-/* auto is what is fast there, whatever this CPU has. */
-static enum compute device_compute(const struct config *config)
-{
-    return strcmp(config->compute_dtype, "f32") == 0 ? COMPUTE_F32 : COMPUTE_BF16;
-}
-
-static enum status count_training(const struct engine *engine, const struct model *model, struct device_plan *d)
-{
-    struct count adapters = {.arena = {.tables = &adapters.tables}};
-    struct ops_context c = {.compute = device_compute(engine->config)};
-    struct lora lora = {0};
-    lora_place(&lora, &model->plan, &engine->shape, true, &adapters.arena);
-    d->adapters = most(d->adapters, adapters.arena.used);
-    d->scratch = most(d->scratch, model_device_scratch(model, &c, engine_run_of(engine, true).max_n) * sizeof(real));
-    TRY(count_run(engine, model, true, &d->kept));
-    return count_run(engine, model, false, &d->recomputed);
-}
-
-enum status engine_count_device(struct engine *engine, const struct model_stored *held)
+enum status engine_count_device_base(struct engine *engine, const struct model *base, size_t importance, size_t answers)
 {
     struct device_plan *d = &engine->memory.device;
-    struct model model = {0};
-    size_t weights, smallest;
-    if (!engine_on_device(engine->config))
-        return OK;
-    TRY(shape_model(engine, false, held, &model, &smallest));
-    model_free(&model);
-    enum status status = shape_model(engine, true, held, &model, &weights);
-    if (status == OK)
-        status = count_training(engine, &model, d);
-    model_free(&model);
+    struct ops_context c = {.compute = engine->ops.compute};
+    if (engine->tasks.n || engine_measures(engine))
+        TRY(model_mirror_bytes(base, NULL, &d->base, engine->err));
+    d->importance = importance;
+    d->answers = answers;
+    d->scratch = engine_device_scratch(engine, base, &c) * sizeof(real);
     d->own = device_own_bytes();
-    d->weights = most(d->weights, weights);
-    d->smallest = d->smallest && d->smallest < smallest ? d->smallest : smallest;
-    return status;
+    TRY(count_run(engine, base, true, &d->kept));
+    return count_run(engine, base, false, &d->recomputed);
+}
+
+/* Stages: the base scored and measured; the pruned model unquantized, as it is scored and becomes the reference; trials; the pick beside its GGUF. */
+static size_t pruning_stage(const struct device_plan *d)
+{
+    return d->base + most(d->importance, d->answers);
+}
+
+static size_t trial_stage(const struct device_plan *d)
+{
+    size_t trial = d->weights + most(d->answers, d->gguf);
+    return d->adapters + d->reference + most(trial, d->unquantized ? d->unquantized + d->answers : 0);
 }
 
 size_t engine_device_peak(struct engine *engine)
 {
     struct device_plan *d = &engine->memory.device;
     d->activations = engine->memory.keep_activations ? d->kept : d->recomputed;
-    d->peak = d->weights + d->adapters + d->activations + d->scratch + d->own;
+    d->peak = most(pruning_stage(d), trial_stage(d)) + d->activations + d->scratch + d->own;
     return d->peak;
+}
+
+enum status engine_device_room(const struct engine *engine, double *bytes)
+{
+    size_t total, available;
+    TRY(device_memory(engine->ops.device, &total, &available, engine->err));
+    *bytes = (double)(available + device_own_bytes()); /* which it has taken already */
+    return OK;
+}
+
+enum status engine_check_device(const struct engine *engine)
+{
+    const struct device_plan *d = &engine->memory.device;
+    double room;
+    if (!engine->ops.device)
+        return OK;
+    TRY(engine_device_room(engine, &room));
+    if ((double)d->peak <= room)
+        return OK;
+    bool gradients = pruning_stage(d) > trial_stage(d) && d->importance > 0;
+    return err_set(engine->err, ERR_MEMORY, "the plan takes %.1f MB on the device, the GPU %s has %.1f MB free: want %s, or device = cpu", (double)d->peak / 1e6,
+                   device_name(engine->ops.device), room / 1e6,
+                   gradients ? "pruner_type = l1, which needs no gradients" : "a smaller micro_batch_size or max_seq_len, gradient_checkpointing = yes, smaller quant_types");
 }
 
 /* ---- in words ---- */
 
 static void print_row(struct text *out, const char *name, size_t bytes, const char *what)
 {
-    text_printf(out, "%-16s %14zu  %s\n", name, bytes, what);
+    if (bytes > 0)
+        text_printf(out, "%-16s %14zu  %s\n", name, bytes, what);
 }
 
 void engine_print_device(const struct engine *engine, struct text *out)
 {
     const struct device_plan *d = &engine->memory.device;
-    if (!engine_on_device(engine->config))
+    if (!engine_on_device(engine))
         return;
     text_printf(out, "\non the device in bytes, for batches of up to %zu tokens\n", engine_run_of(engine, false).max_n);
     text_printf(out, "%-16s %14zu  as they are stored, every linear in the largest of its formats; in the smallest %zu\n", "weights", d->weights, d->smallest);
@@ -135,5 +164,12 @@ void engine_print_device(const struct engine *engine, struct text *out)
     print_row(out, "activations", d->activations, engine->memory.keep_activations ? "kept for backward" : "recomputed in backward");
     print_row(out, "scratch", d->scratch, "of the kernels: a decoded matrix, factors in bf16, a chunk of logits");
     print_row(out, "own", d->own, "cuBLAS's workspace, tables of the formats");
-    print_row(out, "peak", d->peak, "all of it at one time; the driver takes some hundred MB beside it");
+    print_row(out, "base", d->base, "the model as loaded, while it is scored and its importance measured");
+    print_row(out, "importance", d->importance, "gradients of its weights, until it is pruned");
+    print_row(out, "unquantized", d->unquantized, "a pruned model before it is quantized, while it is scored or becomes the reference");
+    print_row(out, "reference", d->reference, "its hidden states on the held-out text");
+    print_row(out, "answers", d->answers, "keys, values and activations of the longest answer that a task has written");
+    print_row(out, "comparison", d->gguf, "model.gguf beside the pick, at the end");
+    print_row(out, "tuning", d->weights + d->adapters + d->activations + d->scratch + d->own, "the first five together: what a trial's fine-tuning takes");
+    print_row(out, "peak", d->peak, "the most that lies there at one time; the driver takes some hundred MB beside it");
 }

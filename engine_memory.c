@@ -46,9 +46,14 @@ bool engine_prunes(const struct config *config)
     return config->pruning_ratio > 0 || config->keep_layers > 0 || *config->pruning_ratios;
 }
 
+bool engine_measures(const struct engine *engine)
+{
+    return engine_prunes(engine->config) && engine->config->keep_layers == 0 && engine->prune_options.type != PRUNE_RANDOM;
+}
+
 bool engine_needs_gradients(const struct engine *engine)
 {
-    return engine_prunes(engine->config) && engine->config->keep_layers == 0 && engine->prune_options.type == PRUNE_TAYLOR;
+    return engine_measures(engine) && engine->prune_options.type == PRUNE_TAYLOR;
 }
 
 bool engine_needs_fisher(const struct engine *engine)
@@ -100,23 +105,17 @@ static size_t most_rows(const struct engine *engine)
     return most(rows, (size_t)engine->config->calibration_seq_len);
 }
 
-size_t engine_scratch_reals(struct engine *engine)
+size_t engine_scratch_reals(struct engine *engine, const struct model *base)
 {
     const struct model_config *c = &engine->base_shape;
     size_t widest = (size_t)c->hidden_size;
+    if (engine->ops.device)
+        return engine_device_scratch(engine, base, &engine->ops);
     for (int l = 0; l < c->num_hidden_layers; l++) {
         widest = most(widest, (size_t)c->intermediate_size[l]);
         widest = most(widest, (size_t)c->num_attention_heads[l] * (size_t)c->head_dim);
     }
-    size_t rows = most_rows(engine), D = (size_t)c->head_dim, V = (size_t)c->vocab_size;
-    struct ops_context exact = engine->ops; /* importance is computed in f32 */
-    exact.compute = COMPUTE_F32;
-    size_t n = engine->ops.ops->scratch_size(&engine->ops, widest, widest, D, rows, V), most_n = exact.ops->scratch_size(&exact, widest, widest, D, rows, V);
-    if (most_n <= n)
-        return n;
-    engine->ops.shared_n = exact.shared_n;
-    engine->ops.scratch_n = exact.scratch_n;
-    return most_n;
+    return engine->ops.ops->scratch_size(&engine->ops, widest, widest, (size_t)c->head_dim, most_rows(engine), (size_t)c->vocab_size);
 }
 
 /* Unless everything shall be fp32, activations wait for backward as bf16. */
@@ -137,6 +136,9 @@ static enum status count_activations(struct engine *engine, const struct model *
 {
     struct arena arena = {0};
     struct model_run run = engine_run_of(engine, keep);
+    *bytes = 0;
+    if (engine_on_device(engine))
+        return OK; /* engine_device.c */
     TRY(model_run_place(&run, model, &engine->trials.lora, &arena, engine->err));
     *bytes = arena.used;
     return OK;
@@ -197,7 +199,7 @@ static double limited_peak(struct engine *engine)
 {
     size_t device = engine_device_peak(engine);
     engine->memory.peak = peak_of(engine);
-    return (double)(engine_on_device(engine->config) ? device : engine->memory.peak);
+    return (double)(engine_on_device(engine) ? device : engine->memory.peak);
 }
 
 static enum status choose_activations(struct engine *engine, const struct model *base)
@@ -205,6 +207,8 @@ static enum status choose_activations(struct engine *engine, const struct model 
     struct memory_plan *m = &engine->memory;
     const char *asked = engine->config->gradient_checkpointing;
     double limit = engine->config->max_memory;
+    if (limit == 0 && engine->ops.device)
+        TRY(engine_device_room(engine, &limit));
     m->keep_activations = strcmp(asked, "yes") != 0;
     TRY(count_activations(engine, base, m->keep_activations, &m->activations));
     if (limited_peak(engine) > limit && limit > 0 && strcmp(asked, "auto") == 0) {
@@ -221,10 +225,10 @@ static enum status check_limits(struct engine *engine)
     double machine = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE), limited = limited_peak(engine), peak = (double)engine->memory.peak;
     if (engine->config->max_memory > 0 && limited > engine->config->max_memory)
         return err_set(engine->err, ERR_MEMORY, "%s takes %.1f MB%s, max_memory = %.1f MB", engine->memory.keep_activations ? "the plan" : "the smallest plan",
-                       limited / 1e6, engine_on_device(engine->config) ? " on the device" : "", engine->config->max_memory / 1e6);
+                       limited / 1e6, engine_on_device(engine) ? " on the device" : "", engine->config->max_memory / 1e6);
     if (machine > 0 && peak > machine && engine_has_weights(engine))
         return err_set(engine->err, ERR_MEMORY, "the plan takes %.1f MB, this machine has %.1f MB", peak / 1e6, machine / 1e6);
-    return OK;
+    return engine_check_device(engine);
 }
 
 static bool ratio_prunes(const struct engine *engine)
@@ -264,7 +268,7 @@ static enum status count_pruned(struct engine *engine)
     if (status == OK)
         status = count_model(&engine->shape, &held, &weights, &pruned, engine->err);
     if (status == OK)
-        status = engine_count_device(engine, &held);
+        status = trials_find_widest(trials, &engine->shape, engine->err);
     plan_free(&held.plan);
     if (status != OK) {
         model_free(&pruned);
@@ -278,17 +282,22 @@ static enum status count_pruned(struct engine *engine)
     m->variants += variants.used;
     m->optimizer += optimizer.used;
     m->start = most(m->start, start_workspace(engine));
+    size_t reference = 0;
     if (engine->held_out.n && (objective_is_divergence(trials->objective) || trials->objective == OBJECTIVE_ACCURACY))
-        m->reference = most(m->reference, evaluate_reference_bytes(&engine->held_out, (size_t)engine->config->search_tokens, most_rows(engine),
-                                                                   (size_t)engine->shape.hidden_size, (size_t)engine->shape.vocab_size));
+        reference = evaluate_reference_bytes(&engine->held_out, (size_t)engine->config->search_tokens, most_rows(engine), (size_t)engine->shape.hidden_size,
+                                             (size_t)engine->shape.vocab_size);
+    if (!engine_on_device(engine))
+        m->reference = most(m->reference, reference);
+    else if (status == OK)
+        status = engine_count_device(engine, &pruned, reference);
     if (engine_requantizes(engine->config) || trials_start_from_data(engine->config)) {
         size_t tokens = (size_t)(engine->config->quantizer_samples * engine->config->calibration_seq_len);
-        m->requantize = most(m->requantize, trials_requantize_bytes(trials, &pruned, tokens, engine->ops.threads));
+        m->requantize = most(m->requantize, trials_requantize_bytes(trials, &pruned, tokens, engine->ops.threads) + engine_host_run_bytes(engine, &pruned));
     }
     if (recodes)
         m->slicing = most(m->slicing, recoding_bytes(engine, &pruned));
     model_free(&pruned);
-    return OK;
+    return status;
 }
 
 /* Of the base: a pruned model keeps no more keys and values. */
@@ -318,8 +327,6 @@ static size_t panel_copy(const struct model *base)
 static enum status count_base(struct engine *engine, struct model *base)
 {
     struct memory_plan *m = &engine->memory;
-    struct arena importance = {0};
-    struct model_grads grads;
     struct model_stored held;
     struct text told = {0};
     TRY(engine_held(engine, &engine->base_shape, &held, &told)); /* nothing is cut yet */
@@ -328,11 +335,12 @@ static enum status count_base(struct engine *engine, struct model *base)
     plan_free(&held.plan);
     TRY(status);
     m->loading = most(engine->checkpoint ? model_load_bytes(base, engine->checkpoint) : 0, panel_copy(base));
-    if (engine_needs_gradients(engine))
-        model_grads_place(&grads, base, !prune_scores_all(&engine->prune_options), &importance);
-    m->importance = importance.used * (engine_needs_gradients(engine) && engine_needs_fisher(engine) ? 2 : 1);
-    m->scratch = engine_scratch_reals(engine) * sizeof(real);
-    m->answers = largest_answers(engine, base);
+    size_t importance = engine_importance_bytes(engine, base), answers = largest_answers(engine, base);
+    if (engine_on_device(engine))
+        return engine_count_device_base(engine, base, importance, answers);
+    m->importance = importance;
+    m->scratch = engine_scratch_reals(engine, base) * sizeof(real);
+    m->answers = answers;
     return OK;
 }
 
@@ -439,12 +447,16 @@ void engine_print_plan(struct engine *engine, struct text *out)
     print_bytes(out, "program", m->program, "code, libraries, data and tasks");
     bool keeps = config_keeps(engine->config);
     print_bytes(out, "base weights", m->base_weights, keeps ? "the model as it is stored, until it is pruned" : "the model as loaded, linears F32, until it is pruned");
-    print_bytes(out, "importance", m->importance, "gradients of its weights, until it is pruned");
+    bool device = engine_on_device(engine); /* where these lie then */
+    if (!device)
+        print_bytes(out, "importance", m->importance, "gradients of its weights, until it is pruned");
     print_bytes(out, "weights", m->weights, weights[keeps][engine->n_ratios > 0]);
     print_bytes(out, "formats", m->variants, keeps ? "adapter starts, and its linears in every other format" : "its linears in every format, with adapter starts");
-    print_bytes(out, "optimizer", m->optimizer, "adapters, gradients, moments, micro-batch");
-    print_bytes(out, "activations", m->activations, m->keep_activations ? "kept for backward" : "recomputed in backward");
-    print_bytes(out, "scratch", m->scratch, "of the kernels");
+    print_bytes(out, "optimizer", m->optimizer, device ? "adapters, micro-batch" : "adapters, gradients, moments, micro-batch");
+    if (!device)
+        print_bytes(out, "activations", m->activations, m->keep_activations ? "kept for backward" : "recomputed in backward");
+    if (!device)
+        print_bytes(out, "scratch", m->scratch, "of the kernels");
     if (m->reference)
         print_bytes(out, "reference", m->reference, "the unquantized model's hidden states on the held-out text");
     if (m->requantize)

@@ -18,14 +18,14 @@ enum status engine_open_device(struct engine *engine)
     engine->ops.threads = engine_threads(config);
     engine->mirror.ops = &engine->ops;
     TRY(compute_parse(config->compute_dtype, &engine->ops.compute, engine->err));
-    if (engine->ops.device && strcmp(config->compute_dtype, "auto") == 0)
+    if (engine_on_device(engine) && strcmp(config->compute_dtype, "f32") != 0)
         engine->ops.compute = COMPUTE_BF16; /* its tensor cores' own, whatever the CPU beside it has */
     return OK;
 }
 
 struct model_mirror *engine_mirror(struct engine *engine)
 {
-    return engine->ops.device ? &engine->mirror : NULL;
+    return engine_on_device(engine) ? &engine->mirror : NULL;
 }
 
 const char *engine_kernels(const struct engine *engine)
@@ -129,7 +129,7 @@ static enum status place_scratch(struct ops_context *c, size_t n, struct arena *
 
 enum status engine_place_run(struct engine *engine, const struct model *model)
 {
-    TRY(place_scratch(&engine->ops, engine_scratch_reals(engine), &engine->scratch, engine->err));
+    TRY(place_scratch(&engine->ops, engine_scratch_reals(engine, model), &engine->scratch, engine->err));
     struct model_run *run = &engine->run;
     *run = engine_run_of(engine, engine->memory.keep_activations);
     use_tables(engine, &engine->activations, &engine->tables[0]);
@@ -139,14 +139,37 @@ enum status engine_place_run(struct engine *engine, const struct model *model)
 }
 
 /* Second moments of a linear's inputs are summed up on the CPU, also where passes run on a device. */
+static bool needs_host_run(const struct engine *engine)
+{
+    return engine_on_device(engine) && (engine_requantizes(engine->config) || trials_start_from_data(engine->config));
+}
+
+static void host_run_of(const struct engine *engine, struct ops_context *c, struct model_run *run)
+{
+    *c = (struct ops_context){.ops = cpu_ops(false), .threads = engine->ops.threads, .compute = engine->ops.compute};
+    *run = (struct model_run){.ops = c, .max_n = (size_t)engine->config->calibration_seq_len};
+}
+
+size_t engine_host_run_bytes(const struct engine *engine, const struct model *model)
+{
+    struct ops_context c;
+    struct model_run run;
+    struct arena arena = {0};
+    struct err err;
+    if (!needs_host_run(engine))
+        return 0;
+    host_run_of(engine, &c, &run);
+    arena_take(&arena, model_scratch_size(model, &c, run.max_n), sizeof(real));
+    return model_run_place(&run, model, NULL, &arena, &err) == OK ? arena.used : SIZE_MAX / 4;
+}
+
 static enum status place_host_run(struct engine *engine, const struct model *model)
 {
     struct ops_context *c = &engine->host_ops;
     struct model_run *run = &engine->host_run;
-    if (!engine->ops.device || run->ops || !(engine_requantizes(engine->config) || trials_start_from_data(engine->config)))
+    if (run->ops || !needs_host_run(engine))
         return OK;
-    *c = (struct ops_context){.ops = cpu_ops(false), .threads = engine->ops.threads, .compute = engine->ops.compute};
-    *run = (struct model_run){.ops = c, .max_n = (size_t)engine->config->calibration_seq_len};
+    host_run_of(engine, c, run);
     TRY(place_scratch(c, model_scratch_size(model, c, run->max_n), &engine->host_scratch, engine->err));
     TRY(model_run_place(run, model, NULL, &engine->host_activations, engine->err));
     TRY(arena_commit(&engine->host_activations, "activations", engine->err));
@@ -160,16 +183,23 @@ struct measuring {
     double *sums;
 };
 
-static void measuring_place(struct measuring *m, struct engine *engine, const struct model *model)
+static void measuring_place(struct measuring *m, const struct engine *engine, const struct model *model, struct arena *arena)
 {
     bool gradients = engine_needs_gradients(engine);
-    use_tables(engine, &engine->importance, &engine->tables[1]);
     if (gradients)
-        model_grads_place(&m->grads, model, !prune_scores_all(&engine->prune_options), &engine->importance);
+        model_grads_place(&m->grads, model, !prune_scores_all(&engine->prune_options), arena);
     if (gradients && engine_needs_fisher(engine))
-        m->fisher = arena_take(&engine->importance, m->grads.n, sizeof *m->fisher);
-    if (engine->ops.device)
-        m->sums = arena_take(&engine->importance, prune_sums(model), sizeof *m->sums);
+        m->fisher = arena_take(arena, m->grads.n, sizeof *m->fisher);
+    if (engine_measures(engine) && engine_on_device(engine))
+        m->sums = arena_take(arena, prune_sums(model), sizeof *m->sums);
+}
+
+size_t engine_importance_bytes(const struct engine *engine, const struct model *base)
+{
+    struct measuring m = {0};
+    struct arena tables = {0}, count = {.tables = engine_on_device(engine) ? &tables : NULL};
+    measuring_place(&m, engine, base, &count);
+    return count.used;
 }
 
 static enum status score_units(struct engine *engine, const struct model *model, struct prune_scores *scores)
@@ -177,12 +207,13 @@ static enum status score_units(struct engine *engine, const struct model *model,
     struct calibration calibration = {0};
     struct measuring m = {0};
     enum status status = make_calibration(engine, (size_t)engine->config->calibration_samples, &calibration);
-    if (status == OK)
+    if (status == OK && engine_measures(engine))
         status = model_mirror_model(engine_mirror(engine), model, NULL, &model, engine->err);
-    measuring_place(&m, engine, model);
+    use_tables(engine, &engine->importance, &engine->tables[1]);
+    measuring_place(&m, engine, model, &engine->importance);
     if (status == OK)
         status = model_commit(&engine->ops, &engine->importance, "importance", engine->err);
-    measuring_place(&m, engine, model);
+    measuring_place(&m, engine, model, &engine->importance);
     enum compute compute = engine->ops.compute;
     engine->ops.compute = COMPUTE_F32; /* which units go should not depend on the machine's instructions */
     if (status == OK)
@@ -419,7 +450,8 @@ static enum status place_training(struct engine *engine)
     TRY(trials_init(t, engine->config, &engine->shape, &held, engine->err));
     if (config_keeps(engine->config) && !engine->ops.device)
         TRY(model_to_panels(&engine->pruned, engine->err));
-    TRY(place_host_run(engine, &engine->pruned));
+    if (engine->ops.device)
+        TRY(place_host_run(engine, &engine->pruned));
     TRY(trials_find_widest(t, &engine->shape, engine->err));
     t->log = engine->log;
     t->run = &engine->run;

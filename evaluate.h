@@ -102,6 +102,9 @@ enum status evaluate_divergence(struct model_run *run, const struct model *model
                                 struct model_run *reference_run, const struct model *reference, const struct lora *reference_lora,
                                 const int32_t *tokens, size_t n, size_t window, struct evaluate_divergences *divergences, struct err *err);
 
+/* Bytes that it takes beside the two runs, where their kernels are. */
+size_t evaluate_divergence_bytes(const struct model *model, size_t window);
+
 /* A text and what a reference model says of it, for holding many models against it: hidden states after the final norm are kept. */
 struct evaluate_reference; /* opaque */
 /* The first sequences of `text` (borrowed) until max_tokens are reached (0: all); run and model are borrowed too, and must stay.  ERR_INPUT: no

@@ -140,6 +140,17 @@ static void place_window(struct logits *l, real **hidden, const struct side *ref
     *hidden = arena_take(arena, window * (size_t)reference->model->config.hidden_size, sizeof **hidden);
 }
 
+size_t evaluate_divergence_bytes(const struct model *model, size_t window)
+{
+    struct model_run run = {0};
+    struct side side = {&run, model, NULL};
+    struct logits l;
+    struct arena count = {0};
+    real *hidden;
+    place_window(&l, &hidden, &side, &side, window, &count);
+    return count.used;
+}
+
 static enum status diverge_window(struct logits *l, const struct side *reference, const struct side *model, const struct text_window *w, real *hidden,
                                   struct sums *sums, struct err *err)
 {

@@ -62,7 +62,7 @@ static enum status reserve(struct model_mirror *m, struct arena *arena, size_t b
 /* Host's linear in the room of the widest. */
 static enum status place_inside(struct qmat *q, const struct qmat *host, struct err *err)
 {
-    struct arena room = {0}, inside = {.base = q->codes};
+    struct arena tables = {0}, room = {.tables = &tables}, inside = {.base = q->codes, .tables = &tables};
     quant_place(&(struct qmat){0}, q->format, q->block, q->double_quant, q->rows, q->cols, &room);
     inside.size = room.used;
     quant_place(q, host->format, host->block, host->double_quant, host->rows, host->cols, &inside);

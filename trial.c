@@ -98,30 +98,38 @@ size_t trials_max_rank(const struct trials *trials)
 
 static size_t placed_bytes(const struct plan_linear *p, size_t out, size_t in)
 {
-    struct arena count = {0};
+    struct arena tables = {0}, count = {.tables = &tables};
     struct qmat q;
     quant_place(&q, p->format, p->block, p->double_quant, out, in, &count);
     return count.used;
 }
 
-enum status trials_find_widest(struct trials *trials, const struct model_config *shape, struct err *err)
+enum status trials_formats_by_room(const struct trials *trials, const struct model_config *shape, bool most, struct plan *plan, struct err *err)
 {
-    plan_free(&trials->widest);
-    TRY(plan_copy(&trials->widest, &trials->plan, err));
+    TRY(plan_copy(plan, &trials->plan, err));
     for (size_t i = 0; i < trials->n_linears; i++) {
-        struct plan_linear *most = &trials->widest.layer[i / LINEAR_COUNT].linear[i % LINEAR_COUNT];
+        struct plan_linear *chosen = &plan->layer[i / LINEAR_COUNT].linear[i % LINEAR_COUNT];
         size_t out, in, bytes = 0;
-        plan_shape(&trials->plan, shape, (int)(i / LINEAR_COUNT), (enum linear)(i % LINEAR_COUNT), &out, &in);
+        plan_shape(plan, shape, (int)(i / LINEAR_COUNT), (enum linear)(i % LINEAR_COUNT), &out, &in);
         for (size_t f = 0; f < trials->n_formats; f++) {
-            struct plan_linear p = *most;
-            trials_set_format(trials, i, trials->format[f], &p);
-            if (!variant_used(trials, i, f) || placed_bytes(&p, out, in) <= bytes)
+            struct plan_linear p = *chosen;
+            if (!variant_used(trials, i, f))
                 continue;
-            bytes = placed_bytes(&p, out, in);
-            *most = p;
+            trials_set_format(trials, i, trials->format[f], &p);
+            size_t n = placed_bytes(&p, out, in);
+            if (bytes > 0 && most != (n > bytes))
+                continue;
+            *chosen = p;
+            bytes = n;
         }
     }
     return OK;
+}
+
+enum status trials_find_widest(struct trials *trials, const struct model_config *shape, struct err *err)
+{
+    plan_free(&trials->widest);
+    return trials_formats_by_room(trials, shape, true, &trials->widest, err);
 }
 
 enum status trials_there(struct trials *trials, const struct model **model, const struct lora **lora, struct err *err)

@@ -162,7 +162,8 @@ enum status trials_there(struct trials *trials, const struct model **model, cons
 struct lora *trials_trained(struct trials *trials);
 /* A matrix that stays as it is: into panels, unless a device reads it. */
 enum status trials_rest(const struct trials *trials, struct qmat *q, struct err *err);
-/* Fills trials->widest, after trials_init. */
+/* Of each linear the variant's format that takes the most room in memory of a device, or the least; plan_free releases.  Fills trials->widest so, after trials_init. */
+enum status trials_formats_by_room(const struct trials *trials, const struct model_config *shape, bool most, struct plan *plan, struct err *err);
 enum status trials_find_widest(struct trials *trials, const struct model_config *shape, struct err *err);
 
 /* An example as a batch of one sequence, in *segment and trials->positions. */

@@ -45,6 +45,7 @@ static void train_base(const char *output_dir, const char *device)
 
 #ifdef VENEER_CUDA_EMU
 static long calls_of_a_job;
+static size_t bytes_of_a_job;
 #endif
 
 static int setup(void **state)
@@ -57,10 +58,12 @@ static int setup(void **state)
     run_job("small.txt", "here", "cpu");
 #ifdef VENEER_CUDA_EMU
     emu_calls(1);
+    emu_memory(&bytes_of_a_job, 1);
 #endif
     run_job("small.txt", "there", "cuda");
 #ifdef VENEER_CUDA_EMU
     calls_of_a_job = emu_calls(1);
+    emu_memory(&bytes_of_a_job, 0);
 #endif
     return 0;
 }
@@ -153,6 +156,23 @@ static void full_training_is_the_cpus(void **state)
 }
 
 #ifdef VENEER_CUDA_EMU
+/* What --plan prints, without a device, is what the job takes. */
+static void the_plan_is_kept(void **state)
+{
+    (void)state;
+    struct veneer *job;
+    const char *text, *device;
+    assert_int_equal(veneer_new(&job), 0);
+    assert_int_equal(veneer_read(job, "small.txt"), 0);
+    assert_int_equal(veneer_set(job, "device=cuda", "test"), 0);
+    assert_int_equal(veneer_plan(job, &text), 0);
+    assert_non_null(device = strstr(text, "on the device in bytes"));
+    double own = job_number_after(device, "\nown "), planned = job_number_after(device, "\npeak ") - own, took = (double)bytes_of_a_job - own;
+    if (!(took <= planned && took >= 0.95 * planned)) /* own would hide the rest of so small a job */
+        fail_msg("the job took %.0f bytes, the plan says %.0f", took, planned);
+    veneer_free(job);
+}
+
 /* Half-way, for good: exit code 1 and the device's sentence; what was finished is whole, so that the job goes on from there to the same bytes. */
 static void a_device_that_fails_ends_the_run(void **state)
 {
@@ -168,6 +188,22 @@ static void a_device_that_fails_ends_the_run(void **state)
         job_assert_same_file("there", "failed", outputs[i]);
 }
 
+
+/* Said before anything is made, with both numbers. */
+static void too_little_memory_is_said(void **state)
+{
+    (void)state;
+    char sentence[1024];
+    struct emu_device narrow = emu_default_device;
+    narrow.memory = 33 << 20; /* cuBLAS's workspace takes 32 */
+    emu_set_device(&narrow);
+    assert_int_equal(job_run(sentence, "small.txt", "output_dir=narrow", "device=cuda", NULL), VENEER_MEMORY);
+    emu_set_device(&emu_default_device);
+    assert_non_null(strstr(sentence, "the plan takes "));
+    assert_non_null(strstr(sentence, " MB on the device, the GPU "));
+    assert_non_null(strstr(sentence, " has 34.6 MB free: want a smaller micro_batch_size or max_seq_len, gradient_checkpointing = yes, smaller quant_types, or device = cpu"));
+    assert_int_equal(access("narrow", F_OK), -1);
+}
 #endif
 
 int main(int argc, char **argv)
@@ -178,7 +214,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(the_job_is_the_cpus), cmocka_unit_test(the_same_bytes_again), cmocka_unit_test(the_other_ways_are_the_cpus),
         cmocka_unit_test(full_training_is_the_cpus),
 #ifdef VENEER_CUDA_EMU
-        cmocka_unit_test(a_device_that_fails_ends_the_run),
+        cmocka_unit_test(the_plan_is_kept), cmocka_unit_test(too_little_memory_is_said), cmocka_unit_test(a_device_that_fails_ends_the_run),
 #endif
     };
     return cmocka_run_group_tests_name("engine_cuda", tests, setup, job_teardown);
