@@ -16,7 +16,7 @@ struct tokenizer;
 /* Detects by content.  Every name, shape and dtype that the config promises is checked here; ERR_INPUT says which is wrong. */
 enum status checkpoint_open(struct checkpoint **checkpoint, const char *path, struct err *err);
 /* checkpoint_open for a plan: a folder may hold config.json and no weights.  Its tensors then have the names and shapes that the config promises, in its
- * torch_dtype (bf16 where it says none); reading one is ERR_INPUT. */
+ * torch_dtype (bf16 where it says none), its linears as quantization_config says (bitsandbytes: nf4, fp4, int8); reading one is ERR_INPUT. */
 enum status checkpoint_open_shapes(struct checkpoint **checkpoint, const char *path, struct err *err);
 bool checkpoint_has_weights(const struct checkpoint *checkpoint); /* false: of checkpoint_open_shapes, config.json stands alone */
 void checkpoint_close(struct checkpoint *checkpoint);

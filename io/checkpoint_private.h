@@ -28,7 +28,7 @@ struct checkpoint {
     struct file file;      /* llama2.c */
     char *plan;            /* plan.txt */
     bool shapes_do;        /* a folder without weights is no error */
-    enum format promised;  /* of its tensors: torch_dtype */
+    struct qmat promised[2]; /* formats of its tensors (torch_dtype) and of its linears (quantization_config) */
 };
 
 /* A tensor that the config promises to every layer, or that must not be there. */
