@@ -418,6 +418,7 @@ static void a_device_that_fails(void **state)
         if (!strstr(said.text, "the GPU emulated device "))
             fail_msg("%s", said.text);
         device_close(card);
+        card = NULL;
         emu_revive();
         assert_int_equal(emu_live(), 0);
         CHECK(device_open(&card, &err));
