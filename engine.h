@@ -43,7 +43,7 @@ struct milestone_record {
 
 /* Bytes in a GPU's memory, of the largest model of any ratio; 0 where passes run on the CPU. */
 struct device_plan {
-    size_t base, importance;  /* the model as loaded, gradients of its weights, unless nothing reads them */
+    size_t base, importance;  /* the model as it is stored, gradients of its weights, unless nothing reads them */
     size_t unquantized;       /* a pruned model before it is quantized, likewise */
     size_t weights, smallest; /* as they are stored, every linear in the largest of its formats, or in the smallest */
     size_t adapters;          /* with gradients and moments */
@@ -184,6 +184,7 @@ bool engine_needs_fisher(const struct engine *engine);
 
 /* engine_device.c */
 bool engine_on_device(const struct engine *engine);        /* passes run on one, or would where only a plan is made */
+enum format engine_floats(const struct engine *engine);    /* that of a checkpoint whose linears all have it, if it is half as wide as F32; else F32 */
 enum status engine_count_device(struct engine *engine, const struct model *pruned, size_t reference); /* of the ratio in use, its trials' memory counted */
 enum status engine_count_device_base(struct engine *engine, const struct model *base, size_t importance, size_t answers);
 size_t engine_device_scratch(const struct engine *engine, const struct model *base, struct ops_context *c); /* reals, for every pass of a job */

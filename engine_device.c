@@ -17,6 +17,17 @@ static size_t most(size_t a, size_t b)
     return a > b ? a : b;
 }
 
+/* The host decodes linears into F32; cutting units changes no number of them. */
+enum format engine_floats(const struct engine *engine)
+{
+    const struct plan *stored = &engine->stored.plan;
+    enum format first = stored->n_layers ? stored->layer[0].linear[0].format : FORMAT_F32;
+    for (int i = 0; i < stored->n_layers * LINEAR_COUNT; i++)
+        if (stored->layer[i / LINEAR_COUNT].linear[i % LINEAR_COUNT].format != first)
+            return FORMAT_F32;
+    return first == FORMAT_BF16 || first == FORMAT_F16 ? first : FORMAT_F32;
+}
+
 /* ---- a pruned model and its trials ---- */
 
 /* model.gguf beside the pick, each matrix as export_gguf stores it (linears of the widest formats, merged or not). */
@@ -30,7 +41,7 @@ static enum status count_gguf(struct engine *engine, const struct model *pruned,
         struct qmat *q = &view.layer[i / LINEAR_COUNT].linear[i % LINEAR_COUNT];
         *q = (struct qmat){.format = export_gguf_merged_format(q), .rows = q->rows, .cols = q->cols};
     }
-    enum status status = model_mirror_bytes(&view, NULL, bytes, engine->err);
+    enum status status = model_mirror_bytes(&view, NULL, FORMAT_F32, bytes, engine->err);
     *bytes += evaluate_divergence_bytes(&view, (size_t)engine->dataset.longest);
     model_free(&view);
     return status;
@@ -41,7 +52,7 @@ static enum status count_smallest(struct engine *engine, const struct model *pru
 {
     struct plan plan = {0};
     TRY(trials_formats_by_room(&engine->trials, &engine->shape, false, &plan, engine->err));
-    enum status status = model_mirror_bytes(pruned, &plan, bytes, engine->err);
+    enum status status = model_mirror_bytes(pruned, &plan, FORMAT_F32, bytes, engine->err);
     plan_free(&plan);
     return status;
 }
@@ -51,10 +62,10 @@ enum status engine_count_device(struct engine *engine, const struct model *prune
     struct device_plan *d = &engine->memory.device;
     size_t weights, smallest, whole = 0, gguf = 0;
     bool prunes = engine->n_ratios ? engine_ratio(engine) > 0 : engine_prunes(engine->config);
-    TRY(model_mirror_bytes(pruned, &engine->trials.widest, &weights, engine->err));
+    TRY(model_mirror_bytes(pruned, &engine->trials.widest, FORMAT_F32, &weights, engine->err));
     TRY(count_smallest(engine, pruned, &smallest));
     if (reference || (prunes && engine->tasks.n))
-        TRY(model_mirror_bytes(pruned, NULL, &whole, engine->err));
+        TRY(model_mirror_bytes(pruned, NULL, engine_floats(engine), &whole, engine->err));
     if (config_list_has(engine->config->export_formats, "gguf") && engine_has_weights(engine))
         TRY(count_gguf(engine, pruned, &gguf));
     d->weights = most(d->weights, weights);
@@ -93,7 +104,7 @@ enum status engine_count_device_base(struct engine *engine, const struct model *
     struct device_plan *d = &engine->memory.device;
     struct ops_context c = {.compute = engine->ops.compute};
     if (engine->tasks.n || engine_measures(engine))
-        TRY(model_mirror_bytes(base, NULL, &d->base, engine->err));
+        TRY(model_mirror_bytes(base, NULL, engine_floats(engine), &d->base, engine->err));
     d->importance = importance;
     d->answers = answers;
     d->scratch = engine_device_scratch(engine, base, &c) * sizeof(real);
@@ -164,7 +175,7 @@ void engine_print_device(const struct engine *engine, struct text *out)
     print_row(out, "activations", d->activations, engine->memory.keep_activations ? "kept for backward" : "recomputed in backward");
     print_row(out, "scratch", d->scratch, "of the kernels: a decoded matrix, factors in bf16, a chunk of logits");
     print_row(out, "own", d->own, "cuBLAS's workspace, tables of the formats");
-    print_row(out, "base", d->base, "the model as loaded, while it is scored and its importance measured");
+    print_row(out, "base", d->base, "the model as it is stored, while it is scored and its importance measured");
     print_row(out, "importance", d->importance, "gradients of its weights, until it is pruned");
     print_row(out, "unquantized", d->unquantized, "a pruned model before it is quantized, while it is scored or becomes the reference");
     print_row(out, "reference", d->reference, "its hidden states on the held-out text");

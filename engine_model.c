@@ -17,6 +17,7 @@ enum status engine_open_device(struct engine *engine)
     TRY(use_device_open(engine->planning ? "cpu" : config->device, &engine->ops, engine->err));
     engine->ops.threads = engine_threads(config);
     engine->mirror.ops = &engine->ops;
+    engine->mirror.floats = strcmp(config->train_mode, "full") == 0 ? FORMAT_F32 : engine_floats(engine); /* what is trained is F32 */
     TRY(compute_parse(config->compute_dtype, &engine->ops.compute, engine->err));
     if (engine_on_device(engine) && strcmp(config->compute_dtype, "f32") != 0)
         engine->ops.compute = COMPUTE_BF16; /* its tensor cores' own, whatever the CPU beside it has */

@@ -64,7 +64,8 @@ struct model_held {
 };
 /* Matrices, norms, biases of a model of n_layers. */
 size_t model_pieces(int32_t n_layers);
-/* The weights of a model in the host's memory, in the layout of files, onto a device: `to` was shaped alike and placed in memory of c's device.  held: [model_pieces],
+/* The weights of a model in the host's memory, in the layout of files, onto a device: `to` was shaped alike and placed in memory of c's device, in the same formats but for F32 that may go
+ * into another.  held: [model_pieces],
  * what lies there already and is not copied again; brought up to date; NULL: all is copied.  ERR_FAILED: the device's, or a matrix in panels. */
 enum status model_upload(struct model *to, const struct model *from, struct model_held *held, const struct ops_context *c, struct err *err);
 /* Memory that c's kernels read and write, counted in `arena`: of c's device, or of the host.  On a device the arena's tables (arena.h) are taken with it.

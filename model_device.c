@@ -150,12 +150,29 @@ static enum status upload_vector(struct upload *u, void *to, const void *from, s
     return is_there(u, to, from) || !from ? OK : device_upload(u->device, to, from, bytes, u->err);
 }
 
+/* F32 into the half as wide format that it is known to fit. */
+static enum status upload_encoded(struct upload *u, struct qmat *to, const struct qmat *from)
+{
+    struct arena memory = {0};
+    struct qmat half;
+    quant_place(&half, to->format, to->block, to->double_quant, to->rows, to->cols, &memory);
+    TRY(arena_commit(&memory, "a matrix on its way to the device", u->err));
+    quant_place(&half, to->format, to->block, to->double_quant, to->rows, to->cols, &memory);
+    enum status status = quant_encode(&half, from->codes, false, u->err);
+    if (status == OK)
+        status = device_upload_matrix(u->device, to, &half, u->err);
+    arena_free(&memory);
+    return status;
+}
+
 static enum status upload_matrix(struct upload *u, struct qmat *to, const struct qmat *from)
 {
     to->nested_offset = from->nested_offset;
     if (from->panels)
         return err_set(u->err, ERR_FAILED, "a matrix in panels cannot be uploaded: kernels of a device read the layout of files");
-    return is_there(u, to->codes, from->codes) ? OK : device_upload_matrix(u->device, to, from, u->err);
+    if (is_there(u, to->codes, from->codes))
+        return OK;
+    return to->format == from->format ? device_upload_matrix(u->device, to, from, u->err) : upload_encoded(u, to, from);
 }
 
 static enum status upload_layer(struct upload *u, struct model_layer *t, const struct model_layer *f, size_t C)

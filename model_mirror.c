@@ -14,13 +14,13 @@ static bool is_device(const struct model_mirror *m)
 /* ---- weights ---- */
 
 /* The formats whose room linears take: the widest, or those of host's matrices, whatever its plan says. */
-static enum status rooms(struct plan *plan, const struct model *host, const struct plan *widest, struct err *err)
+static enum status rooms(struct plan *plan, const struct model *host, const struct plan *widest, enum format floats, struct err *err)
 {
     TRY(plan_copy(plan, widest ? widest : &host->plan, err));
     for (int i = 0; !widest && i < plan->n_layers * LINEAR_COUNT; i++) {
         struct plan_linear *p = &plan->layer[i / LINEAR_COUNT].linear[i % LINEAR_COUNT];
         const struct qmat *q = &host->layer[i / LINEAR_COUNT].linear[i % LINEAR_COUNT];
-        p->format = q->format;
+        p->format = q->format == FORMAT_F32 ? floats : q->format;
         p->block = q->block;
         p->double_quant = q->double_quant;
     }
@@ -28,10 +28,10 @@ static enum status rooms(struct plan *plan, const struct model *host, const stru
 }
 
 /* A model that is shaped like host, with these rooms, in `arena`. */
-static enum status place_rooms(struct model *model, const struct model *host, const struct plan *widest, struct arena *arena, struct err *err)
+static enum status place_rooms(struct model *model, const struct model *host, const struct plan *widest, enum format floats, struct arena *arena, struct err *err)
 {
     struct plan plan;
-    TRY(rooms(&plan, host, widest, err));
+    TRY(rooms(&plan, host, widest, floats, err));
     enum status status = model_shape(model, &host->config, &plan, err);
     plan_free(&plan);
     TRY(status);
@@ -39,11 +39,11 @@ static enum status place_rooms(struct model *model, const struct model *host, co
     return OK;
 }
 
-enum status model_mirror_bytes(const struct model *host, const struct plan *widest, size_t *bytes, struct err *err)
+enum status model_mirror_bytes(const struct model *host, const struct plan *widest, enum format floats, size_t *bytes, struct err *err)
 {
     struct arena tables = {0}, count = {.tables = &tables};
     struct model model;
-    TRY(place_rooms(&model, host, widest, &count, err));
+    TRY(place_rooms(&model, host, widest, floats, &count, err));
     model_free(&model);
     *bytes = count.used;
     return count.overflow ? err_set(err, ERR_MEMORY, "the weights do not fit in memory addresses") : OK;
@@ -72,15 +72,15 @@ static enum status place_inside(struct qmat *q, const struct qmat *host, struct 
 static enum status place(struct model_mirror *m, const struct model *host, const struct plan *widest, struct err *err)
 {
     size_t bytes;
-    TRY(model_mirror_bytes(host, widest, &bytes, err));
+    TRY(model_mirror_bytes(host, widest, m->floats, &bytes, err));
     if (m->weights.size != bytes)
         model_mirror_forget(m);
     TRY(reserve(m, &m->weights, bytes, "weights", err));
     model_free(&m->model);
     m->weights.used = 0;
     m->weights.tables = &m->tables; /* what model_place would compute is uploaded */
-    TRY(place_rooms(&m->model, host, widest, &m->weights, err));
-    for (int l = 0; l < host->plan.n_layers; l++)
+    TRY(place_rooms(&m->model, host, widest, m->floats, &m->weights, err));
+    for (int l = 0; widest && l < host->plan.n_layers; l++)
         for (int j = 0; j < LINEAR_COUNT; j++)
             TRY(place_inside(&m->model.layer[l].linear[j], &host->layer[l].linear[j], err));
     plan_free(&m->model.plan);
@@ -184,5 +184,5 @@ void model_mirror_free(struct model_mirror *m)
         device_release(m->ops->device, &m->weights);
         device_release(m->ops->device, &m->adapters);
     }
-    *m = (struct model_mirror){.ops = m->ops};
+    *m = (struct model_mirror){.ops = m->ops, .floats = m->floats};
 }

@@ -10,19 +10,20 @@
 /* ops is the owner's; all else begins as zeros. */
 struct model_mirror {
     const struct ops_context *ops;
+    enum format floats; /* in which F32 linears of a whole model lie: BF16 or F16 where their numbers are known to be such, as in most files; else F32 */
     struct model model; /* of the device, as the last call put it there */
     struct lora lora;   /* likewise */
     struct model_held *held;
     struct arena weights, adapters, tables;
 };
 
-/* Counts what a model of host's shape takes: linears as in `widest`, or (NULL) in the host's own formats.  host may have no memory yet. */
-enum status model_mirror_bytes(const struct model *host, const struct plan *widest, size_t *bytes, struct err *err);
+/* Counts what a model of host's shape takes: linears as in `widest`, or (NULL) in the host's own formats, F32 as `floats`.  host may have no memory yet. */
+enum status model_mirror_bytes(const struct model *host, const struct plan *widest, enum format floats, size_t *bytes, struct err *err);
 /* Of the adapters that the host has, with gradients and moments. */
 size_t model_mirror_adapter_bytes(const struct lora *host);
 
 /* *there: the model for a pass that reads what host is now; on a device valid until another is asked for.  widest: each linear takes the room of this format,
- * so that models that differ in formats alone take turns in the same memory; NULL: as host has them.  ERR_MEMORY names the bytes wanted and free. */
+ * so that models that differ in formats alone take turns in the same memory; NULL: a whole model, as host has it, but for mirror->floats.  ERR_MEMORY names the bytes wanted and free. */
 enum status model_mirror_model(struct model_mirror *mirror, const struct model *host, const struct plan *widest, const struct model **there, struct err *err);
 /* *there: adapters with the host's values; on a device with gradients and moments of any value.  host NULL: none. */
 enum status model_mirror_adapters(struct model_mirror *mirror, const struct lora *host, const struct lora **there, struct err *err);
