@@ -219,20 +219,6 @@ static void place_pool(struct pool *p, enum format format, size_t rows, size_t c
     p->ops.scratch = arena_take(&p->arena, p->ops.ops->scratch_size(&p->ops, rows, cols, 64, 1, 0), sizeof(real));
 }
 
-static enum status fill_pool(struct pool *p, struct err *err)
-{
-    struct qmat here, *q = &p->q[0];
-    struct arena memory = {0};
-    quant_place(&here, q->format, q->block, q->double_quant, q->rows, q->cols, &memory);
-    TRY(arena_commit(&memory, "a matrix", err));
-    quant_place(&here, q->format, q->block, q->double_quant, q->rows, q->cols, &memory);
-    enum status status = random_matrix(&here, 1, err);
-    for (size_t i = 0; i < p->n && status == OK; i++)
-        status = device_upload_matrix(p->ops.device, &p->q[i], &here, err);
-    arena_free(&memory);
-    return status;
-}
-
 static enum status one_round(const struct pool *p, struct err *err)
 {
     for (size_t i = 0; i < p->n; i++) {
@@ -266,7 +252,7 @@ static enum status product_row(const struct settings *s, struct table *t, size_t
     place_pool(&p, format, rows, cols);
     TRY(device_commit(s->device, &p.arena, "matrices", err));
     place_pool(&p, format, rows, cols);
-    enum status status = fill_pool(&p, err);
+    enum status status = random_matrices(s->device, p.q, p.n, 1, err);
     if (status == OK)
         status = measure_pool(s, &p, &f, err);
     device_release(s->device, &p.arena);

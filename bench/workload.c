@@ -77,21 +77,24 @@ enum status random_matrix(struct qmat *q, uint64_t seed, struct err *err)
     return OK;
 }
 
-/* A device's matrix is made here and goes there: the bits of panels are as random as those of files. */
-static enum status fill_matrix(const struct workload *w, struct qmat *q, uint64_t seed, struct err *err)
+enum status random_matrices(struct device *device, struct qmat *q, size_t n, uint64_t seed, struct err *err)
 {
     struct qmat here;
     struct arena memory = {0};
-    if (!w->ops.device)
-        return random_matrix(q, seed, err);
     quant_place(&here, q->format, q->block, q->double_quant, q->rows, q->cols, &memory);
     TRY(arena_commit(&memory, "a matrix", err));
     quant_place(&here, q->format, q->block, q->double_quant, q->rows, q->cols, &memory);
     enum status status = random_matrix(&here, seed, err);
-    if (status == OK)
-        status = device_upload_matrix(w->ops.device, q, &here, err);
+    for (size_t i = 0; i < n && status == OK; i++)
+        status = device_upload_matrix(device, &q[i], &here, err);
     arena_free(&memory);
     return status;
+}
+
+/* The bits of panels are as random as those of files. */
+static enum status fill_matrix(const struct workload *w, struct qmat *q, uint64_t seed, struct err *err)
+{
+    return w->ops.device ? random_matrices(w->ops.device, q, 1, seed, err) : random_matrix(q, seed, err);
 }
 
 static enum status fill_reals(const struct workload *w, real *to, const real *from, size_t n, struct err *err)

@@ -54,6 +54,8 @@ enum status workload_step(struct workload *w, double *loss, struct err *err);
 
 /* Random weights of rms 0.02 into a placed matrix, in panels where it has them: random codes, scales to fit.  nf4, int8, bf16, f32. */
 enum status random_matrix(struct qmat *q, uint64_t seed, struct err *err);
+/* The same weights into n matrices of one shape and format that are placed on a device: made on the host, then uploaded. */
+enum status random_matrices(struct device *device, struct qmat *q, size_t n, uint64_t seed, struct err *err);
 
 /* Multiplications and additions a token, by what a token goes through.  Attention: causal over `length` tokens. */
 struct arithmetic {

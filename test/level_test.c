@@ -26,16 +26,12 @@
 #include "quant_ggml.h"
 #include "random_blocks.h"
 #include "quant_panel.h"
+#include "rounding.h"
 #include "walled.h"
 
-static const double U = 0x1p-24, U_BF16 = 0x1p-8;
+static const double U_BF16 = 0x1p-8;
 static const size_t shapes[] = {1, 7, 63, 64, 65, 172, 4403};
 enum { SHAPES = 7, MICROS = 2 };
-
-static double gamma_of(size_t k)
-{
-    return (double)k * U / (1 - (double)k * U);
-}
 
 static size_t smaller(size_t a, size_t b)
 {

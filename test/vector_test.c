@@ -1,5 +1,5 @@
 /* The vector loops themselves, plain and of this machine: exponentials and angles over their whole range, sums of any length, dropout's masks, divergences; every
- * buffer ends at a page that may not be touched.  Bounds as in walled_reals.h. */
+ * buffer ends at a page that may not be touched.  Bounds as in rounding.h. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

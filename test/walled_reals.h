@@ -1,6 +1,4 @@
-/* walled_reals.h: numbers for the kernels' tests, each array with a wall behind it, and the rounding of sums.
- *
- * u = 2^-24.  A float sum of k products differs from the exact one by at most gamma(k) sum |x||w|, gamma(k) = k u / (1 - k u), in any order (Higham 2002, (3.5)). */
+/* walled_reals.h: numbers for the kernels' tests, each array with a wall behind it. */
 #ifndef VENEER_TEST_WALLED_REALS_H
 #define VENEER_TEST_WALLED_REALS_H
 #include <math.h>
@@ -8,15 +6,10 @@
 
 #include "base/real.h"
 #include "base/rng.h"
+#include "rounding.h"
 #include "walled.h"
 
-static const double U = 0x1p-24;
 static struct walls walls; /* of the case under way */
-
-static inline double gamma_of(size_t k)
-{
-    return (double)k * U / (1 - (double)k * U);
-}
 
 static inline real *zeros(size_t n)
 {
