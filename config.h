@@ -96,9 +96,11 @@ void config_identity(const struct config *config, struct text *out);
 bool config_identity_differs(const char *before, const char *now, char *out, size_t n);
 /* Is `item` in a comma-separated list? */
 bool config_list_has(const char *list, const char *item);
+/* The key quant_types, auto resolved: the levels of the strategy's paper (AMQ's space; AutoQRA's configurations: 2, 3, 4 and 8 bits). */
+const char *config_quant_types(const struct config *config);
 /* The base stays in the formats of its checkpoint, at least as one that is chosen from: quant_types holds keep. */
 bool config_keeps(const struct config *config);
-/* The key embedding_type, auto resolved: a format's name or "keep". */
+/* The key embedding_type, auto resolved, where no budget asks for less (engine_budget.c): a format's name or "keep". */
 const char *config_embedding(const struct config *config);
 /* The key export_merge, auto resolved. */
 bool config_merges(const struct config *config);

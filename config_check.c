@@ -39,6 +39,19 @@ enum objective config_objective(const struct config *config)
     return OBJECTIVE_ACCURACY;
 }
 
+const char *config_quant_types(const struct config *config)
+{
+    static const struct {
+        const char *search, *levels;
+    } of_paper[] = {{"amq", "hqq2,hqq3,hqq4"}, {"autoqra", "hqq2,hqq3,nf4,int8"}};
+    if (strcmp(config->quant_types, "auto") != 0)
+        return config->quant_types;
+    for (size_t i = 0; i < sizeof of_paper / sizeof *of_paper; i++)
+        if (strcmp(config->search, of_paper[i].search) == 0)
+            return of_paper[i].levels;
+    return "nf4,int8";
+}
+
 bool config_keeps(const struct config *config)
 {
     return strcmp(config->train_mode, "full") != 0 && config_list_has(config->quant_types, "keep");

@@ -24,27 +24,6 @@ const char *const milestone_name[MILESTONES] = {"before", "after", "low", "high"
 
 /* ---- the search ---- */
 
-/* The largest stored size that the budgets allow: in bytes (target_size) or in bits a weight of the linears (target_bpw).  max_memory bounds the
- * memory plan, in which every format of every linear stands beside the others, so it does not depend on the configuration. */
-static double size_budget(const struct engine *engine)
-{
-    double most = INFINITY;
-    const struct config *config = engine->config;
-    if (config->target_size > 0)
-        most = config->target_size;
-    if (config->target_bpw > 0) {
-        double weights = 0;
-        for (int l = 0; l < engine->shape.num_hidden_layers; l++)
-            for (int j = 0; j < LINEAR_COUNT; j++) {
-                size_t out, in;
-                plan_shape(&engine->trials.plan, &engine->shape, l, (enum linear)j, &out, &in);
-                weights += (double)out * (double)in;
-            }
-        most = fmin(most, engine->trials.fixed_bytes + config->target_bpw * weights / 8);
-    }
-    return most;
-}
-
 static void level_text(const struct engine *engine, const uint8_t *level, struct text *out)
 {
     text_clear(out);
@@ -191,11 +170,6 @@ static enum status search(struct engine *engine)
 /* ---- the milestones of the final table ---- */
 
 /* A given plan leaves nothing to choose. */
-static bool searches(const struct engine *engine)
-{
-    return strcmp(engine->config->search, "none") != 0 && !*engine->config->plan;
-}
-
 /* The rows of the final table are of its ratio. */
 static enum status choose_pick(struct engine *engine)
 {
@@ -213,7 +187,7 @@ static void milestone_level(const struct engine *engine, enum milestone which, u
         level[i] = which == ALL_HIGH ? (uint8_t)(engine->space.n_levels[i] - 1) : 0;
     if (engine->n_ratios)
         level[engine->trials.n_variables] = (uint8_t)engine->ratio_in_use;
-    if (which == PICK && searches(engine))
+    if (which == PICK && engine_searches(engine))
         memcpy(level, engine->archive.point[engine->pick].level, engine->space.n);
 }
 
@@ -300,11 +274,11 @@ static enum status compress(struct engine *engine)
     TRY(engine_open_journal(engine));
     TRY(engine_prune(engine));
     TRY(engine_place_training(engine));
-    TRY(engine_make_space(engine, size_budget(engine)));
+    TRY(engine_make_space(engine, engine_size_budget(engine)));
     engine->space.prior = engine->prior.gp.n ? &engine->prior : NULL;
     if (engine->n_ratios == 0)
         TRY(score_pruned(engine));
-    if (searches(engine)) {
+    if (engine_searches(engine)) {
         TRY(search(engine));
         TRY(choose_pick(engine));
         if (engine->n_ratios) /* of which ratio is known now */
@@ -385,32 +359,6 @@ static enum status prepare_output_dir(struct engine *engine)
     return OK;
 }
 
-/* What a user can do about a budget that is below the smallest configuration: the keys that are still free to go lower, the embedding's with its bytes. */
-static enum status too_small(struct engine *engine)
-{
-    const struct trials *trials = &engine->trials;
-    struct plan_storage storage = trials->storage;
-    char sentence[sizeof engine->err->text], embed[64] = "";
-    uint64_t now = plan_bytes(&trials->plan, &engine->shape, &storage), then;
-    storage.embed = storage.head = FORMAT_NF4;
-    then = plan_bytes(&trials->plan, &engine->shape, &storage);
-    if (then < now && quant_check(FORMAT_NF4, 0, (size_t)engine->shape.vocab_size, (size_t)engine->shape.hidden_size, NULL) == OK)
-        snprintf(embed, sizeof embed, "embedding_type = nf4 (%.0f less), ", (double)(now - then));
-    snprintf(sentence, sizeof sentence, "%s", engine->err->text);
-    return err_set(engine->err, ERR_INPUT, "%s; to go lower: %sa larger %s, smaller quant_types or %s", sentence, embed,
-                   *engine->config->pruning_ratios ? "ratio among pruning_ratios" : "pruning_ratio", trials->n_ranks ? "rank_types" : "lora_r");
-}
-
-/* By the widths that pruning is planned to lead to: before a folder is made. */
-static enum status check_budget(struct engine *engine)
-{
-    TRY(engine_make_space(engine, size_budget(engine)));
-    if (!searches(engine))
-        return OK;
-    enum status status = search_check_budget(&engine->space, engine->err);
-    return status == ERR_INPUT ? too_small(engine) : status;
-}
-
 static enum status run(struct engine *engine)
 {
     bool full = strcmp(engine->config->train_mode, "full") == 0;
@@ -420,15 +368,18 @@ static enum status run(struct engine *engine)
     TRY(engine_load_inputs(engine));
     if (full) {
         TRY(prepare_output_dir(engine));
+        TRY(engine_open_device(engine));
         TRY(engine_open_journal(engine)); /* holds nothing but whose folder this is */
         return engine_train_full(engine);
     }
     TRY(linalg_reserve(engine->err));
     TRY(engine_load_tasks(engine));
     TRY(engine_plan_memory(engine));
-    TRY(check_budget(engine));
+    TRY(engine_check_budget(engine));
     TRY(engine_learn_prior(engine));
     TRY(prepare_output_dir(engine));
+    if (engine->embedding)
+        log_line(&engine->log, "embedding: %s, for target_size = %.0f; with f32 nothing fits", engine->embedding, engine->config->target_size);
     return compress(engine);
 }
 

@@ -3,6 +3,7 @@
  * engine.c       veneer.h's functions, the order of the stages
  * engine_load.c  inputs      engine_memory.c  widths after pruning, memory plan      engine_model.c  pruning, placing, calibration
  * engine_device.c  what of it lies in a GPU's memory
+ * engine_budget.c  target_size and target_bpw
  * engine_ratios.c  a model for each of pruning_ratios   engine_scratch.c  a model from random weights, all parameters trained
  * engine_journal.c  what is remembered between runs of the same command
  * engine_prior.c  what another run's search learnt
@@ -139,6 +140,7 @@ struct engine {
     struct model_run host_run;
     struct arena host_activations, host_scratch;
     struct trials trials;
+    const char *embedding;        /* what target_size made of embedding_type = auto; NULL: what auto stands for (static) */
 
     /* pruning_ratios, the most pruned first; n_ratios 0: the key is empty, and there is one model, by pruning_ratio */
     struct engine_ratio *ratio; /* owned */
@@ -167,6 +169,14 @@ enum status engine_load_tasks(struct engine *engine);   /* from the base's shape
 bool engine_requantizes(const struct config *config);      /* the last quantizer is a calibrated one */
 bool engine_has_weights(const struct engine *engine);      /* false: a plan of a folder that holds config.json alone; data and tasks are not opened */
 void engine_free(struct engine *engine);
+
+/* engine_budget.c */
+bool engine_searches(const struct engine *engine);         /* formats are chosen, not given */
+double engine_size_budget(const struct engine *engine);    /* the largest stored size that target_size and target_bpw allow; INFINITY without them */
+/* embedding_type = auto, where nothing fits target_size with f32: the widest of 16 bits, int8 and nf4 with which something does (engine->embedding).
+ * From the shape after pruning, before anything is counted; of several ratios from the most pruned one. */
+enum status engine_fit_embedding(struct engine *engine);
+enum status engine_check_budget(struct engine *engine);    /* before a folder is made, by the widths that pruning is planned to lead to; makes the space */
 
 /* engine_memory.c */
 enum status engine_plan_memory(struct engine *engine);  /* counts every lifetime; ERR_MEMORY when it does not fit */

@@ -330,13 +330,22 @@ static enum status read_values(const struct record *r, size_t want, double **kno
     return OK;
 }
 
+/* With the device that auto came to: it rounds otherwise, so a run that began on one is not gone on with on another. */
+static void identity_of(const struct engine *engine, struct text *out)
+{
+    static char cpu[] = "cpu", cuda[] = "cuda";
+    struct config now = *engine->config;
+    now.device = engine->ops.device ? cuda : cpu;
+    config_identity(&now, out);
+}
+
 static enum status check_identity(struct engine *engine, const struct record *r)
 {
     const char *before;
     char difference[256];
     struct text now = {0};
     TRY(json_string(r->json, "identity", r->where, &before, r->err));
-    config_identity(engine->config, &now);
+    identity_of(engine, &now);
     if (now.failed)
         return err_set(r->err, ERR_MEMORY, "out of memory for the configuration");
     bool differs = config_identity_differs(before, now.s, difference, sizeof difference);
@@ -375,7 +384,7 @@ static enum status read_record(struct engine *engine, size_t i)
 static enum status start_journal(struct engine *engine)
 {
     struct text identity = {0}, record = {0};
-    config_identity(engine->config, &identity);
+    identity_of(engine, &identity);
     text_puts(&record, "{\"type\":\"run\",\"identity\":");
     text_json_string(&record, identity.s ? identity.s : "", identity.n);
     text_puts(&record, "}");

@@ -65,7 +65,7 @@ bool engine_needs_fisher(const struct engine *engine)
 
 enum status engine_held(const struct engine *engine, const struct model_config *shape, struct model_stored *held, struct text *told)
 {
-    const char *embedding = config_embedding(engine->config);
+    const char *embedding = engine->embedding ? engine->embedding : config_embedding(engine->config);
     TRY(plan_new(&held->plan, shape, FORMAT_F32, engine->err));
     if (config_keeps(engine->config))
         prune_formats(&held->plan, shape, &engine->stored.plan, &engine->base_shape, engine->prune_options.mode, NULL, told);
@@ -256,6 +256,8 @@ static enum status count_pruned(struct engine *engine)
     struct text told = {0};
     size_t weights;
     TRY(shape_after_pruning(engine));
+    if (engine->ratio_in_use == 0)
+        TRY(engine_fit_embedding(engine));
     TRY(engine_held(engine, &engine->shape, &held, &told));
     bool recodes = told.n > 0;
     text_free(&told);
@@ -370,7 +372,7 @@ static void print_bytes(struct text *out, const char *name, size_t bytes, const 
     text_printf(out, "%-16s %14zu  %s\n", name, bytes, what);
 }
 
-/* The key quant_types; in the place of keep what the layer's linears are stored in. */
+/* What quant_types comes to; in the place of keep what the layer's linears are stored in. */
 static void layer_formats(const struct trials *t, int l, struct text *out)
 {
     bool seen[FORMAT_COUNT] = {false};
@@ -426,6 +428,8 @@ static void print_model(struct engine *engine, struct text *out)
         high += t->bytes[i * MAX_LEVELS + t->n_levels - 1] + (t->ranked[i] ? t->rank_bytes[i] * t->rank[t->n_ranks - 1] : 0);
     }
     print_recoded(engine, out);
+    if (engine->embedding)
+        text_printf(out, "embedding        %14s  for target_size: with f32 nothing fits\n", engine->embedding);
     text_printf(out, "stored model     %14.0f  to %.0f bytes, by the formats%s chosen\n\n", low, high, t->n_ranks ? " and ranks" : "");
 }
 

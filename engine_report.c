@@ -63,7 +63,7 @@ static const char *short_name(const char *path)
 /* The key quant_types, in words where it is no format. */
 static const char *formats_of(const struct engine *e)
 {
-    return strcmp(e->config->quant_types, "keep") == 0 ? "the formats that it came in" : e->config->quant_types;
+    return strcmp(e->config->quant_types, "keep") == 0 ? "the formats that it came in" : config_quant_types(e->config);
 }
 
 static void fill_facts(const struct engine *e, struct filled *f)

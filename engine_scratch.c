@@ -117,7 +117,6 @@ enum status engine_train_full(struct engine *engine)
         TRY(shape_from_config(engine, &engine->base_shape));
     TRY(engine_load_tasks(engine));
     int64_t steps = finetune_steps(config->max_steps, config->num_epochs, engine->dataset.n, config->batch_size);
-    TRY(engine_open_device(engine));
     engine->ops.compute = COMPUTE_F32;
     engine->memory.keep_activations = strcmp(config->gradient_checkpointing, "yes") != 0;
     TRY(place_everything(&full, engine, steps));

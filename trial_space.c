@@ -59,7 +59,7 @@ static void sort_levels(struct trials *trials)
 
 static enum status read_levels(struct trials *trials, struct err *err)
 {
-    for (const char *p = trials->config->quant_types; *p;) {
+    for (const char *p = config_quant_types(trials->config); *p;) {
         char name[16];
         size_t n = strcspn(p, ","), index;
         if (n >= sizeof name)

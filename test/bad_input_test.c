@@ -420,9 +420,11 @@ static void test_target_that_nothing_fits(void **state)
     (void)state;
     char sentence[1024];
     double budget, least;
-    assert_int_equal(job_run(sentence, "job.txt", "output_dir=tiny", "target_size=100000", NULL), VENEER_INPUT);
+    assert_int_equal(job_run(sentence, "job.txt", "output_dir=tiny", "target_size=10000", NULL), VENEER_INPUT);
     assert_int_equal(sscanf(sentence, "nothing fits the budget of %lf bytes: the smallest configuration has %lf", &budget, &least), 2);
-    assert_true(budget >= 100000 && budget <= 100000 && least > 100000);
+    assert_true(budget >= 10000 && budget <= 10000 && least > 10000);
+    assert_non_null(strstr(sentence, "; to go lower: a larger pruning_ratio, smaller quant_types or lora_r")); /* the embedding has gone as low as it can */
+    assert_int_equal(job_run(sentence, "job.txt", "output_dir=tiny", "target_size=10000", "embedding_type=f32", NULL), VENEER_INPUT);
     assert_non_null(strstr(sentence, "; to go lower: embedding_type = nf4 ("));
     assert_non_null(strstr(sentence, " less), a larger pruning_ratio, smaller quant_types or lora_r"));
     /* and that size is one that fits */

@@ -63,7 +63,7 @@ static void test_messages(void **state)
     says("strict = maybe\n", ":1: strict = 'maybe', want yes or no");
     says("search = magic\n", ":1: search = 'magic', want one of: none gp amq autoqra dp evopress random");
     says("quant_types = nf4,int9\n",
-         ":1: quant_types holds 'int9', want a list of: keep nf4 fp4 int8 int8_64 nf8 q4_0 q4_1 q5_0 q5_1 q8_0 iq4_nl hqq2 hqq3 hqq4 bf16 f16 f32");
+         ":1: quant_types holds 'int9', want a list of: auto keep nf4 fp4 int8 int8_64 nf8 q4_0 q4_1 q5_0 q5_1 q8_0 iq4_nl hqq2 hqq3 hqq4 bf16 f16 f32");
     says("embedding_type = int4\n", ":1: embedding_type = 'int4', want one of: auto keep f32 bf16 f16 int8 q8_0 nf4");
     says("seed = 1\nseed = 2\n", ":2: seed is set a second time");
     says("r = 4\nlora_r = 4\n", ":2: lora_r is set a second time");

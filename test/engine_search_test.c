@@ -52,6 +52,33 @@ static void strategies_run_and_go_on_after_a_stop(void **state)
     }
 }
 
+/* AutoQRA as published chooses from 2, 3, 4 and 8 bits.  A target_size that is only just above the least that it can reach takes nf4 for the embedding
+ * too, which nobody asked for by name, and the pick keeps within it; asked for f32 by name, the same budget is refused. */
+static void a_small_budget_narrows_the_embedding(void **state)
+{
+    (void)state;
+    char sentence[1024], target[64];
+    double budget, least, size;
+    static const char search[] = "search=autoqra", levels[] = "quant_types=auto", ranks[] = "rank_types=1,2";
+    assert_int_equal(job_run(sentence, "job.txt", "output_dir=small", search, levels, ranks, "target_size=1000", NULL), VENEER_INPUT);
+    assert_int_equal(sscanf(sentence, "nothing fits the budget of %lf bytes: the smallest configuration has %lf", &budget, &least), 2);
+    snprintf(target, sizeof target, "target_size=%.0f", 1.02 * least);
+    assert_int_equal(job_run(sentence, "job.txt", "output_dir=small", search, levels, ranks, target, "embedding_type=f32", NULL), VENEER_INPUT);
+    if (job_run(sentence, "job.txt", "output_dir=small", search, levels, ranks, target, NULL))
+        fail_msg("%s", sentence);
+    char *plan = job_read_text("small/search/plan-best.txt"), *log = job_read_text("small/train.log"), *results = job_read_text("small/eval/results.json");
+    const char *pick = strstr(results, "\"pick\": {\"size_bytes\": ");
+    assert_true(job_count(plan, "=hqq2") > 0);
+    assert_int_equal(job_count(log, "embedding: nf4, for target_size = "), 1);
+    assert_non_null(pick);
+    assert_int_equal(sscanf(pick, "\"pick\": {\"size_bytes\": %lf", &size), 1);
+    assert_true(size >= least && size <= 1.02 * least + 1); /* target_size is written in whole bytes */
+    job_assert_written_as_measured("small");
+    free(plan);
+    free(log);
+    free(results);
+}
+
 /* The adapter that is written has the ranks of the plan. */
 static void searched_ranks_are_written(void **state)
 {
@@ -280,6 +307,7 @@ int main(int argc, char **argv)
     job_share_cores(argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(strategies_run_and_go_on_after_a_stop),
+        cmocka_unit_test(a_small_budget_narrows_the_embedding),
         cmocka_unit_test(searched_ranks_are_written),
         cmocka_unit_test(a_plan_of_the_front_runs),
         cmocka_unit_test(calibrated_quantizers_write_what_they_measured),
