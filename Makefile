@@ -1,4 +1,11 @@
 # veneer: `make` builds train, generate, evaluate, convert and build/release/libveneer.{a,so}.  `make help` lists the rest.
+# As many jobs as cores; -j1 on the command line wins.
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += -j$(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+endif
+ifneq ($(filter deps clean,$(MAKECMDGOALS)),)
+.NOTPARALLEL:
+endif
 config  ?= release
 PREFIX  ?= /usr/local
 CC      ?= cc

@@ -100,10 +100,8 @@ else
 test-cuda: test-cuda-built
 	@ARCHS='$(if $(wildcard $(NVCC)),$(ARCHS))' sh test/cuda/run.sh $(E) $(CUDA_TESTS)
 endif
-# All programs and PTX, on as many cores as the process may use where no -j says another number.
-test-cuda-built:
-	@$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$$(nproc)) \
-		$(foreach l,shim check,$(CUDA_TESTS:%=$(E)/$(l)/test/%)) $(E)/shim/bench/gpu $(if $(wildcard $(NVCC)),$(CUDA_PTX))
+# All programs and PTX.
+test-cuda-built: $(foreach l,shim check,$(CUDA_TESTS:%=$(E)/$(l)/test/%)) $(E)/shim/bench/gpu $(if $(wildcard $(NVCC)),$(CUDA_PTX))
 .PHONY: test-cuda test-cuda-built
 
 # Registers, spills, local memory, vector loads, occupancy of each kernel, held to budget.txt.
