@@ -82,7 +82,7 @@ static void fill_facts(const struct engine *e, struct filled *f)
     snprintf(f->value[4], sizeof f->value[4], "%.150s", e->config->model);
     snprintf(f->value[5], sizeof f->value[5], "%lld", (long long)e->config->seed);
     snprintf(f->value[6], sizeof f->value[6], "%d threads, %s kernels, %s", e->ops.threads, engine_kernels(e), engine_compute(e));
-    snprintf(f->value[7], sizeof f->value[7], "%.150s", formats_of(e));
+    snprintf(f->value[7], sizeof f->value[7], "%.120s; embedding %s", formats_of(e), format_info(e->trials.storage.embed)->name);
     for (size_t i = 0; i < FACTS; i++)
         f->fact[i] = (struct report_fact){name[i], f->value[i]};
     r->fact = f->fact;
