@@ -51,10 +51,10 @@ static enum status make_encoder(struct encoder *e, const struct tokenizer *token
 {
     int32_t bos = tokenizer_bos(tokenizer), eos = tokenizer_eos(tokenizer);
     size_t most = (size_t)config->max_position_embeddings;
-    bool wanted = options->bos == BOS_YES || (options->bos == BOS_AUTO && !options->legacy && tokenizer_add_bos(tokenizer));
+    int wanted = options->bos == BOS_YES ? 1 : options->bos == BOS_AUTO && !options->legacy ? -1 : 0;
     if (options->bos == BOS_YES && bos < 0)
         return err_set(err, ERR_INPUT, "bos = yes, but this model's vocabulary has no token that begins a text");
-    *e = (struct encoder){.tokenizer = tokenizer, .bos = wanted ? bos : -1, .legacy = options->legacy,
+    *e = (struct encoder){.tokenizer = tokenizer, .bos = tokenizer_bos_for(tokenizer, wanted), .legacy = options->legacy,
                           .max_length = options->max_length && options->max_length < most ? options->max_length : most};
     e->prefix = bos >= 0 && !options->legacy ? bos : eos >= 0 ? eos : bos;
     return OK;
@@ -71,13 +71,7 @@ const char *evaluate_where(const struct task *task, const struct task_doc *doc, 
 
 enum status evaluate_encode_context(struct tokens *out, const struct encoder *e, const char *text, size_t n, struct err *err)
 {
-    TRY(tokenizer_encode(e->tokenizer, text, n, true, out, err));
-    if (e->bos < 0 || (out->n > 0 && out->id[0] == e->bos))
-        return OK;
-    TRY(tokens_push(out, e->bos, err));
-    memmove(out->id + 1, out->id, (out->n - 1) * sizeof *out->id);
-    out->id[0] = e->bos;
-    return OK;
+    return tokenizer_encode_bos(e->tokenizer, e->bos, text, n, out, err);
 }
 
 /* Context and continuation are one text to the tokenizer; what stands behind the context's own token count is the continuation, a

@@ -16,7 +16,8 @@ enum status evaluate_read_text(const struct tokenizer *tokenizer, const char *pa
     char *text;
     size_t n;
     TRY(gzip_read(path, (size_t)1 << 30, &text, &n, err));
-    enum status status = tokenizer_add_bos(tokenizer) ? tokens_push(tokens, tokenizer_bos(tokenizer), err) : OK;
+    int32_t bos = tokenizer_bos_for(tokenizer, -1);
+    enum status status = bos >= 0 ? tokens_push(tokens, bos, err) : OK;
     if (status == OK)
         status = tokenizer_encode(tokenizer, text, n, false, tokens, err);
     free(text);

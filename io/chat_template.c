@@ -107,15 +107,9 @@ static const char *bytes(const struct text *text)
     return text->s ? text->s : "";
 }
 
-/* The ids of text[n]; a BOS in front that the text has not itself. */
 static enum status encode(const struct chat_template *t, const char *text, size_t n, int bos, struct tokens *out, struct err *err)
 {
-    int32_t id = tokenizer_bos(t->tokenizer);
-    const char *piece = id >= 0 ? t->view.piece[id] : "";
-    bool wanted = id >= 0 && (bos == 1 || (bos < 0 && tokenizer_add_bos(t->tokenizer))), there = *piece && strncmp(text, piece, strlen(piece)) == 0;
-    if (wanted && !there)
-        TRY(tokens_push(out, id, err));
-    return tokenizer_encode(t->tokenizer, text, n, true, out, err);
+    return tokenizer_encode_bos(t->tokenizer, tokenizer_bos_for(t->tokenizer, bos), text, n, out, err);
 }
 
 enum status chat_template_encode(struct chat_template *t, const struct chat *chat, bool generation_prompt, int bos, struct tokens *out, struct err *err)
@@ -149,12 +143,8 @@ struct answers {
 /* Tokens that text[0, n) has in common with the whole; *inside: the next token goes beyond n. */
 static enum status tokens_before(struct answers *a, size_t n, size_t *count, bool *inside)
 {
-    char *s = a->text.s, behind = s[n];
     a->part.n = 0;
-    s[n] = 0; /* for the comparison with BOS */
-    enum status status = encode(a->template, s, n, a->bos, &a->part, a->err);
-    s[n] = behind;
-    TRY(status);
+    TRY(encode(a->template, a->text.s, n, a->bos, &a->part, a->err));
     *count = 0;
     while (*count < a->part.n && *count < a->all->n && a->part.id[*count] == a->all->id[*count])
         ++*count;

@@ -50,7 +50,7 @@ enum status chat_template_first(const struct tokenizer *tokenizer, struct err *e
 /* Appends the text.  generation_prompt: what opens the assistant's next answer follows, where the template has such.
  * ERR_INPUT: the template refuses the conversation, or uses what is not known here. */
 enum status chat_template_render(struct chat_template *template, const struct chat *chat, bool generation_prompt, struct text *out, struct err *err);
-/* The tokens of that text.  bos: -1 as the tokenizer's models expect, 0, 1; none is put in front of a text that begins with it. */
+/* The tokens of that text.  bos: -1 as the tokenizer's models expect, 0, 1; none is put in front of tokens that begin with it. */
 enum status chat_template_encode(struct chat_template *template, const struct chat *chat, bool generation_prompt, int bos, struct tokens *out,
                                  struct err *err);
 

@@ -16,10 +16,10 @@ enum status dataset_no_memory(const struct loader *load)
     return err_set(load->err, ERR_MEMORY, "%s: out of memory for examples", load->path);
 }
 
-static bool wants_bos(const struct loader *load)
+static enum status push_bos(const struct loader *load, struct tokens *tokens)
 {
-    const struct tokenizer *t = load->tokenizer;
-    return tokenizer_bos(t) >= 0 && (load->options->bos == 1 || (load->options->bos < 0 && tokenizer_add_bos(t)));
+    int32_t bos = tokenizer_bos_for(load->tokenizer, load->options->bos);
+    return bos >= 0 ? tokens_push(tokens, bos, load->err) : OK;
 }
 
 enum status dataset_add_example(struct loader *load, const int32_t *tokens, const uint8_t *learn, size_t n)
@@ -67,8 +67,8 @@ static enum status add_prompt(struct loader *load, const char *prompt, const cha
     text_puts(&text, prompt);
     text_puts(&text, answer);
     enum status status = text.failed ? dataset_no_memory(load) : OK;
-    if (status == OK && wants_bos(load))
-        status = tokens_push(&all, tokenizer_bos(load->tokenizer), load->err);
+    if (status == OK)
+        status = push_bos(load, &all);
     size_t bos = all.n, most = (size_t)load->options->max_seq_len;
     if (status == OK)
         status = tokenizer_encode(load->tokenizer, text.s ? text.s : "", text.n, true, &all, load->err);
@@ -149,7 +149,7 @@ static enum status add_completion(struct loader *load, const struct json *record
 enum status dataset_add_text(struct loader *load, const char *text, size_t n)
 {
     struct tokens all = {0};
-    enum status status = wants_bos(load) ? tokens_push(&all, tokenizer_bos(load->tokenizer), load->err) : OK;
+    enum status status = push_bos(load, &all);
     int32_t eos = tokenizer_eos(load->tokenizer);
     if (status == OK)
         status = tokenizer_encode(load->tokenizer, text, n, false, &all, load->err);

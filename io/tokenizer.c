@@ -369,6 +369,22 @@ enum status tokenizer_encode(const struct tokenizer *t, const char *text, size_t
     return status;
 }
 
+int32_t tokenizer_bos_for(const struct tokenizer *t, int bos)
+{
+    return bos == 1 || (bos < 0 && t->add_bos) ? t->bos : -1;
+}
+
+enum status tokenizer_encode_bos(const struct tokenizer *t, int32_t bos, const char *text, size_t n, struct tokens *out, struct err *err)
+{
+    size_t first = out->n;
+    if (bos >= 0)
+        TRY(tokens_push(out, bos, err));
+    TRY(tokenizer_encode(t, text, n, true, out, err));
+    if (bos >= 0 && out->n > first + 1 && out->id[first + 1] == bos)
+        memmove(out->id + first, out->id + first + 1, (--out->n - first) * sizeof *out->id);
+    return OK;
+}
+
 /* ---- decoding ---- */
 
 static void add_spm_piece(const struct tokenizer *t, int32_t id, struct text *out)

@@ -56,6 +56,11 @@ enum status tokens_push(struct tokens *tokens, int32_t id, struct err *err);
  * always found.  A byte that byte-level BPE has no piece for is <unk>, or left out where there is none, as transformers and llama.cpp do. */
 enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t n, bool parse_special,
                              struct tokens *out, struct err *err);
+/* The BOS that stands in front of a text; -1: none.  bos: 1 yes, 0 no, -1 as this vocabulary's models expect. */
+int32_t tokenizer_bos_for(const struct tokenizer *tokenizer, int bos);
+/* tokenizer_encode with parse_special, behind the token `bos` (-1: none), unless the text's own first token is that one.  Told by ids, for a text that
+ * begins with the name of BOS may begin with another token (a longer name), and one that does not with BOS (which takes the spaces before it). */
+enum status tokenizer_encode_bos(const struct tokenizer *tokenizer, int32_t bos, const char *text, size_t n, struct tokens *out, struct err *err);
 /* Bytes of the ids as the reference library decodes them (SentencePiece drops the dummy prefix's space); malformed UTF-8 as U+FFFD. Owned by the caller. */
 enum status tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t n, char **text, size_t *text_n,
                              struct err *err);

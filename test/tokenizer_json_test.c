@@ -310,6 +310,38 @@ static void files_beside(void **state)
     dir_remove(dir);
 }
 
+/* One BOS, told by ids: the name of BOS may open another piece's, and BOS may swallow the spaces in front of it. */
+static void one_bos(void **state)
+{
+    (void)state;
+    struct tokenizer *t = good(&(struct parts){
+        .added = "[{\"id\": 4, \"content\": \"<e>\", \"special\": true, \"lstrip\": true}, {\"id\": 5, \"content\": \"<e>>\", \"special\": true}]",
+        .post = TEMPLATE(SPECIAL ", " TEXT, "[4]")});
+    static const struct {
+        const char *text;
+        int32_t id[3];
+        size_t n;
+    } cases[] = {{"a", {4, 0}, 2}, {"<e>a", {4, 0}, 2}, {" <e>a", {4, 0}, 2}, {"<e>>a", {4, 5, 0}, 3}, {"a<e>", {4, 0, 4}, 3}, {"", {4}, 1}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int bos = -1; bos < 2; bos++) {
+            struct tokens got = {0}, plain = {0};
+            struct err err;
+            assert_int_equal(tokens_push(&got, 1, &err), OK); /* they are appended */
+            assert_int_equal(tokenizer_encode_bos(t, tokenizer_bos_for(t, bos), cases[i].text, strlen(cases[i].text), &got, &err), OK);
+            assert_int_equal(tokenizer_encode(t, cases[i].text, strlen(cases[i].text), true, &plain, &err), OK);
+            assert_int_equal(got.n, 1 + (bos ? cases[i].n : plain.n));
+            if (got.n > 1)
+                assert_memory_equal(got.id + 1, bos ? cases[i].id : plain.id, (got.n - 1) * sizeof *got.id);
+            tokens_free(&got);
+            tokens_free(&plain);
+        }
+    tokenizer_free(t);
+    t = good(&(struct parts){0});
+    for (int bos = -1; bos < 2; bos++) /* a vocabulary without one */
+        assert_int_equal(tokenizer_bos_for(t, bos), -1);
+    tokenizer_free(t);
+}
+
 /* ---- in a model's folder ---- */
 
 static void copy_world(const char *dir, const char *name)
@@ -593,6 +625,7 @@ int main(void)
         cmocka_unit_test(files_beside),                  cmocka_unit_test(which_one_is_taken),
         cmocka_unit_test(copies_and_makes),              cmocka_unit_test(named_templates),
         cmocka_unit_test(listed_templates),              cmocka_unit_test(merges_as_scores),
+        cmocka_unit_test(one_bos),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -255,18 +255,11 @@ static enum status generate_tokens(const struct options *o, const struct inferen
     return status;
 }
 
-/* Names of special tokens are those tokens, as in llama.cpp and transformers; one BOS, whoever writes it. */
+/* Names of special tokens are those tokens, as in llama.cpp and transformers. */
 static enum status encode_prompt(const struct tokenizer *tokenizer, const struct text *prompt, struct tokens *tokens, struct err *err)
 {
-    int32_t bos = tokenizer_bos(tokenizer);
-    /* a text without words still begins somewhere */
-    bool put = bos >= 0 && (tokenizer_add_bos(tokenizer) || prompt->n == 0);
-    if (put)
-        TRY(tokens_push(tokens, bos, err));
-    TRY(tokenizer_encode(tokenizer, prompt->s ? prompt->s : "", prompt->n, true, tokens, err));
-    if (put && tokens->n > 1 && tokens->id[1] == bos)
-        memmove(tokens->id, tokens->id + 1, --tokens->n * sizeof *tokens->id);
-    return OK;
+    int32_t bos = tokenizer_bos_for(tokenizer, prompt->n == 0 ? 1 : -1); /* a text without words still begins somewhere */
+    return tokenizer_encode_bos(tokenizer, bos, prompt->s ? prompt->s : "", prompt->n, tokens, err);
 }
 
 static enum status run_prompt(const struct options *o, const struct inference *in, struct err *err)
