@@ -72,7 +72,7 @@ static enum status place_everything(struct full *full, struct engine *engine, in
     model_place(&engine->base, FORMAT_F32, &engine->base_weights);
     TRY(arena_commit(&engine->base_weights, "weights", engine->err));
     model_place(&engine->base, FORMAT_F32, &engine->base_weights);
-    engine->importance.tables = engine->ops.device ? &engine->tables[1] : NULL;
+    model_use_tables(&engine->ops, &engine->importance, &engine->tables[1]);
     place_full(full, engine, steps);
     TRY(model_commit(&engine->ops, &engine->importance, "optimizer", engine->err));
     place_full(full, engine, steps);

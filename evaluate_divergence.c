@@ -176,7 +176,7 @@ enum status evaluate_divergence(struct model_run *run, const struct model *model
     TRY(same_vocabulary(reference, model, err));
     TRY(text_window_check(run, n, window, err));
     TRY(text_window_check(reference_run, n, window, err));
-    memory.tables = run->ops->device ? &tables : NULL;
+    model_use_tables(run->ops, &memory, &tables);
     place_window(&l, &hidden, &to, &from, window, &memory);
     TRY(model_commit(run->ops, &memory, "logits", err));
     place_window(&l, &hidden, &to, &from, window, &memory);
@@ -270,7 +270,7 @@ static enum status reference_take(struct evaluate_reference *r, struct err *err)
 {
     const struct ops_context *ops = r->reference.run->ops;
     size_t rows = r->first[r->n], C = (size_t)r->reference.model->config.hidden_size, V = (size_t)r->reference.model->config.vocab_size;
-    r->memory.tables = ops->device ? &r->tables : NULL;
+    model_use_tables(ops, &r->memory, &r->tables);
     reference_place(r, rows, ops, C, V);
     TRY(model_commit(ops, &r->memory, "what the reference says", err));
     reference_place(r, rows, ops, C, V);

@@ -33,7 +33,7 @@ static enum status load_weights(struct inference *in, const struct inference_opt
 {
     enum format embed = stays(o, stored->embed) ? stored->embed : FORMAT_F32, head = stays(o, stored->head) ? stored->head : FORMAT_F32;
     TRY(model_shape(&in->model, checkpoint_config(in->checkpoint), &in->plan, err));
-    in->weights.tables = in->ops.device ? &in->weight_tables : NULL;
+    model_use_tables(&in->ops, &in->weights, &in->weight_tables);
     model_place_head(&in->model, embed, head, &in->weights);
     TRY(model_commit(&in->ops, &in->weights, "weights", err));
     model_place_head(&in->model, embed, head, &in->weights);
@@ -60,7 +60,7 @@ static enum status load_adapter(struct inference *in, const char *adapter, struc
 {
     if (!adapter)
         return OK;
-    in->adapters.tables = in->ops.device ? &in->adapter_tables : NULL;
+    model_use_tables(&in->ops, &in->adapters, &in->adapter_tables);
     lora_place(&in->lora, &in->plan, &in->model.config, false, &in->adapters);
     TRY(model_commit(&in->ops, &in->adapters, "adapters", err));
     lora_place(&in->lora, &in->plan, &in->model.config, false, &in->adapters);
@@ -103,7 +103,7 @@ enum status inference_place(struct inference *in, size_t max_rows, struct err *e
     TRY(model_commit(&in->ops, &in->scratch, "kernel scratch", err));
     in->ops.scratch = arena_take(&in->scratch, scratch, sizeof(real));
     in->run = (struct model_run){.ops = &in->ops, .max_n = max_rows, .max_rank = largest_rank(&in->plan)};
-    in->activations.tables = in->ops.device ? &in->activation_tables : NULL;
+    model_use_tables(&in->ops, &in->activations, &in->activation_tables);
     TRY(model_run_place(&in->run, &in->model, inference_lora(in), &in->activations, err));
     TRY(model_commit(&in->ops, &in->activations, "activations", err));
     return model_run_place(&in->run, &in->model, inference_lora(in), &in->activations, err);

@@ -72,6 +72,8 @@ enum status model_upload(struct model *to, const struct model *from, struct mode
  * model_release gives both back. */
 enum status model_commit(const struct ops_context *c, struct arena *arena, const char *what, struct err *err);
 void model_release(const struct ops_context *c, struct arena *arena);
+/* Before such memory is counted: what the host reads of it is taken in `tables`, where c's kernels run on a device; else beside the rest. */
+void model_use_tables(const struct ops_context *c, struct arena *arena, struct arena *tables);
 /* Within that memory: `rows` pieces of n reals, one every to_stride and from_stride reals; on a device queued. */
 void model_copy(const struct ops_context *c, real *to, size_t to_stride, const real *from, size_t from_stride, size_t n, size_t rows);
 /* x = 0, queued behind what was. */

@@ -77,6 +77,11 @@ enum status model_logits_down(const struct model_run *run, real *logits, size_t 
     return there ? device_download(run->ops->device, logits, there->logits, V * sizeof *logits, err) : OK;
 }
 
+void model_use_tables(const struct ops_context *c, struct arena *arena, struct arena *tables)
+{
+    arena->tables = c->device ? tables : NULL;
+}
+
 enum status model_commit(const struct ops_context *c, struct arena *arena, const char *what, struct err *err)
 {
     struct arena *tables = arena->tables;
