@@ -6,12 +6,8 @@
 #include <string.h>
 
 #include "base/linalg.h"
+#include "base/size.h"
 #include "base/stop.h"
-
-static size_t smaller(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
 
 /* ---- scales ---- */
 
@@ -98,7 +94,7 @@ static double tile_error(struct tile_space *t, const real *W, size_t n, int bits
     for (size_t g = 0; g < groups; g++) {
         size_t first = g * t->q.group;
         affine_round_group(&t->q, g, t->w + first, 1, t->near);
-        for (size_t i = first; i < smaller(first + t->q.group, n * in); i++)
+        for (size_t i = first; i < size_min(first + t->q.group, n * in); i++)
             t->e[i] = (double)W[i] - t->near[i - first] / s[i % in];
     }
     return gram_energy(gram, t->e, n, t->t);
@@ -111,7 +107,7 @@ static double linear_error(struct search_space *space, const struct qmat *W, int
     double sum = 0;
 #pragma omp parallel for num_threads(o->threads) schedule(dynamic)
     for (size_t row = 0; row < W->rows; row += tile)
-        space->part[row / tile] = tile_error(&space->thread[omp_get_thread_num()], (const real *)W->codes + row * W->cols, smaller(tile, W->rows - row),
+        space->part[row / tile] = tile_error(&space->thread[omp_get_thread_num()], (const real *)W->codes + row * W->cols, size_min(tile, W->rows - row),
                                              bits, s, gram);
     for (size_t row = 0; row < W->rows; row += tile)
         sum += space->part[row / tile];
@@ -246,13 +242,13 @@ static double span_error(const double *e, size_t n, const struct gram *gram, siz
 /* Rounds group g with this bound; what that costs, the group's part in each row for itself. */
 static double group_error(struct clip_space *space, struct affine *q, size_t g, const real *W, const struct gram *gram, const double *s, double clip)
 {
-    size_t first = g * q->group, end = smaller(first + q->group, q->out * q->in);
+    size_t first = g * q->group, end = size_min(first + q->group, q->out * q->in);
     double sum = 0;
     affine_round_group(q, g, W + first, clip, space->near);
     for (size_t i = first; i < end; i++)
         space->e[i - first] = ((double)W[i] - space->near[i - first]) / s[i % q->in];
     for (size_t i = first, n; i < end; i += n) {
-        n = smaller(q->in - i % q->in, end - i);
+        n = size_min(q->in - i % q->in, end - i);
         sum += span_error(space->e + (i - first), n, gram, i % q->in);
     }
     return sum;

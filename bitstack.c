@@ -7,19 +7,15 @@
 #include <string.h>
 
 #include "base/linalg.h"
+#include "base/size.h"
 #include "base/stop.h"
 #include "quant.h"
-
-static size_t smaller(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
 
 /* ---- memory ---- */
 
 void bitstack_place(struct bitstack *stack, size_t out, size_t in, size_t n, struct arena *arena)
 {
-    size_t rank = smaller(BITSTACK_RANK, smaller(out, in));
+    size_t rank = size_min(BITSTACK_RANK, size_min(out, in));
     *stack = (struct bitstack){.out = out, .in = in, .rank = rank, .n = n};
     stack->block = arena_take(arena, n, sizeof *stack->block);
     stack->error = arena_take(arena, n + 1, sizeof *stack->error);
@@ -51,7 +47,7 @@ struct space {
 static void space_place(struct space *w, const struct bitstack *stack, struct arena *arena)
 {
     enum { OVERSAMPLING = 10 };
-    size_t out = stack->out, in = stack->in, all = smaller(out, in);
+    size_t out = stack->out, in = stack->in, all = size_min(out, in);
     w->randomised = 2 * (stack->rank + OVERSAMPLING) < all;
     w->k = w->randomised ? stack->rank + OVERSAMPLING : all;
     w->s = arena_take(arena, in, sizeof *w->s);
@@ -128,7 +124,7 @@ struct panel {
 static void panel_open(struct panel *p, const struct bitstack *stack, const struct bitstack_block *b, size_t first)
 {
     p->first = first;
-    p->n = smaller(COLUMNS, stack->in - first);
+    p->n = size_min(COLUMNS, stack->in - first);
     for (size_t i = 0; i < stack->rank; i++)
         for (size_t c = 0; c < p->n; c++)
             p->V[i][c] = (double)f32_from_f16(b->V[i * stack->in + first + c]);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "awq.h"
+#include "base/size.h"
 #include "base/stop.h"
 #include "gptq.h"
 #include "gram.h"
@@ -75,11 +76,6 @@ static void block_place(struct block *b, const struct model *model, int l, const
         awq_scales_place(&b->scales, from, arena);
 }
 
-static size_t most(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
 /* Counted: what the widest layer takes. */
 static struct arena widest_block(const struct model *model, const struct calibrate_options *o)
 {
@@ -88,7 +84,7 @@ static struct arena widest_block(const struct model *model, const struct calibra
         struct block b;
         struct arena count = {0};
         block_place(&b, model, l, o, &count);
-        widest.used = most(widest.used, count.used);
+        widest.used = size_max(widest.used, count.used);
         widest.overflow = widest.overflow || count.overflow;
     }
     return widest;
@@ -104,8 +100,8 @@ static size_t passing_bytes(const struct model *model, int l, const struct calib
     if (o->quantizer == QUANTIZER_AWQ)
         bytes = awq_search_bytes(&model->layer[l], &awq);
     for (int j = 0; j < LINEAR_COUNT && needs_data(o); j++) {
-        size_t linear = o->quantizer == QUANTIZER_AWQ ? awq_quantize_bytes(&b.q[j], threads) : most(gptq_factor_bytes(b.q[j].in), gptq_bytes(&b.q[j], threads));
-        bytes = most(bytes, linear);
+        size_t linear = o->quantizer == QUANTIZER_AWQ ? awq_quantize_bytes(&b.q[j], threads) : size_max(gptq_factor_bytes(b.q[j].in), gptq_bytes(&b.q[j], threads));
+        bytes = size_max(bytes, linear);
     }
     return bytes;
 }
@@ -122,7 +118,7 @@ size_t calibrate_bytes(const struct model *model, size_t n_tokens, const struct 
     size_t bytes = 0;
     stream_place(&x, n_tokens, model, options, &stream);
     for (int l = 0; l < model->plan.n_layers; l++)
-        bytes = most(bytes, passing_bytes(model, l, options, threads));
+        bytes = size_max(bytes, passing_bytes(model, l, options, threads));
     return stream.used + widest_block(model, options).used + bytes;
 }
 

@@ -12,14 +12,10 @@
 #include <string.h>
 
 #include "base/linalg.h"
+#include "base/size.h"
 #include "base/stop.h"
 
 enum { CHAINS = 64 }; /* of a tile: rows that share one product */
-
-static size_t smaller(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
 
 /* ---- the factor ---- */
 
@@ -97,7 +93,7 @@ static void gather(struct sweep *s, size_t first, size_t period)
 static void set_grid(const struct sweep *s, size_t first, const double *w, size_t n)
 {
     struct affine *q = s->q;
-    size_t g = first / q->group, end = smaller(first + q->group, q->out * q->in);
+    size_t g = first / q->group, end = size_min(first + q->group, q->out * q->in);
     double lo = 0, hi = 0;
     for (size_t j = 0; j < n; j++) {
         lo = fmin(lo, w[j]);
@@ -134,7 +130,7 @@ static void sweep_rows(const struct sweep *s)
     const struct affine *q = s->q;
     size_t in = q->in;
     for (size_t col = 0, n; col < in; col += n) {
-        size_t next = col + (n = smaller(q->group - (s->row[0] * in + col) % q->group, in - col));
+        size_t next = col + (n = size_min(q->group - (s->row[0] * in + col) % q->group, in - col));
         for (size_t k = 0; k < s->rows; k++)
             quantize_block(s, k, col, n);
         linalg_multiply_add(s->w + next, in, -1, s->e, s->block, s->U + col * in + next, in, s->rows, in - next, n);
@@ -146,7 +142,7 @@ static void sweeps_place(struct sweep **sweeps, const struct affine *q, int thre
 {
     *sweeps = arena_take(arena, (size_t)threads, sizeof **sweeps);
     for (int i = 0; i < threads; i++) {
-        struct sweep s = {.block = smaller(q->group, q->in)};
+        struct sweep s = {.block = size_min(q->group, q->in)};
         s.row = arena_take(arena, CHAINS, sizeof *s.row);
         s.w = arena_take(arena, CHAINS * q->in, sizeof *s.w);
         s.e = arena_take(arena, CHAINS * s.block, sizeof *s.e);
@@ -157,7 +153,7 @@ static void sweeps_place(struct sweep **sweeps, const struct affine *q, int thre
 
 static void quantize_tile(struct sweep *s, size_t first, size_t period)
 {
-    for (size_t row = first; row < smaller(first + period, s->q->out) && !stop_requested(); row++) {
+    for (size_t row = first; row < size_min(first + period, s->q->out) && !stop_requested(); row++) {
         gather(s, row, period);
         sweep_rows(s);
     }

@@ -7,6 +7,7 @@
 
 #include "base/linalg.h"
 #include "base/rng.h"
+#include "base/size.h"
 
 /* ---- memory ---- */
 
@@ -75,15 +76,10 @@ struct svd_space {
 
 enum { OVERSAMPLING = 10 };
 
-static size_t smaller(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
 /* How many singular values are computed, and whether from random directions. */
 static size_t svd_values(size_t out, size_t in, int32_t r, const struct lora_init_options *o, bool *randomised)
 {
-    size_t all = smaller(out, in), some = (size_t)r + OVERSAMPLING;
+    size_t all = size_min(out, in), some = (size_t)r + OVERSAMPLING;
     *randomised = o->init == LORA_INIT_PISSA && o->pissa_niter > 0 && some < all;
     return *randomised ? some : all;
 }
@@ -206,9 +202,9 @@ static enum status check_start(size_t out, size_t in, int32_t r, real s, const s
     const char *name = o->init == LORA_INIT_LOFTQ ? "loftq" : "pissa";
     if (!(s > 0))
         return err_set(err, ERR_INPUT, "lora_alpha is not positive: %s divides by alpha / r", name);
-    if ((size_t)r > smaller(out, in))
+    if ((size_t)r > size_min(out, in))
         return err_set(err, ERR_INPUT, "lora_r = %d: %s wants at most %zu, the smaller side of a matrix of %zu x %zu", r, name,
-                       smaller(out, in), out, in);
+                       size_min(out, in), out, in);
     if (o->init == LORA_INIT_LOFTQ && o->loftq_iters < 1)
         return err_set(err, ERR_INPUT, "loftq_iters = %d, want at least 1", o->loftq_iters);
     return OK;

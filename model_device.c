@@ -3,6 +3,7 @@
  * On the CPU (no tables of their own, arena.h) these functions change nothing. */
 #include <string.h>
 
+#include "base/size.h"
 #include "cuda/device.h"
 #include "model_acts.h"
 
@@ -23,19 +24,14 @@ void model_there_place(struct model_acts *acts, size_t n, size_t V, struct arena
     there->host = arena_take_table(arena, n, sizeof *there->host);
 }
 
-static size_t most(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
 size_t model_device_scratch(const struct model *model, struct ops_context *c, size_t T)
 {
     const struct qmat *head = &model->head;
     size_t D = (size_t)model->config.head_dim, C = head->cols, n = device_scratch_size(c, C, C, D, T, head->rows); /* the loss in chunks */
-    n = most(n, device_scratch_size(c, head->rows, C, D, T < MODEL_LOGITS_MOST ? T : MODEL_LOGITS_MOST, 0));      /* its logits */
+    n = size_max(n, device_scratch_size(c, head->rows, C, D, T < MODEL_LOGITS_MOST ? T : MODEL_LOGITS_MOST, 0));      /* its logits */
     for (int l = 0; l < model->plan.n_layers; l++)
         for (int j = 0; j < LINEAR_COUNT; j++)
-            n = most(n, device_scratch_size(c, model->layer[l].linear[j].rows, model->layer[l].linear[j].cols, D, T, 0));
+            n = size_max(n, device_scratch_size(c, model->layer[l].linear[j].rows, model->layer[l].linear[j].cols, D, T, 0));
     c->shared_n = n;
     return n;
 }

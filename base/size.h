@@ -1,4 +1,4 @@
-/* size.h: arithmetic on sizes that came from a file.  Every product and sum is checked, never the result. */
+/* size.h: arithmetic on sizes.  Of numbers that came from a file every product and sum is checked, never the result. */
 #ifndef VENEER_SIZE_H
 #define VENEER_SIZE_H
 #include <stdbool.h>
@@ -31,6 +31,16 @@ static inline bool size_align(uint64_t a, uint64_t align, uint64_t *out)
         return false;
     *out = r & ~(align - 1);
     return true;
+}
+
+static inline size_t size_min(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static inline size_t size_max(size_t a, size_t b)
+{
+    return a > b ? a : b;
 }
 
 #endif

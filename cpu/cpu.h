@@ -7,6 +7,7 @@
 #include <omp.h>
 
 #include "base/rng.h"
+#include "base/size.h"
 #include "ops.h"
 
 /* This thread's own scratch: scratch_n reals, aligned to 64 bytes as long as shared_n and scratch_n are multiples of 16. */

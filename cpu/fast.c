@@ -11,9 +11,9 @@ enum { RUN = 4096, RUNS = 256, COLUMNS = 64 };
 static size_t fast_scratch_size(struct ops_context *c, size_t max_out, size_t max_in, size_t D, size_t T, size_t V)
 {
     ref_scratch_size(c, 0, max_in, D, T, 0); /* for the slots that are the reference's own */
-    size_t own = cpu_max(c->scratch_n, cpu_max(fast_linear_own(max_in), fast_attention_own(D, T)));
-    size_t shared = cpu_max(fast_linear_shared(max_out, max_in, T), fast_head_shared(max_in, V));
-    return cpu_scratch_sizes(c, cpu_max(shared, fast_decode_shared(max_in, D, T)), own + GEMM_SCRATCH);
+    size_t own = size_max(c->scratch_n, size_max(fast_linear_own(max_in), fast_attention_own(D, T)));
+    size_t shared = size_max(fast_linear_shared(max_out, max_in, T), fast_head_shared(max_in, V));
+    return cpu_scratch_sizes(c, size_max(shared, fast_decode_shared(max_in, D, T)), own + GEMM_SCRATCH);
 }
 
 /* ---- embedding ---- */
@@ -115,7 +115,7 @@ static void fast_swiglu_forward(const struct ops_context *c, real *y, const real
     }
 #pragma omp parallel for num_threads(team(c, 4 * n))
     for (size_t i = 0; i < n; i += RUN)
-        vector()->swiglu(y + i, gate + i, up + i, cpu_min(RUN, n - i));
+        vector()->swiglu(y + i, gate + i, up + i, size_min(RUN, n - i));
 }
 
 static void fast_swiglu_backward(const struct ops_context *c, real *dgate, real *dup, const real *dy, const real *gate,
@@ -123,7 +123,7 @@ static void fast_swiglu_backward(const struct ops_context *c, real *dgate, real 
 {
 #pragma omp parallel for num_threads(team(c, 4 * n))
     for (size_t i = 0; i < n; i += RUN)
-        vector()->swiglu_back(dgate + i, dup + i, dy + i, gate + i, up + i, cpu_min(RUN, n - i));
+        vector()->swiglu_back(dgate + i, dup + i, dy + i, gate + i, up + i, size_min(RUN, n - i));
 }
 
 static void fast_add(const struct ops_context *c, real *y, const real *x, size_t n)
@@ -134,21 +134,21 @@ static void fast_add(const struct ops_context *c, real *y, const real *x, size_t
     }
 #pragma omp parallel for num_threads(team(c, n / 2))
     for (size_t i = 0; i < n; i += RUN)
-        vector()->axpy(y + i, 1, x + i, cpu_min(RUN, n - i));
+        vector()->axpy(y + i, 1, x + i, size_min(RUN, n - i));
 }
 
 static void fast_to_bf16(const struct ops_context *c, uint16_t *to, const real *x, size_t n)
 {
 #pragma omp parallel for num_threads(team(c, n / 2))
     for (size_t i = 0; i < n; i += RUN)
-        vector()->to_bf16(to + i, x + i, cpu_min(RUN, n - i));
+        vector()->to_bf16(to + i, x + i, size_min(RUN, n - i));
 }
 
 static void fast_from_bf16(const struct ops_context *c, real *y, const uint16_t *from, size_t n)
 {
 #pragma omp parallel for num_threads(team(c, n / 2))
     for (size_t i = 0; i < n; i += RUN)
-        vector()->from_bf16(y + i, from + i, cpu_min(RUN, n - i));
+        vector()->from_bf16(y + i, from + i, size_min(RUN, n - i));
 }
 
 static void fast_adamw(const struct ops_context *c, const struct adamw_args *a)
@@ -160,17 +160,17 @@ static void fast_adamw(const struct ops_context *c, const struct adamw_args *a)
                                    .eps = a->eps};
 #pragma omp parallel for num_threads(team(c, 4 * a->n))
     for (size_t i = 0; i < a->n; i += RUN)
-        vector()->adamw(a->p + i, a->g + i, a->m + i, a->v + i, &v, cpu_min(RUN, a->n - i));
+        vector()->adamw(a->p + i, a->g + i, a->m + i, a->v + i, &v, size_min(RUN, a->n - i));
 }
 
 static double fast_sum_squares(const struct ops_context *c, const real *x, size_t n)
 {
     double total = 0, part[RUNS];
     for (size_t i0 = 0; i0 < n; i0 += (size_t)RUN * RUNS) {
-        size_t runs = cpu_min(RUNS, (n - i0 + RUN - 1) / RUN);
+        size_t runs = size_min(RUNS, (n - i0 + RUN - 1) / RUN);
 #pragma omp parallel for num_threads(team(c, n))
         for (size_t j = 0; j < runs; j++)
-            part[j] = vector()->squares(x + i0 + j * RUN, cpu_min(RUN, n - i0 - j * RUN));
+            part[j] = vector()->squares(x + i0 + j * RUN, size_min(RUN, n - i0 - j * RUN));
         for (size_t j = 0; j < runs; j++)
             total += part[j];
     }

@@ -13,13 +13,13 @@ enum { CHUNK_MOST = 256, CHUNK_LEAST = 32, LOGITS = 3 << 21, SLICE = 4096, TILE_
 /* Labelled rows taken together. */
 static size_t chunk_rows(size_t V)
 {
-    return cpu_max(CHUNK_LEAST, cpu_min(CHUNK_MOST, LOGITS / V / 8 * 8));
+    return size_max(CHUNK_LEAST, size_min(CHUNK_MOST, LOGITS / V / 8 * 8));
 }
 
 /* The packed left operand: x, or a slice of dz. */
 size_t fast_head_shared(size_t C, size_t V)
 {
-    return chunk_rows(V) * (V + 2 * C + cpu_max(C, cpu_min(V, SLICE)) + 1) + 64;
+    return chunk_rows(V) * (V + 2 * C + size_max(C, size_min(V, SLICE)) + 1) + 64;
 }
 
 struct chunk {
@@ -72,7 +72,7 @@ static void head_dx(const struct ops_context *c, const struct head_args *a, cons
     size_t V = a->W->rows, C = a->W->cols;
     for (size_t v0 = 0; v0 < V; v0 += SLICE) {
         struct product p = {.micro = micro_of(c), .W = a->W, .transposed = true, .n = k->n, .first = v0,
-                            .count = cpu_min(SLICE, V - v0), .packed = k->packed};
+                            .count = size_min(SLICE, V - v0), .packed = k->packed};
         product_pack(&p, k->z + v0, V);
 #pragma omp barrier
         product_multiply(c, &p, k->dx, C, v0 > 0);

@@ -36,13 +36,13 @@ static void multiply_tile(const struct ops_context *c, const struct int8_product
     size_t out = W->rows, K = W->cols, panels = panels_of(p, n), all = int8_runs(K) * INT8_A;
     bool halves = quant_panel_run(W) < INT8_RUN;
     for (size_t k0 = 0; k0 < K; k0 += KC) {
-        size_t k = cpu_min(KC, K - k0), runs = int8_runs(k), skip = k0 / INT8_RUN * INT8_A;
+        size_t k = size_min(KC, K - k0), runs = int8_runs(k), skip = k0 / INT8_RUN * INT8_A;
         for (size_t j = 0; j < count; j += p->NR)
-            p->panel(b + j * runs * INT8_B, W, j0 + j, cpu_min(p->NR, count - j), k0, k);
+            p->panel(b + j * runs * INT8_B, W, j0 + j, size_min(p->NR, count - j), k0, k);
         for (size_t j = 0; j < count; j += p->NR)
             for (size_t i = 0; i < panels; i++) {
                 size_t r0 = n * i / panels, rows = n * (i + 1) / panels - r0;
-                p->kernel(runs, packed + r0 * all + skip * rows, b + j * runs * INT8_B, y + r0 * out + j0 + j, out, rows, cpu_min(p->NR, count - j),
+                p->kernel(runs, packed + r0 * all + skip * rows, b + j * runs * INT8_B, y + r0 * out + j0 + j, out, rows, size_min(p->NR, count - j),
                           halves, add || k0 > 0);
             }
     }
@@ -53,5 +53,5 @@ void int8_multiply(const struct ops_context *c, const struct int8_product *p, co
     size_t size = gemm_tile_columns(c, p->NR, W->rows);
 #pragma omp for schedule(dynamic) nowait
     for (size_t j0 = 0; j0 < W->rows; j0 += size)
-        multiply_tile(c, p, W, packed, n, j0, cpu_min(size, W->rows - j0), y, add);
+        multiply_tile(c, p, W, packed, n, j0, size_min(size, W->rows - j0), y, add);
 }

@@ -17,14 +17,14 @@ enum {
 /* Dropped-out rows [64, in], or a tile. */
 size_t fast_linear_own(size_t max_in)
 {
-    return cpu_max(64 * max_in, (size_t)ROW_TILE * COL_TILE);
+    return size_max(64 * max_in, (size_t)ROW_TILE * COL_TILE);
 }
 
 /* dh, s h, and the packed operand: all rows when there is room for them. */
 size_t fast_linear_shared(size_t max_out, size_t max_in, size_t T)
 {
-    size_t row = cpu_max(max_out, max_in) + 1024;
-    return 2 * HIDDEN + cpu_max(cpu_min(PACKED, T * row), MICRO_MR_MOST * row);
+    size_t row = size_max(max_out, max_in) + 1024;
+    return 2 * HIDDEN + size_max(size_min(PACKED, T * row), MICRO_MR_MOST * row);
 }
 
 static size_t packed_room(const struct ops_context *c)
@@ -179,7 +179,7 @@ static bool forward_few(const struct ops_context *c, const struct linear_args *a
             size_t out = a[j].y ? a[j].W->rows : 0, share = share_of(c, a[j].W);
 #pragma omp for schedule(static) nowait
             for (size_t o0 = 0; o0 < out; o0 += share)
-                done = few_rows(c, &a[j], packed, o0, cpu_min(share, out - o0)) && done;
+                done = few_rows(c, &a[j], packed, o0, size_min(share, out - o0)) && done;
         }
     }
     return done;
@@ -248,7 +248,7 @@ void fast_linear_forward(const struct ops_context *c, const struct linear_args *
         struct linear_args part[LINEAR_GROUP];
         for (size_t j = 0; j < count; j++) {
             part[j] = a[j];
-            part[j].n = cpu_min(span, a->n - i0);
+            part[j].n = size_min(span, a->n - i0);
             part[j].x = a->x + i0 * in;
             part[j].y = a[j].y ? a[j].y + i0 * a[j].W->rows : NULL;
             part[j].lora.h = a[j].lora.r > 0 ? a[j].lora.h + i0 * (size_t)a[j].lora.r : NULL;
@@ -292,7 +292,7 @@ static void dB_tiles(const struct ops_context *c, const struct linear_args *a, c
 static void dA_tiles(const struct ops_context *c, const struct linear_args *a, const real *dh)
 {
     size_t in = a->W->cols, r = (size_t)a->lora.r;
-    struct tiles t = tiles_of(in, 64), rows = tiles_of(a->n, a->lora.dropout > 0 ? ROW_TILE : cpu_max(a->n, 1));
+    struct tiles t = tiles_of(in, 64), rows = tiles_of(a->n, a->lora.dropout > 0 ? ROW_TILE : size_max(a->n, 1));
 #pragma omp for schedule(dynamic) nowait
     for (size_t j = 0; j < t.count; j++)
         for (size_t i = 0; i < rows.count; i++) {
@@ -400,10 +400,10 @@ void fast_linear_backward(const struct ops_context *c, const struct linear_args 
 {
     size_t in = a->W->cols, out = a->W->rows, r = (size_t)a->lora.r;
     size_t span = product_rows(micro_of(c), packed_room(c), out, r);
-    span = r > 0 ? cpu_max(1, cpu_min(span, HIDDEN / r)) : span;
+    span = r > 0 ? size_max(1, size_min(span, HIDDEN / r)) : span;
     for (size_t i0 = 0; i0 < a->n; i0 += span) {
         struct linear_args part = *a;
-        part.n = cpu_min(span, a->n - i0);
+        part.n = size_min(span, a->n - i0);
         part.x = a->x + i0 * in;
         part.dy = a->dy + i0 * out;
         part.dx = a->dx ? a->dx + i0 * in : NULL;

@@ -76,7 +76,7 @@ static void pack_b(const struct dense *d, size_t j0, size_t n, size_t k0, size_t
     const struct gemm *g = d->g;
     size_t NR = (size_t)d->micro->NR, units = units_of(d->micro, k);
     for (size_t j = 0; j < n; j += NR) {
-        size_t some = cpu_min(NR, n - j);
+        size_t some = size_min(NR, n - j);
         if (d->b_t)
             d->micro->pack_t(d->b + j * units, NR, g->B + k0 * g->ldb + j0 + j, g->ldb, some, k);
         else
@@ -92,7 +92,7 @@ static void multiply_block(const struct dense *d, size_t i0, size_t m, size_t j0
         for (size_t p = 0; p < panels; p++) {
             size_t r0 = panel_row(m, panels, p), rows = panel_row(m, panels, p + 1) - r0;
             d->micro->kernel(units, d->a + r0 * units, d->b + j * units, g->C + (i0 + r0) * g->ldc + j0 + j, g->ldc, rows,
-                             cpu_min(NR, n - j), add);
+                             size_min(NR, n - j), add);
         }
 }
 
@@ -102,10 +102,10 @@ static void dense(const struct ops_context *c, const struct gemm *g, bool a_t, b
     size_t kc = k_block(d.micro, g->k);
     for (size_t k0 = 0; k0 < g->k; k0 += kc)
         for (size_t j0 = 0; j0 < g->n; j0 += NC) {
-            size_t k = cpu_min(kc, g->k - k0), n = cpu_min(NC, g->n - j0);
+            size_t k = size_min(kc, g->k - k0), n = size_min(NC, g->n - j0);
             pack_b(&d, j0, n, k0, k);
             for (size_t i0 = 0; i0 < g->m; i0 += MC) {
-                size_t m = cpu_min(MC, g->m - i0);
+                size_t m = size_min(MC, g->m - i0);
                 if (j0 == 0 || g->m > MC)
                     pack_a(&d, i0, m, k0, k);
                 multiply_block(&d, i0, m, j0, n, k, g->add || k0 > 0);
@@ -138,7 +138,7 @@ static size_t contraction(const struct product *p)
 size_t product_rows(const struct micro *micro, size_t reals, size_t k, size_t r)
 {
     size_t MR = (size_t)micro->MR;
-    return cpu_max(1, reals / (MR * (units_of(micro, k) + units_of(micro, r)))) * MR;
+    return size_max(1, reals / (MR * (units_of(micro, k) + units_of(micro, r)))) * MR;
 }
 
 void product_pack(const struct product *p, const real *x, size_t ldx)
@@ -160,7 +160,7 @@ void product_pack_extra(const struct product *p, const real *left, real scale)
         size_t r0 = panel_row(p->n, panels, i), rows = panel_row(p->n, panels, i + 1) - r0;
         real scaled[MICRO_MR_MOST * SPAN], *to = p->extra.packed + r0 * units;
         for (size_t j0 = 0; j0 < r; j0 += SPAN) {
-            size_t some = cpu_min(SPAN, r - j0);
+            size_t some = size_min(SPAN, r - j0);
             for (size_t row = 0; row < rows; row++)
                 for (size_t j = 0; j < some; j++)
                     scaled[row * SPAN + j] = scale * left[(r0 + row) * r + j0 + j];
@@ -177,11 +177,11 @@ static void product_tile(const struct ops_context *c, const struct product *p, s
     size_t panels = panels_of(m, p->n);
     real *b = b_buffer(c);
     for (size_t block = 0; block < blocks + (r > 0); block++) {
-        size_t k0 = block < blocks ? block * kc : 0, k = block < blocks ? cpu_min(kc, K - k0) : r, units = units_of(m, k);
+        size_t k0 = block < blocks ? block * kc : 0, k = block < blocks ? size_min(kc, K - k0) : r, units = units_of(m, k);
         const real *left = block < blocks ? p->packed : p->extra.packed;
         size_t u0 = k0 / (size_t)m->unit, all = block < blocks ? units_of(m, K) : units;
         for (size_t j = 0; j < n; j += NR) {
-            size_t some = cpu_min(NR, n - j);
+            size_t some = size_min(NR, n - j);
             real *to = b + j * units;
             if (block == blocks && p->transposed)
                 m->pack_t(to, NR, p->extra.right + j0 + j, p->extra.ld, some, r);
@@ -196,7 +196,7 @@ static void product_tile(const struct ops_context *c, const struct product *p, s
             for (size_t i = 0; i < panels; i++) {
                 size_t r0 = panel_row(p->n, panels, i), rows = panel_row(p->n, panels, i + 1) - r0;
                 m->kernel(units, left + r0 * all + u0 * rows, b + j * units, y + r0 * ldy + j0 + j, ldy, rows,
-                          cpu_min(NR, n - j), add || block > 0);
+                          size_min(NR, n - j), add || block > 0);
             }
     }
 }
@@ -204,7 +204,7 @@ static void product_tile(const struct ops_context *c, const struct product *p, s
 size_t gemm_tile_columns(const struct ops_context *c, size_t NR, size_t columns)
 {
     size_t threads = (size_t)c->threads, rounds = (columns + threads * NC - 1) / (threads * NC);
-    return cpu_min(NC, ((columns + threads * rounds - 1) / (threads * rounds) + NR - 1) / NR * NR);
+    return size_min(NC, ((columns + threads * rounds - 1) / (threads * rounds) + NR - 1) / NR * NR);
 }
 
 void product_multiply(const struct ops_context *c, const struct product *p, real *y, size_t ldy, bool add)
@@ -212,23 +212,23 @@ void product_multiply(const struct ops_context *c, const struct product *p, real
     size_t columns = p->transposed ? p->W->cols : p->W->rows, size = gemm_tile_columns(c, (size_t)p->micro->NR, columns);
 #pragma omp for schedule(dynamic) nowait
     for (size_t j0 = 0; j0 < columns; j0 += size)
-        product_tile(c, p, j0, cpu_min(size, columns - j0), y, ldy, add);
+        product_tile(c, p, j0, size_min(size, columns - j0), y, ldy, add);
 }
 
 void product_narrow(const struct ops_context *c, const struct product *p, const real *right, size_t r, real *left)
 {
     const struct micro *m = p->micro;
     size_t NR = (size_t)m->NR, K = contraction(p), kc = k_block(m, K), panels = panels_of(m, p->n), all = units_of(m, K);
-    size_t most = cpu_max(1, NC / NR), tiles = (r + NR - 1) / NR, groups = (tiles + most - 1) / most;
-    size_t shares = cpu_min(panels, 4 * (size_t)c->threads);
+    size_t most = size_max(1, NC / NR), tiles = (r + NR - 1) / NR, groups = (tiles + most - 1) / most;
+    size_t shares = size_min(panels, 4 * (size_t)c->threads);
 #pragma omp for schedule(dynamic) nowait
     for (size_t t = 0; t < shares * groups; t++) {
         size_t first = panels * (t % shares) / shares, last = panels * (t % shares + 1) / shares;
-        size_t j0 = t / shares * most * NR, n = cpu_min(most * NR, r - j0);
+        size_t j0 = t / shares * most * NR, n = size_min(most * NR, r - j0);
         for (size_t k0 = 0; k0 < K; k0 += kc) {
-            size_t k = cpu_min(kc, K - k0), units = units_of(m, k);
+            size_t k = size_min(kc, K - k0), units = units_of(m, k);
             for (size_t j = 0; j < n; j += NR) {
-                size_t some = cpu_min(NR, n - j);
+                size_t some = size_min(NR, n - j);
                 if (p->transposed)
                     m->pack_t(b_buffer(c) + j * units, NR, right + k0 * r + j0 + j, r, some, k);
                 else
@@ -238,7 +238,7 @@ void product_narrow(const struct ops_context *c, const struct product *p, const 
                 for (size_t i = first; i < last; i++) {
                     size_t r0 = panel_row(p->n, panels, i), rows = panel_row(p->n, panels, i + 1) - r0;
                     m->kernel(units, p->packed + r0 * all + k0 / (size_t)m->unit * rows, b_buffer(c) + j * units,
-                              left + r0 * r + j0 + j, r, rows, cpu_min(NR, n - j), k0 > 0);
+                              left + r0 * r + j0 + j, r, rows, size_min(NR, n - j), k0 > 0);
                 }
         }
     }

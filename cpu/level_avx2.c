@@ -8,15 +8,11 @@
 #include <cpuid.h>
 #include <string.h>
 
+#include "base/size.h"
 #include "cpu/level_avx2.h"
 #include "cpu/vector.h"
 
 enum { MR = 6, NR = PANEL_ROWS, SPAN = 64 };
-
-static size_t smaller(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
 
 /* ---- packing ---- */
 
@@ -54,7 +50,7 @@ AVX2_INLINE void put(float *to, __m256 v, size_t n, bool room)
 /* Rows r0 .. r0+7 of the panel (those from m on are zeros), all k. */
 static void pack_rows(float *packed, size_t width, const float *x, size_t ldx, size_t r0, size_t m, size_t k)
 {
-    size_t some = smaller(8, width - r0), rows = m > r0 ? smaller(8, m - r0) : 0, j = 0;
+    size_t some = size_min(8, width - r0), rows = m > r0 ? size_min(8, m - r0) : 0, j = 0;
     for (; j + 8 <= k; j += 8) {
         __m256 r[8];
         for (size_t i = 0; i < 8; i++)
@@ -114,7 +110,7 @@ AVX2_INLINE void unpack_columns(enum code_kind kind, bool is_int8, float *to, co
     for (; k < end; avx2_next_run(&runs)) {
         struct avx2_scales s;
         avx2_scales_of(&runs, &s);
-        for (size_t stop = smaller(runs.end, end); k < stop; k += (size_t)group, codes += PANEL_ROWS, to += group * NR)
+        for (size_t stop = size_min(runs.end, end); k < stop; k += (size_t)group, codes += PANEL_ROWS, to += group * NR)
             for (int h = 0; h < 2; h++) {
                 __m256i words = avx2_words(codes + 8 * h);
 #pragma GCC unroll 8
@@ -198,7 +194,7 @@ static void panel(real *packed, const struct qmat *W, size_t row0, size_t n, siz
         return;
     }
     for (size_t at = 0; at < k; at += SPAN) {
-        size_t length = smaller(SPAN, k - at);
+        size_t length = size_min(SPAN, k - at);
         for (size_t j = 0; j < n; j++)
             span(W, row0 + j, k0 + at, length, rows + j * SPAN);
         pack(packed + at * NR, NR, rows, SPAN, n, length);
@@ -225,7 +221,7 @@ AVX2_INLINE void unpack_rows(enum code_kind kind, bool is_int8, float *to, const
     const struct scale_map map = scale_map_of(W);
     float scale[PANEL_ROWS], minimum[PANEL_ROWS];
     for (size_t row = row0, end = row0 + k; row < end;) {
-        size_t p = row / PANEL_ROWS, stop = smaller((p + 1) * PANEL_ROWS, end);
+        size_t p = row / PANEL_ROWS, stop = size_min((p + 1) * PANEL_ROWS, end);
         const uint32_t *codes = codes_of(kind, W, p, col0);
         struct avx2_runs runs = avx2_first_run(&map, p, col0);
         struct avx2_scales s;

@@ -14,6 +14,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/size.h"
 #include "cpu/level_avx2.h"
 
 enum {
@@ -299,11 +300,6 @@ static enum few_way way_of(const struct qmat *W)
 
 /* ---- a panel ---- */
 
-static size_t smaller(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
 /* total[m][16] = rows of panel p times columns [k0, k0 + k) of x. */
 static void panel_block(const struct qmat *W, const struct few_kind *kind, const struct few_book *book, size_t p, size_t k0, size_t k,
                         const struct few_x *x, size_t m, float (*total)[PANEL_ROWS])
@@ -315,7 +311,7 @@ static void panel_block(const struct qmat *W, const struct few_kind *kind, const
     const struct scale_map map = scale_map_of(W);
     struct avx2_runs runs = avx2_first_run(&map, p, k0);
     for (size_t at = 0; at < k; avx2_next_run(&runs)) {
-        size_t stop = smaller(runs.end - k0, k);
+        size_t stop = size_min(runs.end - k0, k);
         avx2_scales_of(&runs, &piece.scales);
         for (int h = 0; h < 2; h++) {
             if (codes == CENTRED4) /* code - 8 */
@@ -323,7 +319,7 @@ static void panel_block(const struct qmat *W, const struct few_kind *kind, const
             piece.scales.scale[h] = _mm256_mul_ps(piece.scales.scale[h], _mm256_set1_ps(book->factor));
         }
         for (; at < stop; at += piece.columns, piece.codes += piece.columns * dwords) {
-            piece.columns = smaller(most, stop - at);
+            piece.columns = size_min(most, stop - at);
             if (m == 1)
                 kind->alone(&piece, x->value + at, x->sum[0][at / x->each], total[0]);
             else
@@ -357,7 +353,7 @@ static void lay_out(struct few_x *to, const float *x, size_t m, size_t k0, size_
             row[j] = x[(k0 + j) * m + i];
         for (size_t j = 0; j < k; j += to->each) {
             float sum = 0;
-            for (size_t e = j; e < smaller(j + to->each, k); e++)
+            for (size_t e = j; e < size_min(j + to->each, k); e++)
                 sum += row[e];
             to->sum[i][j / to->each] = sum;
         }
@@ -373,13 +369,13 @@ static void few_of_panels(const struct qmat *W, size_t row0, size_t n, const flo
     enum few_way way = way_of(W);
     open_book(&book, W);
     for (size_t k0 = 0; k0 < W->cols; k0 += BLOCK) {
-        size_t k = smaller(BLOCK, W->cols - k0);
+        size_t k = size_min(BLOCK, W->cols - k0);
         lay_out(&laid, x, m, k0, k, way, quant_panel_run(W));
         for (size_t o = 0; o < n; o += PANEL_ROWS) {
             float total[FEW_MOST][PANEL_ROWS] = {{0}};
             panel_block(W, &kinds[way], &book, (row0 + o) / PANEL_ROWS, k0, k, &laid, m, total);
             for (size_t i = 0; i < m; i++)
-                for (size_t r = 0; r < smaller(PANEL_ROWS, n - o); r++)
+                for (size_t r = 0; r < size_min(PANEL_ROWS, n - o); r++)
                     y[i * ldy + o + r] = k0 > 0 ? y[i * ldy + o + r] + total[i][r] : total[i][r];
         }
     }
@@ -470,10 +466,10 @@ AVX2_INLINE void few_rows(enum format format, const struct qmat *W, size_t row0,
     struct few_x laid;
     size_t element = format == FORMAT_F32 ? sizeof(float) : sizeof(uint16_t);
     for (size_t k0 = 0; k0 < W->cols; k0 += BLOCK) {
-        size_t k = smaller(BLOCK, W->cols - k0);
+        size_t k = size_min(BLOCK, W->cols - k0);
         lay_out(&laid, x, m, k0, k, SIGNED_BYTES, W->cols);
         for (size_t o = 0; o < n; o += ROWS)
-            few_block(format, (const char *)W->codes + ((row0 + o) * W->cols + k0) * element, W->cols * element, smaller(ROWS, n - o), &laid, k, m,
+            few_block(format, (const char *)W->codes + ((row0 + o) * W->cols + k0) * element, W->cols * element, size_min(ROWS, n - o), &laid, k, m,
                       k0 > 0, y + o, ldy);
     }
 }

@@ -14,6 +14,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/size.h"
 #include "cpu/level_avx2.h"
 
 enum {
@@ -56,11 +57,6 @@ static void open_words(struct words_book *book, const struct qmat *W)
     book->high = _mm256_loadu_si256((const __m256i *)(const void *)high);
     book->factor = code_kind_of(W) == BOOK4 ? 1 / unit : 1;
     book->most = nf4 ? 8191 : 32767;
-}
-
-static size_t smaller(size_t a, size_t b)
-{
-    return a < b ? a : b;
 }
 
 /* ---- eight columns of eight rows ---- */
@@ -198,7 +194,7 @@ static void panel_block(const struct qmat *W, const struct words_book *book, siz
     const struct scale_map map = scale_map_of(W);
     struct avx2_runs runs = avx2_first_run(&map, p, k0);
     for (size_t at = 0, i = 0; at < k; avx2_next_run(&runs)) {
-        size_t stop = smaller(runs.end - k0, k);
+        size_t stop = size_min(runs.end - k0, k);
         avx2_scales_of(&runs, &piece.scales);
         for (int h = 0; h < 2; h++) {
             if (kind == CENTRED4) /* code - 8 */
@@ -207,7 +203,7 @@ static void panel_block(const struct qmat *W, const struct words_book *book, siz
                 piece.scales.scale[h] = _mm256_mul_ps(piece.scales.scale[h], _mm256_set1_ps(book->factor));
         }
         for (; at < stop; at += piece.columns, piece.codes += piece.columns * 2, i++) {
-            piece.columns = smaller(PIECE, stop - at);
+            piece.columns = size_min(PIECE, stop - at);
             if (m == 1)
                 (plain ? alone_plain : alone_looked)(&piece, x->word[0] + at, x->scale[0][i], x->sum[0][i], total[0]);
             else
@@ -257,7 +253,7 @@ static void turn(struct turned *to, const struct qmat *W, const struct words_boo
     size_t run = quant_panel_run(W), end = (k0 / run + 1) * run - k0, i = 0;
     for (size_t at = 0, n; at < k; at += n, i++) {
         end = at < end ? end : end + run;
-        n = smaller(PIECE, smaller(end, k) - at);
+        n = size_min(PIECE, size_min(end, k) - at);
         for (size_t r = 0; r < m; r++) {
             float row[PIECE];
             for (size_t j = 0; j < n; j++)
@@ -275,13 +271,13 @@ bool avx2_few_words(const struct qmat *W, size_t row0, size_t n, const real *x, 
     struct words_book book;
     open_words(&book, W);
     for (size_t k0 = 0; k0 < W->cols; k0 += BLOCK) {
-        size_t k = smaller(BLOCK, W->cols - k0);
+        size_t k = size_min(BLOCK, W->cols - k0);
         turn(&turned, W, &book, x, m, k0, k);
         for (size_t o = 0; o < n; o += PANEL_ROWS) {
             float total[FEW_MOST][PANEL_ROWS] = {{0}};
             panel_block(W, &book, (row0 + o) / PANEL_ROWS, k0, k, &turned, m, total);
             for (size_t i = 0; i < m; i++)
-                for (size_t r = 0; r < smaller(PANEL_ROWS, n - o); r++)
+                for (size_t r = 0; r < size_min(PANEL_ROWS, n - o); r++)
                     y[i * ldy + o + r] = k0 > 0 ? y[i * ldy + o + r] + total[i][r] : total[i][r];
         }
     }

@@ -8,16 +8,12 @@
 #include <arm_neon.h>
 #include <string.h>
 
+#include "base/size.h"
 #include "cpu/vector.h"
 
 #define NEON_INLINE static inline __attribute__((always_inline))
 
 enum { MR = 6, NR = PANEL_ROWS, SPAN = 64, QUADS = NR / 4 };
-
-static size_t smaller(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
 
 /* ---- packing ---- */
 
@@ -157,7 +153,7 @@ static void panel_of_panels(float *packed, const struct qmat *W, size_t row0, si
 {
     size_t run = quant_panel_run(W), end = k0 + k, whole = end / 8 * 8;
     for (size_t at = k0; at < whole;) {
-        size_t stop = smaller((at / run + 1) * run, whole);
+        size_t stop = size_min((at / run + 1) * run, whole);
         unpack(packed + (at - k0) * NR, W, row0 / PANEL_ROWS, at, stop);
         at = stop;
     }
@@ -182,7 +178,7 @@ static void panel(real *packed, const struct qmat *W, size_t row0, size_t n, siz
         return;
     }
     for (size_t at = 0; at < k; at += SPAN) {
-        size_t length = smaller(SPAN, k - at);
+        size_t length = size_min(SPAN, k - at);
         for (size_t j = 0; j < n; j++)
             quant_decode_span(W, row0 + j, k0 + at, length, rows + j * SPAN);
         pack(packed + at * NR, NR, rows, SPAN, n, length);
@@ -203,7 +199,7 @@ NEON_INLINE void unpack_rows(enum code_kind kind, bool is_int8, float *to, const
 {
     struct book book = open_book(W);
     for (size_t row = row0, end = row0 + k; row < end;) {
-        size_t p = row / PANEL_ROWS, stop = smaller((p + 1) * PANEL_ROWS, end);
+        size_t p = row / PANEL_ROWS, stop = size_min((p + 1) * PANEL_ROWS, end);
         const uint32_t *codes = codes_of(kind, W, p, col0);
         struct scales s;
         scales_of(W, p, col0, &s);
@@ -359,7 +355,7 @@ static void few_panel(const struct qmat *W, const struct book *book, size_t p, c
         float scale[PANEL_ROWS], minimum[PANEL_ROWS], value[SPAN * NR];
         quant_panel_scales(W, p, begin, scale, minimum);
         for (size_t k = begin; k < begin + run; k += columns) {
-            columns = smaller(SPAN, begin + run - k);
+            columns = size_min(SPAN, begin + run - k);
             values_of_piece(W, book, p, k, columns, value);
             for (size_t i = 0; i < m; i++)
                 add_piece(value, columns, x + k * m + i, m, scale, minimum, total[i]);
@@ -377,7 +373,7 @@ static bool few(const struct qmat *W, size_t row0, size_t n, const real *x, size
         float total[FEW_MOST][PANEL_ROWS] = {{0}};
         few_panel(W, &book, (row0 + o) / PANEL_ROWS, x, m, total);
         for (size_t i = 0; i < m; i++)
-            memcpy(y + i * ldy + o, total[i], smaller(PANEL_ROWS, n - o) * sizeof *y);
+            memcpy(y + i * ldy + o, total[i], size_min(PANEL_ROWS, n - o) * sizeof *y);
     }
     return true;
 }

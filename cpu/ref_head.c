@@ -162,10 +162,10 @@ double ref_sum_squares(const struct ops_context *c, const real *x, size_t n)
 {
     double total = 0, part[CHUNKS];
     for (size_t i0 = 0; i0 < n; i0 += (size_t)CHUNK * CHUNKS) {
-        size_t chunks = cpu_min(CHUNKS, (n - i0 + CHUNK - 1) / CHUNK);
+        size_t chunks = size_min(CHUNKS, (n - i0 + CHUNK - 1) / CHUNK);
 #pragma omp parallel for num_threads(c->threads)
         for (size_t j = 0; j < chunks; j++)
-            part[j] = chunk_squares(x + i0 + j * CHUNK, cpu_min(CHUNK, n - i0 - j * CHUNK));
+            part[j] = chunk_squares(x + i0 + j * CHUNK, size_min(CHUNK, n - i0 - j * CHUNK));
         for (size_t j = 0; j < chunks; j++)
             total += part[j];
     }
@@ -215,6 +215,6 @@ void ref_salience(const struct ops_context *c, enum salience kind, const struct 
     for (size_t j0 = 0; j0 < in; j0 += 64)
         for (size_t i = 0; i < out; i++) {
             const real *w = cpu_row(W, i, cpu_scratch(c));
-            salience_row(kind, w, G ? G + i * in : NULL, F ? F + i * in : NULL, j0, cpu_min(j0 + 64, in), cols);
+            salience_row(kind, w, G ? G + i * in : NULL, F ? F + i * in : NULL, j0, size_min(j0 + 64, in), cols);
         }
 }

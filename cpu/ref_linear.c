@@ -91,7 +91,7 @@ static void linear_dx(const struct ops_context *c, const struct linear_args *a)
 #pragma omp parallel for num_threads(c->threads)
     for (size_t i0 = 0; i0 < a->n; i0 += ROWS) {
         double *sum = (double *)(void *)cpu_scratch(c);
-        dx_rows(a, i0, cpu_min(ROWS, a->n - i0), sum, (real *)(sum + ROWS * in));
+        dx_rows(a, i0, size_min(ROWS, a->n - i0), sum, (real *)(sum + ROWS * in));
     }
 }
 

@@ -442,7 +442,7 @@ static enum status check_held(struct work *w, const struct qmat *q, size_t block
     TRY(device_download(w->device, &bad, w->bad, sizeof bad, err));
     if (bad == 0)
         return OK;
-    size_t n = q->rows * q->cols, first = (size_t)~bad * block, end = smaller(first + block, n) - 1;
+    size_t n = q->rows * q->cols, first = (size_t)~bad * block, end = size_min(first + block, n) - 1;
     return err_set(err, ERR_FAILED, "elements [%zu, %zu] to [%zu, %zu] are too large for %s: f16 cannot hold what their block is scaled with", first / q->cols,
                    first % q->cols, end / q->cols, end % q->cols, format_info(q->format)->name);
 }

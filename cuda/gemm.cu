@@ -188,7 +188,7 @@ static void adapter_forward(const struct ops_context *c, struct pieces scratch, 
     }
     for (size_t r0 = 0; r0 < r; r0 += RANKS) {
         struct pieces p = scratch;
-        size_t k = smaller(r - r0, RANKS);
+        size_t k = size_min(r - r0, RANKS);
         struct product hidden = {false, true, a->n, k, in, 1, 0, x, operand_of(c, &p, l->A + r0 * in, k, in, in), l->h + r0, r};
         multiply(c->device, &hidden);
         if (!a->y)
@@ -255,7 +255,7 @@ static void adapter_backward(const struct ops_context *c, struct pieces scratch,
     float *dropped_dx = drops && a->dx ? (float *)piece_take(&scratch, n * in * sizeof(float)) : NULL;
     for (size_t r0 = 0; r0 < r; r0 += RANKS) {
         struct pieces p = scratch;
-        size_t k = smaller(r - r0, RANKS);
+        size_t k = size_min(r - r0, RANKS);
         float *dh = (float *)piece_take(&p, n * k * sizeof *dh);
         struct operand B = operand_of(c, &p, l->B + r0, out, k, r);
         struct product down = {false, false, n, k, out, l->s, 0, dy, B, dh, k};

@@ -74,7 +74,7 @@ static void chunk_logits(const struct ops_context *c, const struct head_args *a,
     size_t V = a->W->rows, C = a->W->cols, slab = slab_of(c, a->W);
     for (size_t v = 0; v < V; v += slab) {
         struct pieces p = k->scratch;
-        size_t m = smaller(V - v, slab);
+        size_t m = size_min(V - v, slab);
         struct product z = {false, true, k->n, m, C, 1, 0, k->x, weight_of(c, &p, a->W, v, m), k->z + v, V};
         multiply(c->device, &z);
     }
@@ -100,7 +100,7 @@ static void chunk_gradients(const struct ops_context *c, const struct head_args 
     size_t V = a->W->rows, C = a->W->cols, slab = slab_of(c, a->W);
     for (size_t v = 0; a->dx && v < V; v += slab) {
         struct pieces p = k->scratch;
-        size_t m = smaller(V - v, slab);
+        size_t m = size_min(V - v, slab);
         struct product dx = {false, false, k->n, C, m, 1, v > 0 ? 1.f : 0.f, operand_at(k->dz, 0, v), weight_of(c, &p, a->W, v, m), a->dx + k->row * C, C};
         multiply(c->device, &dx);
     }
@@ -116,7 +116,7 @@ extern "C" void cuda_head_loss(const struct ops_context *c, const struct head_ar
     for (size_t i = 0; i < a->n; i += rows) {
         struct chunk k = {};
         k.row = i;
-        k.n = smaller(a->n - i, rows);
+        k.n = size_min(a->n - i, rows);
         k.scratch = pieces_of(c);
         k.z = (float *)piece_take(&k.scratch, k.n * V * sizeof(float));
         k.dz = operand{k.z, CUDA_R_32F, V};
@@ -264,7 +264,7 @@ extern "C" void cuda_salience(const struct ops_context *c, enum salience kind, c
     for (size_t o = 0; o < W->rows; o += slab) {
         struct pieces p = pieces_of(c);
         double *part = (double *)piece_take(&p, SALIENCE_PARTS * in * sizeof *part);
-        size_t n = smaller(W->rows - o, slab);
+        size_t n = size_min(W->rows - o, slab);
         struct salience_args a = {(const float *)weight_of(&exact, &p, W, o, n).at, G ? G + o * in : NULL, F ? F + o * in : NULL, kind, n, in};
         if (d->where)
             return;

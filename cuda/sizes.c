@@ -13,16 +13,16 @@ static size_t linear_bytes(size_t e, size_t max_out, size_t max_in, size_t T)
     size_t adapter = piece_bytes(RANKS * max_in * e) + piece_bytes(RANKS * max_out * e) + 2 * piece_bytes(T * RANKS * e) + piece_bytes(T * RANKS * sizeof(float)) +
                      rows + piece_bytes(T * max_in * sizeof(float));
     size_t base = piece_bytes(max_out * max_in * e);
-    return rows + piece_bytes(T * max_out * e) + larger(base, adapter);
+    return rows + piece_bytes(T * max_out * e) + size_max(base, adapter);
 }
 
 /* head.cu */
 static size_t head_bytes(size_t e, size_t max_out, size_t max_in, size_t T, size_t V)
 {
-    size_t rows = chunk_of(T, V > 0 ? V : 1), slab = smaller(V, SLAB), part = smaller(larger(max_out, V), SLAB); /* salience reads the embedding too */
+    size_t rows = chunk_of(T, V > 0 ? V : 1), slab = size_min(V, SLAB), part = size_min(size_max(max_out, V), SLAB); /* salience reads the embedding too */
     size_t loss = piece_bytes(rows * V * sizeof(float)) + piece_bytes(rows * V * sizeof(uint16_t)) + piece_bytes(rows * max_in * e) + piece_bytes(slab * max_in * e);
     size_t salience = piece_bytes(SALIENCE_PARTS * max_in * sizeof(double)) + piece_bytes(part * max_in * sizeof(float));
-    return larger(loss, salience);
+    return size_max(loss, salience);
 }
 
 /* attention.cu: what each query reads and its delta, or the parts of splits. */
@@ -31,14 +31,14 @@ static size_t attention_bytes(size_t width, size_t D, size_t T)
     size_t heads = width / D + 1, splits = (T + SPLIT - 1) / SPLIT;
     size_t training = piece_bytes(T * 4 * sizeof(int32_t)) + piece_bytes(T * heads * sizeof(float));
     size_t decoding = piece_bytes(DECODE_MOST * heads * splits * (D + 2) * sizeof(float));
-    return larger(training, decoding);
+    return size_max(training, decoding);
 }
 
 /* All of it is shared: kernels run one after another.  256 bytes more, for scratch itself may begin anywhere. */
 size_t device_scratch_size(struct ops_context *c, size_t max_out, size_t max_in, size_t D, size_t T, size_t V)
 {
-    size_t e = operand_bytes(c), products = larger(linear_bytes(e, max_out, max_in, T), head_bytes(e, max_out, max_in, T, V));
-    size_t bytes = larger(products, attention_bytes(larger(max_in, max_out), D, T)) + 256;
+    size_t e = operand_bytes(c), products = size_max(linear_bytes(e, max_out, max_in, T), head_bytes(e, max_out, max_in, T, V));
+    size_t bytes = size_max(products, attention_bytes(size_max(max_in, max_out), D, T)) + 256;
     c->shared_n = (bytes / sizeof(real) + 15) / 16 * 16;
     c->scratch_n = 0;
     return c->shared_n;

@@ -1,6 +1,7 @@
 /* sizes.h: what the device's kernels take beside their arguments, and what every open device keeps: numbers that the kernels and the memory plan share. */
 #ifndef VENEER_CUDA_SIZES_H
 #define VENEER_CUDA_SIZES_H
+#include "base/size.h"
 #include "cuda/device.h"
 
 /* The tables of quant.h, as kernels read them.  rank4: for encoding, the entries of a 4-bit book in ascending order: their codes, and the midpoints between
@@ -25,16 +26,6 @@ enum {
     SPLIT = 64, DECODE_MOST = 8 /* keys of a split; queries that are decoded in splits */
 };
 
-static inline size_t smaller(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
-static inline size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
 /* Pieces of scratch begin at multiples of 256 bytes. */
 static inline size_t piece_bytes(size_t bytes)
 {
@@ -56,7 +47,7 @@ static inline size_t operand_bytes(const struct ops_context *c)
 /* Rows of a chunk of logits. */
 static inline size_t chunk_of(size_t n, size_t V)
 {
-    return smaller(n, smaller(larger(LOGITS / V, CHUNK_LEAST), CHUNK_MOST));
+    return size_min(n, size_min(size_max(LOGITS / V, CHUNK_LEAST), CHUNK_MOST));
 }
 
 #endif

@@ -50,7 +50,7 @@ static void open_model(struct bench *b)
     ASSERT_OK(model_shape(&b->toy.model, config, &plan, &err));
     plan_free(&plan);
     for (int i = 0; i < N_TASKS; i++)
-        rows = toy_most(rows, evaluate_rows(b->set[i]));
+        rows = size_max(rows, evaluate_rows(b->set[i]));
     for (int pass = 0; pass < 2; pass++) {
         model_place(&b->toy.model, FORMAT_F32, &b->toy.weights);
         if (pass == 0)

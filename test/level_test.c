@@ -20,6 +20,7 @@
 #include <string.h>
 
 #include "base/rng.h"
+#include "base/size.h"
 #include "cpu/int8.h"
 #include "cpu/level.h"
 #include "quant_affine.h"
@@ -32,11 +33,6 @@
 static const double U_BF16 = 0x1p-8;
 static const size_t shapes[] = {1, 7, 63, 64, 65, 172, 4403};
 enum { SHAPES = 7, MICROS = 2 };
-
-static size_t smaller(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
 
 /* What no kernel may read into a result: it would make it NaN. */
 static float *poison(struct walls *walls, size_t n)
@@ -373,17 +369,17 @@ static void panels_matrix(const struct micro *micro, const struct matrix *M)
     size_t NR = (size_t)micro->NR, rows = M->q.rows, cols = M->q.cols;
     for (size_t row0 = 0; row0 < rows; row0 += NR)
         for (size_t k0 = 0; k0 < cols; k0 += k0 + 640 < cols ? 640 : 64) {
-            size_t n = smaller(NR, rows - row0), k = cols - k0;
+            size_t n = size_min(NR, rows - row0), k = cols - k0;
             panel_one(micro, M, row0, n, k0, k);
-            panel_one(micro, M, row0, 1, k0, smaller(k, 63));
-            panel_one(micro, M, row0, n - n / 3, k0, smaller(k, 65));
+            panel_one(micro, M, row0, 1, k0, size_min(k, 63));
+            panel_one(micro, M, row0, n - n / 3, k0, size_min(k, 65));
         }
     for (size_t col0 = 0; col0 < cols; col0 += col0 + 10 * NR < cols ? 3 * NR : NR)
         for (size_t row0 = 0; row0 < rows; row0 += 64) {
-            size_t n = smaller(NR, cols - col0), k = rows - row0;
+            size_t n = size_min(NR, cols - col0), k = rows - row0;
             panel_t_one(micro, M, col0, n, row0, k);
-            panel_t_one(micro, M, col0, 1, row0, smaller(k, 64));
-            panel_t_one(micro, M, col0, n - n / 3, row0, smaller(k, 7));
+            panel_t_one(micro, M, col0, 1, row0, size_min(k, 64));
+            panel_t_one(micro, M, col0, n - n / 3, row0, size_min(k, 7));
         }
 }
 
@@ -453,7 +449,7 @@ static void few_matrix(const struct micro *micro, const struct matrix *M)
             few_check(micro, M, x + i * cols, o, alone[i * rows + o]);
     }
     for (size_t m = 2; m <= FEW_MOST; m++) { /* the order of the sum knows neither m nor the other rows */
-        size_t row0 = m % 2 && rows > 16 ? 16 : 0, n = m % 4 == 3 ? smaller(16, rows - row0) : rows - row0;
+        size_t row0 = m % 2 && rows > 16 ? 16 : 0, n = m % 4 == 3 ? size_min(16, rows - row0) : rows - row0;
         assert_true(few_run(micro, M, x, row0, n, m, y));
         for (size_t i = 0; i < m; i++)
             for (size_t j = 0; j < n; j++)
@@ -472,9 +468,9 @@ static void int8_bound(const struct matrix *M, const float *x, size_t o, double 
     *want = *bound = 0;
     for (size_t k0 = 0; k0 < cols; k0 += INT8_RUN) {
         double largest = 0;
-        for (size_t k = k0; k < smaller(cols, k0 + INT8_RUN); k++)
+        for (size_t k = k0; k < size_min(cols, k0 + INT8_RUN); k++)
             largest = fmax(largest, fabs((double)x[k]));
-        for (size_t k = k0; k < smaller(cols, k0 + INT8_RUN); k++) {
+        for (size_t k = k0; k < size_min(cols, k0 + INT8_RUN); k++) {
             float scale[PANEL_ROWS];
             double w = (double)M->value[o * cols + k], dx = largest / 254, dw = 0, xk = fabs((double)x[k]);
             quant_panel_scales(&M->q, o / PANEL_ROWS, k, scale, NULL);
@@ -512,7 +508,7 @@ static void int8_matrix(const struct int8_product *p, const struct matrix *M)
         x[cols + j] = 0; /* a run of zeros; an outlier elsewhere */
     x[cols - 1] = 40;
     for (size_t row0 = 0, m = 2; row0 < rows; row0 += p->NR, m = m % p->MR + 1) {
-        size_t n = smaller(p->NR, rows - row0), ldc = p->NR + 3;
+        size_t n = size_min(p->NR, rows - row0), ldc = p->NR + 3;
         float *C = poison(&walls, (m - 1) * ldc + n);
         if (cut > 0)
             int8_run(p, M, x, m, row0, n, 0, cut, C, ldc);

@@ -13,6 +13,7 @@
 
 #include "base/linalg.h"
 #include "base/rng.h"
+#include "base/size.h"
 #include "lora.h"
 #include "model.h"
 
@@ -51,11 +52,6 @@ static inline void toy_config(struct model_config *config, int32_t vocab_size)
     }
 }
 
-static inline size_t toy_most(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
 /* Threads and scratch of the kernels, activations for max_n rows; the model is placed.  training false: for scoring alone. */
 static inline void toy_place(struct toy *toy, size_t max_n, size_t max_rank, int threads, bool training)
 {
@@ -64,8 +60,8 @@ static inline void toy_place(struct toy *toy, size_t max_n, size_t max_rank, int
     linalg_init(); /* as the engine does: BLAS leaves the threads to us */
     size_t widest = (size_t)c->hidden_size;
     for (int l = 0; l < c->num_hidden_layers; l++) {
-        widest = toy_most(widest, (size_t)c->intermediate_size[l]);
-        widest = toy_most(widest, (size_t)c->num_attention_heads[l] * (size_t)c->head_dim);
+        widest = size_max(widest, (size_t)c->intermediate_size[l]);
+        widest = size_max(widest, (size_t)c->num_attention_heads[l] * (size_t)c->head_dim);
     }
     toy->table = *cpu_ops(false);
     toy->ops = (struct ops_context){.ops = &toy->table, .threads = threads};

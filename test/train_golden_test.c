@@ -268,7 +268,7 @@ static void open_case(struct toy *toy, const struct common *c, const struct plan
     memset(toy, 0, sizeof *toy);
     for (int l = 0; l < plan->n_layers; l++)
         for (int j = 0; j < LINEAR_COUNT; j++)
-            rank = toy_most(rank, (size_t)plan->layer[l].linear[j].rank);
+            rank = size_max(rank, (size_t)plan->layer[l].linear[j].rank);
     ASSERT_OK(model_shape(&toy->model, &c->config, plan, &err));
     for (int pass = 0; pass < 2; pass++) {
         model_place(&toy->model, FORMAT_F32, &toy->weights);
