@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/stop.h"
 #include "finetune.h"
+#include "refused.h"
 
 enum { VOCAB = 40, EXAMPLES = 7, LONGEST = 9, STEPS = 24 };
 
@@ -269,22 +270,6 @@ static void steps_come_from_epochs(void **state)
 
 /* ---- checkpoints ---- */
 
-static int make_folder(void **state)
-{
-    char name[] = "/tmp/veneer-finetune-XXXXXX";
-    if (!mkdtemp(name))
-        return -1;
-    *state = strdup(name);
-    return *state ? 0 : -1;
-}
-
-static int drop_folder(void **state)
-{
-    dir_remove(*state);
-    free(*state);
-    return 0;
-}
-
 static bool has(const char *dir, const char *name)
 {
     char *path = path_join(dir, name);
@@ -495,8 +480,6 @@ static void memory_that_was_not_planned_is_refused(void **state)
     assert_int_equal(go(&s, &err), ERR_FAILED);
     close_session(&s);
 }
-
-#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, drop_folder)
 
 int main(void)
 {

@@ -43,6 +43,24 @@ static inline void put_file(const char *dir, const char *name, const void *bytes
     assert_int_equal(fclose(file), 0);
 }
 
+/* A test's setup and teardown: a folder of its own, whose path is *state. */
+static inline int own_folder(void **state)
+{
+    char dir[64];
+    make_folder(dir);
+    *state = strdup(dir);
+    return *state ? 0 : -1;
+}
+
+static inline int drop_folder(void **state)
+{
+    dir_remove(*state);
+    free(*state);
+    return 0;
+}
+
+#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, own_folder, drop_folder)
+
 /* A group's setup and teardown: a folder of its own is where it runs; *state is its path. */
 static inline int enter_folder(void **state)
 {
