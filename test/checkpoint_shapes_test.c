@@ -1,33 +1,7 @@
 /* checkpoint_shapes_test.c: a folder of config.json alone, opened for a plan: its tensors' names, shapes and formats; what is refused. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-/* cmocka wants the four above first */
-#include <cmocka.h>
+#include "dir.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "base/file.h"
 #include "io/checkpoint.h"
-
-static char dir[64];
-
-static int setup(void **state)
-{
-    (void)state;
-    snprintf(dir, sizeof dir, "/tmp/veneer-shapes-XXXXXX");
-    return mkdtemp(dir) ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    dir_remove(dir);
-    return 0;
-}
 
 /* C 8, two layers of 2 heads of 4, one KV head, F 24, V 5; and these members of config.json. */
 static enum status open_with(struct checkpoint **c, const char *members, struct err *err)
@@ -114,5 +88,5 @@ static void what_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(shapes_and_formats), cmocka_unit_test(what_is_not_there), cmocka_unit_test(what_is_refused)};
-    return cmocka_run_group_tests_name("checkpoint_shapes", tests, setup, teardown);
+    return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

@@ -2,25 +2,11 @@
  * container, without --dtype, keeps every byte of its tensors. */
 #include "job.h"
 
+#include "dir.h"
 #include "io/gguf.h"
 #include "model_fixture.h"
 
 static const char model[] = "data/world/model";
-static char dir[64];
-
-static int setup(void **state)
-{
-    (void)state;
-    strcpy(dir, "/tmp/veneer-test-XXXXXX");
-    return mkdtemp(dir) ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    dir_remove(dir);
-    return 0;
-}
 
 static void convert(const char *in, const char *out, const char *more)
 {
@@ -97,5 +83,5 @@ static void folders(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(ggufs), cmocka_unit_test(folders)};
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

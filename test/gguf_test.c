@@ -1,25 +1,8 @@
 /* Every check of the GGUF reader has a file that breaks just it; what the writer writes is what the format says. */
-#include "test/gguf_bytes.h"
+#include "dir.h"
+#include "gguf_bytes.h"
 
 #include <math.h>
-
-#include "base/file.h"
-
-static char dir[64];
-
-static int setup(void **state)
-{
-    (void)state;
-    make_folder(dir);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    dir_remove(dir);
-    return 0;
-}
 
 static enum status open_bytes(struct gguf **g, const struct text *t, struct err *err)
 {
@@ -530,5 +513,5 @@ int main(void)
         cmocka_unit_test(what_is_written_reads_back), cmocka_unit_test(what_is_not_written),
         cmocka_unit_test(prefixes_and_flips),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

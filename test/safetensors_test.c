@@ -1,27 +1,10 @@
 /* Every check of the safetensors reader has a file that breaks just it; what the writer writes is what the format says. */
-#include "test/refused.h"
+#include "dir.h"
 
 #include <math.h>
 #include <sys/stat.h>
 
-#include "base/file.h"
 #include "io/safetensors.h"
-
-static char dir[64];
-
-static int setup(void **state)
-{
-    (void)state;
-    make_folder(dir);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    dir_remove(dir);
-    return 0;
-}
 
 /* DIR/name: length, header, n bytes of data 0, 1, 2 ... */
 static void put_tensors(const char *name, uint64_t length, const char *header, size_t data)
@@ -334,5 +317,5 @@ int main(void)
         cmocka_unit_test(shards_stay_in_their_folder), cmocka_unit_test(what_is_written),
         cmocka_unit_test(what_is_not_written),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

@@ -1,28 +1,9 @@
 /* tasks_test.c: the prompts of every task by hand, as lm-evaluation-harness writes them; the parts of a task; files that lie. */
+#include "dir.h"
+
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "io/tasks.h"
-#include "test/refused.h"
-
-static char dir[64];
-
-static int make_dir(void **state)
-{
-    (void)state;
-    make_folder(dir);
-    return 0;
-}
-
-static int remove_dir(void **state)
-{
-    (void)state;
-    char command[96];
-    snprintf(command, sizeof command, "rm -r %s", dir);
-    return system(command);
-}
 
 static void put_task(const char *name, const char *text)
 {
