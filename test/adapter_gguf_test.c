@@ -1,66 +1,33 @@
 /* adapter_gguf_test.c: an adapter written as a GGUF says what the PEFT adapter said: keys, names and shapes that llama.cpp asks for, the same factors with
  * the scale in B, and rows in the order of the base's GGUF: base + B A is what the merged GGUF holds. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-/* cmocka wants the four above first */
-#include <cmocka.h>
+#include "export_fixture.h"
 
-#include "export.h"
 #include "io/gguf.h"
-#include "model_fixture.h"
-#include "refused.h"
 
-enum { LAYERS = 3, VOCAB = 1030, HEAD = 16, MOST = 64 * 96 };
+enum { HEAD = 16, MOST = 64 * 96 };
 
-static char dir[64], path[128];
+static char path[128];
 
 static int setup(void **state)
 {
-    (void)state;
-    make_folder(dir);
+    if (open_world_dir(state) != 0)
+        return -1;
     snprintf(path, sizeof path, "%s/adapter.gguf", dir);
     return 0;
 }
 
-static int teardown(void **state)
-{
-    (void)state;
-    char command[96];
-    snprintf(command, sizeof command, "rm -r %s", dir);
-    return system(command);
-}
-
 /* Ranks 0 to 5 and alphas of their own: s differs from linear to linear.  uneven: layer 1 is narrower. */
-static void make_model(struct fixture *f, bool uneven, int most_rank)
+static void make_adapted(struct fixture *f, bool uneven, int most_rank)
 {
     struct model_config c;
     struct plan plan;
-    memset(&c, 0, sizeof c);
-    CHECK(model_config_alloc(&c, LAYERS, &err));
-    c.vocab_size = VOCAB;
-    c.hidden_size = 64;
-    c.head_dim = HEAD;
-    c.max_position_embeddings = 128;
-    strcpy(c.model_type, "llama");
-    for (int l = 0; l < LAYERS; l++) {
-        int smaller = uneven && l == 1;
-        c.num_attention_heads[l] = smaller ? 2 : 4;
-        c.num_key_value_heads[l] = smaller ? 1 : 2;
-        c.intermediate_size[l] = smaller ? 40 : 96;
-    }
+    make_config(&c, uneven);
     CHECK(plan_new(&plan, &c, FORMAT_F32, &err));
     for (int i = 0; i < LAYERS * LINEAR_COUNT; i++) {
-        struct plan_linear *p = &plan.layer[i / LINEAR_COUNT].linear[i % LINEAR_COUNT];
-        p->rank = most_rank ? i % (most_rank + 1) : 0;
-        p->alpha = 0.3F + (float)(i % 4);
+        linear_at(&plan, i)->rank = most_rank ? i % (most_rank + 1) : 0;
+        linear_at(&plan, i)->alpha = 0.3F + (float)(i % 4);
     }
-    fixture_open(f, &c, &plan, (struct fixture_options){.max_n = 8, .threads = 1, .scoring = true});
-    fixture_fill(f, 3);
-    struct rng rng = {.seed = 3, .stream = RNG_INIT, .step = 1000};
-    for (size_t i = 0; i < f->lora.n; i++)
-        f->lora.p[i] = (real)(0.3 * rng_normal(&rng));
+    make_planned(f, &c, &plan);
     plan_free(&plan);
     model_config_free(&c);
 }
@@ -108,7 +75,7 @@ static void factors_come_back(void **state)
         struct gguf *g;
         double alpha, relative = cases[k / 2].relative, absolute = cases[k / 2].absolute;
         size_t n = 0;
-        make_model(&f, k % 2 == 1, 5);
+        make_adapted(&f, k % 2 == 1, 5);
         CHECK(export_adapter_gguf(path, &f.lora, &f.model.config, cases[k / 2].format, "test", &err));
         CHECK(gguf_open(&g, path, &err));
         assert_key(g, "general.type", "adapter");
@@ -148,13 +115,11 @@ static void base_and_adapter_are_the_merged(void **state)
     (void)state;
     static real W[MOST], M[MOST], A[MOST], B[MOST];
     char base[128], merged[128];
-    struct tokenizer *tokenizer;
     struct fixture f;
     struct gguf *g[3];
     snprintf(base, sizeof base, "%s/base.gguf", dir);
     snprintf(merged, sizeof merged, "%s/merged.gguf", dir);
-    CHECK(tokenizer_load_sentencepiece(&tokenizer, "data/world/tokenizer.model", &err));
-    make_model(&f, true, 5);
+    make_adapted(&f, true, 5);
     CHECK(export_gguf(base, &f.model, NULL, tokenizer, "test", &err));
     CHECK(export_gguf(merged, &f.model, &f.lora, tokenizer, "test", &err));
     CHECK(export_adapter_gguf(path, &f.lora, &f.model.config, FORMAT_F32, "test", &err));
@@ -180,7 +145,6 @@ static void base_and_adapter_are_the_merged(void **state)
     }
     for (int i = 0; i < 3; i++)
         gguf_close(g[i]);
-    tokenizer_free(tokenizer);
     fixture_close(&f);
 }
 
@@ -189,14 +153,14 @@ static void refused(void **state)
     (void)state;
     struct fixture f;
     struct err err;
-    make_model(&f, false, 5);
+    make_adapted(&f, false, 5);
     assert_refused(export_adapter_gguf(path, &f.lora, &f.model.config, FORMAT_NF4, "test", &err), ERR_INPUT, &err, "",
                    "an adapter cannot be written as nf4, want f32, f16 or bf16");
     f.lora.adapter[0][LINEAR_K].B[3] = 1e6F; /* row 3 of rank 1, times s = 1.3: row 6 of the GGUF */
     assert_refused(export_adapter_gguf(path, &f.lora, &f.model.config, FORMAT_F16, "test", &err), ERR_FAILED, &err, "",
                    "blk.0.attn_k.weight.lora_b: element [6, 0] is 1.3e+06, want less than 65520 in magnitude, which f16 can hold");
     fixture_close(&f);
-    make_model(&f, false, 0);
+    make_adapted(&f, false, 0);
     assert_refused(export_adapter_gguf(path, &f.lora, &f.model.config, FORMAT_F32, "test", &err), ERR_INPUT, &err, "",
                    "the adapter has no linear with a rank: nothing to write");
     fixture_close(&f);
@@ -205,5 +169,5 @@ static void refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(factors_come_back), cmocka_unit_test(base_and_adapter_are_the_merged), cmocka_unit_test(refused)};
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, close_world_dir);
 }

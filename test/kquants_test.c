@@ -1,19 +1,12 @@
 /* kquants_test.c: a model whose matrices are in every format that only files have: its GGUF is read as it lies, says what its values say, and goes on
  * byte for byte; what must change becomes q8_0; what is cut short is refused. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-/* cmocka wants the four above first */
-#include <cmocka.h>
+#include "job.h"
 
-#include "base/file.h"
 #include "blocks_model.h"
 #include "convert.h"
 #include "export.h"
 #include "inference.h"
-#include "job.h"
-#include "refused.h"
+#include "world_dir.h"
 
 enum { LAYERS = 2, VOCAB = BLOCKS_VOCAB, HIDDEN = BLOCKS_HIDDEN, TOKENS = 7 };
 
@@ -22,8 +15,7 @@ static const int32_t ffn[LAYERS] = {512, 352};
 static const enum format formats[] = {FORMAT_Q2_K, FORMAT_Q3_K, FORMAT_Q4_K, FORMAT_Q5_K, FORMAT_Q6_K, FORMAT_IQ4_XS, FORMAT_IQ4_NL};
 enum { FORMATS = sizeof formats / sizeof *formats };
 
-static struct tokenizer *tokenizer;
-static char dir[64], path[128];
+static char path[128];
 
 static void make(struct blocks_model *w)
 {
@@ -32,26 +24,15 @@ static void make(struct blocks_model *w)
 
 static int setup(void **state)
 {
-    (void)state;
     struct err err;
     struct blocks_model w;
-    make_folder(dir);
-    snprintf(path, sizeof path, "%s/model.gguf", dir);
-    if (tokenizer_load_sentencepiece(&tokenizer, "data/world/tokenizer.model", &err) != OK)
+    if (open_world_dir(state) != 0)
         return -1;
+    snprintf(path, sizeof path, "%s/model.gguf", dir);
     make(&w);
     enum status status = export_gguf(path, &w.model, NULL, tokenizer, "test", &err);
     blocks_free(&w);
     return status == OK ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    char command[96];
-    tokenizer_free(tokenizer);
-    snprintf(command, sizeof command, "rm -r %s", dir);
-    return system(command);
 }
 
 static void same_matrix(const struct qmat *got, const struct qmat *want, const char *what)
@@ -274,5 +255,5 @@ int main(void)
         cmocka_unit_test(held_as_stored), cmocka_unit_test(handed_on), cmocka_unit_test(what_changes_becomes_q8_0),
         cmocka_unit_test(asked_for_by_name), cmocka_unit_test(broken_files), cmocka_unit_test(trained),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, close_world_dir);
 }

@@ -7,31 +7,22 @@
 #include "inference.h"
 #include "merge_report.h"
 #include "model_fixture.h"
+#include "world_dir.h"
 
 enum { LAYERS = 2, VOCAB = 1030 };
 
-static char dir[64], world[512];
-static struct tokenizer *tokenizer;
+static char world[512];
 
 static int setup(void **state)
 {
-    (void)state;
-    struct err err;
     assert_non_null(getcwd(world, sizeof world - 16));
     strcat(world, "/data/world");
-    strcpy(dir, "/tmp/veneer-test-XXXXXX");
-    assert_non_null(mkdtemp(dir));
-    return tokenizer_load_sentencepiece(&tokenizer, "data/world/tokenizer.model", &err) == OK ? chdir(dir) : -1;
+    return open_world_dir(state) == 0 ? chdir(dir) : -1;
 }
 
 static int teardown(void **state)
 {
-    (void)state;
-    tokenizer_free(tokenizer);
-    if (chdir("/") != 0)
-        return -1;
-    dir_remove(dir);
-    return 0;
+    return chdir("/") == 0 ? close_world_dir(state) : -1;
 }
 
 /* ---- one linear ---- */
