@@ -1,51 +1,31 @@
 /* evaluate_own_test.c: a user's own tasks on a toy model: written answers against a plain greedy loop without a cache, choices against the common-sense task that has
  * the same documents. */
-#include "toy.h"
+#include "evaluate_bench.h"
 
 #include <math.h>
-#include <stdio.h>
-#include <unistd.h>
 
 #include "base/stop.h"
+#include "dir.h"
 #include "evaluate.h"
-#include "golden.h"
-#include "refused.h"
 
 #define COMMONSENSE "../shared/data/commonsense"
 
 enum { WINDOW = 200, MADE = 12, MOST_N = 700 };
 
-struct bench {
-    struct toy toy;
-    struct tokenizer *tokenizer;
-    char dir[64];
-};
-
-static int open_bench(void **state)
+static int open_own(void **state)
 {
-    struct err err;
-    char path[512];
     struct bench *b = calloc(1, sizeof *b);
     assert_non_null(b);
     *state = b;
-    make_folder(b->dir);
-    ASSERT_OK(tokenizer_load_sentencepiece(&b->tokenizer, golden_path(path, "gguf/tokenizer.model"), &err));
-    toy_open(&b->toy, tokenizer_vocab_size(b->tokenizer), FORMAT_F32, 0, MOST_N, 2);
+    bench_open(b, MOST_N);
     b->toy.model.config.max_position_embeddings = WINDOW;
-    real *head = b->toy.model.head.codes; /* larger logits: the likeliest token is likeliest by far more than rounding */
-    for (size_t i = 0; i < b->toy.model.head.rows * b->toy.model.head.cols; i++)
-        head[i] *= 30;
-    return 0;
+    return make_dir(state);
 }
 
-static int close_bench(void **state)
+static int close_own(void **state)
 {
-    struct bench *b = *state;
-    toy_close(&b->toy);
-    tokenizer_free(b->tokenizer);
-    dir_remove(b->dir);
-    free(b);
-    return 0;
+    remove_dir(state);
+    return close_bench(state);
 }
 
 /* ---- the plain definition ---- */
@@ -102,16 +82,16 @@ static char *plain_text(struct bench *b, const char *prompt, size_t made)
 
 /* ---- a task in a file ---- */
 
-static void put_task(const struct bench *b, const char *name, const struct text *text)
+static void put_task(const char *name, const struct text *text)
 {
-    put_file(b->dir, name, text->s, text->n);
+    put_file(dir, name, text->s, text->n);
 }
 
 static void prepare(struct bench *b, const char *name, const struct evaluate_options *options, struct evaluate_set **set)
 {
     struct err err;
     struct task task;
-    ASSERT_OK(task_load(&task, name, b->dir, &err));
+    ASSERT_OK(task_load(&task, name, dir, &err));
     ASSERT_OK(evaluate_prepare(set, &task, NULL, task.n, b->tokenizer, &b->toy.model.config, options, &err));
     task_free(&task); /* the set has what it needs */
 }
@@ -150,7 +130,7 @@ static void answers_are_the_likeliest_tokens(void **state)
         plain[i] = plain_text(b, prompts[i], MADE);
         add_prompt(&text, prompts[i], i == 1 ? "something else" : plain[i]);
     }
-    put_task(b, "written.jsonl", &text);
+    put_task("written.jsonl", &text);
     prepare(b, "written", &(struct evaluate_options){.bos = BOS_YES}, &set);
     assert_int_equal(evaluate_rows(set), 0);
     const struct evaluate_sample *s = run(b, set, &r);
@@ -194,7 +174,7 @@ static void stop_strings_end_an_answer(void **state)
     text_json_string(&text, stop, 2);
     text_puts(&text, "]}}\n");
     add_prompt(&text, prompts[0], "x");
-    put_task(b, "stops.jsonl", &text);
+    put_task("stops.jsonl", &text);
     prepare(b, "stops", &(struct evaluate_options){.bos = BOS_YES}, &set);
     const struct evaluate_sample *s = run(b, set, &r);
     assert_int_equal(strlen(s[0].answer->written), first);
@@ -229,7 +209,7 @@ static void eos_ends_an_answer(void **state)
     config->eos_token_id[0] = last;
     text_puts(&text, "{\"config\": {\"until\": [\"never written\"], \"max_gen_toks\": 100}}\n");
     add_prompt(&text, prompts[1], "x");
-    put_task(b, "ends.jsonl", &text);
+    put_task("ends.jsonl", &text);
     prepare(b, "ends", &(struct evaluate_options){.bos = BOS_YES}, &set);
     assert_string_equal(run(b, set, &r)[0].answer->written, plain);
     config->n_eos = saved_n;
@@ -263,13 +243,13 @@ static void copy_as_own(const char *from, const char *to)
     task_free(&task);
 }
 
-static void scores_of(struct bench *b, const char *name, const char *dir, const struct evaluate_options *options, double *ll, bool *acc, bool *acc_norm)
+static void scores_of(struct bench *b, const char *name, const char *folder, const struct evaluate_options *options, double *ll, bool *acc, bool *acc_norm)
 {
     struct err err;
     struct task task;
     struct evaluate_set *set;
     struct evaluate_result r;
-    ASSERT_OK(task_load(&task, name, dir, &err));
+    ASSERT_OK(task_load(&task, name, folder, &err));
     ASSERT_OK(evaluate_prepare(&set, &task, NULL, 40, b->tokenizer, &b->toy.model.config, options, &err));
     const struct evaluate_sample *s = run(b, set, &r);
     for (size_t i = 0; i < 40; i++) {
@@ -291,12 +271,12 @@ static void own_choices_score_as_arc_easy(void **state)
     if (access(COMMONSENSE "/arc_easy.test.jsonl", R_OK) != 0)
         skip();
     b->toy.model.config.max_position_embeddings = MOST_N;
-    snprintf(path, sizeof path, "%s/mine.jsonl", b->dir);
+    snprintf(path, sizeof path, "%s/mine.jsonl", dir);
     copy_as_own(COMMONSENSE "/arc_easy.test.jsonl", path);
     for (int legacy = 0; legacy < 2; legacy++) {
         struct evaluate_options options = {.bos = BOS_AUTO, .legacy = legacy};
         scores_of(b, "arc_easy", COMMONSENSE, &options, known, acc[0], acc_norm[0]);
-        scores_of(b, "mine", b->dir, &options, own, acc[1], acc_norm[1]);
+        scores_of(b, "mine", dir, &options, own, acc[1], acc_norm[1]);
         assert_memory_equal(known, own, sizeof own);
         assert_memory_equal(acc[0], acc[1], sizeof acc[0]);
         assert_memory_equal(acc_norm[0], acc_norm[1], sizeof acc_norm[0]);
@@ -315,8 +295,8 @@ static void refused(struct bench *b, const char *name, const char *sentence)
     struct task task;
     struct evaluate_set *set;
     char want[512];
-    ASSERT_OK(task_load(&task, name, b->dir, &err));
-    snprintf(want, sizeof want, "task %s: %s/%s.jsonl:%s", name, b->dir, name, sentence);
+    ASSERT_OK(task_load(&task, name, dir, &err));
+    snprintf(want, sizeof want, "task %s: %s/%s.jsonl:%s", name, dir, name, sentence);
     assert_refused(evaluate_prepare(&set, &task, NULL, task.n, b->tokenizer, &b->toy.model.config, &(struct evaluate_options){.bos = BOS_NO}, &err), ERR_INPUT, &err, "", want);
     assert_null(set);
     task_free(&task);
@@ -343,13 +323,13 @@ static void too_long_for_the_window(void **state)
     text_puts(&text, "{\"config\": {\"max_gen_toks\": 20}}\n");
     add_prompt(&text, "P", "x");
     add_prompt(&text, words.s, "x");
-    put_task(b, "long.jsonl", &text);
+    put_task("long.jsonl", &text);
     snprintf(sentence, sizeof sentence,
              "3: the prompt has %zu tokens, and max_gen_toks is 20: the model's window holds 200; want fewer of either, or of num_fewshot", tokens_of(b, words.s));
     refused(b, "long", sentence);
     text_clear(&text);
     text_printf(&text, "{\"context\": \"C\", \"choices\": [\"x\", \"y\"], \"gold\": 0}\n{\"context\": \"C\", \"choices\": [\"x\", \"%s\"], \"gold\": 0}\n", words.s);
-    put_task(b, "wide.jsonl", &text);
+    put_task("wide.jsonl", &text);
     text_clear(&text);
     text_printf(&text, "C %s", words.s);
     snprintf(sentence, sizeof sentence,
@@ -367,7 +347,7 @@ static void a_stop_is_seen(void **state)
     struct evaluate_result r;
     struct text text = {0};
     add_prompt(&text, "P", "x");
-    put_task(b, "halts.jsonl", &text);
+    put_task("halts.jsonl", &text);
     b->toy.model.config.max_position_embeddings = 300; /* the harness' 256 tokens and the prompt */
     prepare(b, "halts", &(struct evaluate_options){.bos = BOS_NO}, &set);
     stop_request();
@@ -388,7 +368,7 @@ static void memory_is_counted(void **state)
         struct text text = {0};
         text_printf(&text, "{\"config\": {\"max_gen_toks\": %d}}\n", i ? 198 : 128); /* more rows of a prompt than are fed at once change nothing else */
         add_prompt(&text, "P", "x");
-        put_task(b, "counts.jsonl", &text);
+        put_task("counts.jsonl", &text);
         prepare(b, "counts", &(struct evaluate_options){.bos = BOS_NO}, &set[i]);
         bytes[i] = evaluate_bytes(set[i], &b->toy.model, 0, &b->toy.ops);
         evaluate_free(set[i]);
@@ -405,5 +385,5 @@ int main(void)
         cmocka_unit_test(own_choices_score_as_arc_easy),    cmocka_unit_test(too_long_for_the_window),    cmocka_unit_test(a_stop_is_seen),
         cmocka_unit_test(memory_is_counted),
     };
-    return cmocka_run_group_tests_name("evaluate_own", tests, open_bench, close_bench);
+    return cmocka_run_group_tests_name("evaluate_own", tests, open_own, close_own);
 }
