@@ -58,7 +58,7 @@ static void exp_lengths(const struct vector *v)
     }
 }
 
-/* Of rows whose probabilities span 60 orders of magnitude, of short ones and of long ones; equal rows give 0 exactly.  Roundings as in evaluate_test. */
+/* Of rows whose probabilities span 60 orders of magnitude, of short ones and of long ones; equal rows give 0 exactly.  Roundings as in evaluate_text_test. */
 static void divergence_lengths(void **state)
 {
     (void)state;
