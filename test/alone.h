@@ -1,4 +1,4 @@
-/* alone.h: the few names of cmocka that level_test.c uses, for machines that are only emulated and have no cmocka. */
+/* alone.h: the few names of cmocka that level_test.c and level_matrix.h use, for machines that are only emulated and have no cmocka. */
 #ifndef VENEER_TEST_ALONE_H
 #define VENEER_TEST_ALONE_H
 #include <setjmp.h>

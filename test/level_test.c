@@ -1,58 +1,14 @@
-/* Every slot of every level (cpu/level.h) that this machine has, against plain arithmetic in double, on shapes around the tiles' edges and in every
+/* level_test.c: every slot of every level (cpu/level.h) that this machine has, but int8, against plain arithmetic in double, on shapes around the tiles' edges and in every
  * number format, in panels and as files lay it; every buffer ends at a page that may not be touched, so reading or writing past it crashes.
  *
  * Bounds.  u = 2^-24.  A float sum of k products differs from the exact one by at most gamma(k) sum |x||w|, gamma(k) = k u / (1 - k u), in any order
  * (Higham 2002, (3.5)).  bf16 has 8 significant bits: rounding to it costs at most 2^-8 relative.  A product of two bf16 numbers is exact in
  * single precision, so a sum of them obeys the same gamma. */
-#ifdef TEST_ALONE
-#include "alone.h"
-#else
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-/* cmocka wants the four above first */
-#include <cmocka.h>
-#endif
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "base/rng.h"
-#include "base/size.h"
-#include "cpu/int8.h"
-#include "cpu/level.h"
-#include "quant_affine.h"
-#include "quant_ggml.h"
-#include "random_blocks.h"
-#include "quant_panel.h"
-#include "rounding.h"
-#include "walled.h"
+#include "level_matrix.h"
 
 static const double U_BF16 = 0x1p-8;
 static const size_t shapes[] = {1, 7, 63, 64, 65, 172, 4403};
 enum { SHAPES = 7, MICROS = 2 };
-
-/* What no kernel may read into a result: it would make it NaN. */
-static float *poison(struct walls *walls, size_t n)
-{
-    float *x = walled(walls, n * sizeof *x);
-    for (size_t i = 0; i < n; i++)
-        x[i] = NAN;
-    return x;
-}
-
-/* rows x cols normal numbers, rows ld apart, NaN between them. */
-static float *normals(struct walls *walls, size_t rows, size_t cols, size_t ld, uint32_t step)
-{
-    struct rng rng = {.seed = 7, .stream = RNG_INIT, .step = step};
-    float *x = poison(walls, (rows - 1) * ld + cols);
-    for (size_t i = 0; i < rows; i++)
-        for (size_t j = 0; j < cols; j++)
-            x[i * ld + j] = (float)rng_normal(&rng);
-    return x;
-}
 
 /* ---- packed operands ---- */
 
@@ -207,98 +163,7 @@ static void kernel_micro(const struct micro *micro)
     }
 }
 
-/* ---- matrices in every format ---- */
-
-struct variant {
-    enum format format;
-    int block; /* 0: the default */
-    bool double_quant;
-};
-static const struct variant variants[] = {
-    {FORMAT_F32, 0, false},     {FORMAT_F16, 0, false},  {FORMAT_BF16, 0, false}, {FORMAT_NF4, 0, false},  {FORMAT_FP4, 0, false},
-    {FORMAT_INT8, 0, false},    {FORMAT_INT8_64, 0, false}, {FORMAT_NF8, 0, false},  {FORMAT_Q4_0, 0, false}, {FORMAT_Q4_1, 0, false},
-    {FORMAT_Q5_0, 0, false},    {FORMAT_Q5_1, 0, false}, {FORMAT_Q8_0, 0, false}, {FORMAT_NF4, 32, false}, {FORMAT_NF4, 4096, false},
-    {FORMAT_FP4, 128, false},   {FORMAT_NF4, 0, true},   {FORMAT_FP4, 0, true},    {FORMAT_HQQ2, 0, false}, {FORMAT_HQQ3, 0, false},
-    {FORMAT_HQQ4, 0, false},     {FORMAT_IQ4_NL, 0, false}, {FORMAT_IQ4_XS, 0, false}, {FORMAT_Q2_K, 0, false}, {FORMAT_Q3_K, 0, false},
-    {FORMAT_Q4_K, 0, false},     {FORMAT_Q5_K, 0, false}, {FORMAT_Q6_K, 0, false},
-};
-enum { VARIANTS = sizeof variants / sizeof *variants };
-
-struct matrix {
-    struct walls walls;
-    struct qmat q;
-    float *value; /* [rows, cols], decoded from the layout of files */
-    double largest; /* |value| */
-    float *large; /* [rows, cols]: |value|, and more where a format is a difference of larger numbers */
-};
-
-static size_t code_bytes(enum format f, size_t n)
-{
-    switch (f) {
-    case FORMAT_F32: return 4 * n;
-    case FORMAT_F16:
-    case FORMAT_BF16: return 2 * n;
-    case FORMAT_NF4:
-    case FORMAT_FP4: return (n + 1) / 2;
-    case FORMAT_HQQ2:
-    case FORMAT_HQQ3:
-    case FORMAT_HQQ4: return quant_affine_bytes(f, n);
-    default: return format_is_ggml(f) ? quant_ggml_size(f, n) : n;
-    }
-}
-
-/* Places by hand what quant_place would, so that every part has its own wall. */
-static void place(struct matrix *M, const struct variant *v, size_t rows, size_t cols, bool panels)
-{
-    size_t n = rows * cols, block = (size_t)(v->block ? v->block : format_info(v->format)->default_block);
-    size_t blocks = v->format == FORMAT_INT8 ? rows : block && !format_is_ggml(v->format) ? (n + block - 1) / block : 0;
-    M->q = (struct qmat){.format = v->format, .block = (int32_t)block, .double_quant = v->double_quant, .rows = rows, .cols = cols};
-    size_t room = panels ? quant_panel_room(v->format, (int)block, rows, cols) : 0;
-    M->q.codes = walled(&M->walls, room > 0 ? room : code_bytes(v->format, n));
-    if (v->double_quant) {
-        M->q.scale_codes = walled(&M->walls, blocks);
-        M->q.nested_absmax = walled(&M->walls, (blocks + 255) / 256 * sizeof(float));
-    } else if (quant_affine_bits(v->format))
-        M->q.affine = walled(&M->walls, blocks * 2 * sizeof(uint16_t));
-    else if (blocks)
-        M->q.scales = walled(&M->walls, blocks * sizeof(float));
-}
-
-/* q4_0's values are code - 8, q4_1's and affine groups' code * scale + minimum; a kernel may sum the parts one by one. */
-static void fill_large(struct matrix *M)
-{
-    size_t cols = M->q.cols;
-    for (size_t i = 0; i < M->q.rows * cols; i++)
-        M->large[i] = fabsf(M->value[i]), M->largest = fmax(M->largest, (double)M->large[i]);
-    bool centred = M->q.format == FORMAT_Q4_0 || M->q.format == FORMAT_Q3_K;
-    if (!M->q.panels)
-        return;
-    for (size_t p = 0; p < M->q.rows / PANEL_ROWS; p++)
-        for (size_t k = 0; k < cols; k++) {
-            float scale[PANEL_ROWS], minimum[PANEL_ROWS];
-            quant_panel_scales(&M->q, p, k, scale, minimum);
-            for (size_t r = 0; r < PANEL_ROWS; r++)
-                M->large[(p * PANEL_ROWS + r) * cols + k] += centred ? 16 * fabsf(scale[r]) : 2 * fabsf(minimum[r]);
-        }
-}
-
-static void matrix_open(struct matrix *M, const struct variant *v, size_t rows, size_t cols, bool panels)
-{
-    struct err err;
-    memset(M, 0, sizeof *M);
-    place(M, v, rows, cols, panels);
-    M->value = walled(&M->walls, rows * cols * sizeof(float));
-    M->large = walled(&M->walls, rows * cols * sizeof(float));
-    if (format_info(v->format)->read_only)
-        random_blocks(v->format, M->q.codes, rows * cols, 4);
-    else
-        assert_int_equal(quant_encode(&M->q, normals(&M->walls, rows, cols, cols, 4), false, &err), OK);
-    quant_decode_rows(&M->q, 0, rows, M->value);
-    if (panels)
-        assert_int_equal(quant_to_panels(&M->q, &err), OK);
-    assert_int_equal(M->q.panels, panels && quant_has_panels(v->format, M->q.block, rows, cols));
-    fill_large(M);
-}
+/* ---- every matrix ---- */
 
 /* Calls `check` with every variant in shapes that suit it. */
 static void each_matrix(const struct micro *micro, void (*check)(const struct micro *micro, const struct matrix *M))
@@ -320,11 +185,6 @@ static void each_matrix(const struct micro *micro, void (*check)(const struct mi
             walls_down(&M.walls);
         }
     }
-}
-
-static const char *name_of(const struct matrix *M)
-{
-    return format_info(M->q.format)->name;
 }
 
 /* ---- panel, panel_t ---- */
@@ -458,102 +318,6 @@ static void few_matrix(const struct micro *micro, const struct matrix *M)
     walls_down(&walls);
 }
 
-/* ---- int8 ---- */
-
-/* What rounding one element of x, and one weight of column k in row o, may cost: half of 1/127 of the largest |x| of its 64 columns (the fast mode's
- * promise); of nf4 alone half of 1/112.03 of the block's largest weight.  The arithmetic of their scales: a few units more. */
-static void int8_bound(const struct matrix *M, const float *x, size_t o, double *want, double *bound)
-{
-    size_t cols = M->q.cols;
-    *want = *bound = 0;
-    for (size_t k0 = 0; k0 < cols; k0 += INT8_RUN) {
-        double largest = 0;
-        for (size_t k = k0; k < size_min(cols, k0 + INT8_RUN); k++)
-            largest = fmax(largest, fabs((double)x[k]));
-        for (size_t k = k0; k < size_min(cols, k0 + INT8_RUN); k++) {
-            float scale[PANEL_ROWS];
-            double w = (double)M->value[o * cols + k], dx = largest / 254, dw = 0, xk = fabs((double)x[k]);
-            quant_panel_scales(&M->q, o / PANEL_ROWS, k, scale, NULL);
-            if (M->q.format == FORMAT_NF4)
-                dw = 0.5 / 112.03 * (double)scale[o % PANEL_ROWS];
-            *want += (double)x[k] * w;
-            *bound += dx * (fabs(w) + dw) + xk * dw + gamma_of(cols / 16 + 16) * (xk + dx) * (fabs(w) + dw);
-        }
-    }
-}
-
-/* Columns [k0, k0 + k) of rows [row0, row0 + n) times m rows of x into C. */
-static void int8_run(const struct int8_product *p, const struct matrix *M, const float *x, size_t m, size_t row0, size_t n, size_t k0, size_t k, float *C,
-                     size_t ldc)
-{
-    struct walls walls = {0};
-    size_t runs = int8_runs(k), cols = M->q.cols;
-    int32_t *a = walled(&walls, runs * INT8_A * m * sizeof *a), *b = walled(&walls, runs * INT8_B * p->NR * sizeof *b);
-    memset(a, 0x5a, runs * INT8_A * m * sizeof *a);
-    memset(b, 0x5a, runs * INT8_B * p->NR * sizeof *b);
-    p->pack(a, x + k0, cols, m, k);
-    p->panel(b, &M->q, row0, n, k0, k);
-    p->kernel(runs, a, b, C, ldc, m, n, quant_panel_run(&M->q) < INT8_RUN, k0 > 0);
-    walls_down(&walls);
-}
-
-/* Each element within its bound, all of them within the goal of 1e-2 (relative, Frobenius). */
-static void int8_matrix(const struct int8_product *p, const struct matrix *M)
-{
-    double error = 0, norm = 0;
-    size_t rows = M->q.rows, cols = M->q.cols, cut = cols > 1000 ? 2048 : cols > 64 ? 64 : 0;
-    struct walls walls = {0};
-    float *x = normals(&walls, p->MR, cols, cols, 6);
-    for (size_t j = 0; j < cols && cols > INT8_RUN; j += j < INT8_RUN ? 1 : INT8_RUN)
-        x[cols + j] = 0; /* a run of zeros; an outlier elsewhere */
-    x[cols - 1] = 40;
-    for (size_t row0 = 0, m = 2; row0 < rows; row0 += p->NR, m = m % p->MR + 1) {
-        size_t n = size_min(p->NR, rows - row0), ldc = p->NR + 3;
-        float *C = poison(&walls, (m - 1) * ldc + n);
-        if (cut > 0)
-            int8_run(p, M, x, m, row0, n, 0, cut, C, ldc);
-        int8_run(p, M, x, m, row0, n, cut, cols - cut, C, ldc);
-        for (size_t i = 0; i < m; i++)
-            for (size_t j = 0; j < (i + 1 < m ? ldc : n); j++) {
-                double want, bound, got = (double)C[i * ldc + j];
-                if (j >= n) {
-                    assert_true(isnan(got)); /* between the rows */
-                    continue;
-                }
-                int8_bound(M, x + i * cols, row0 + j, &want, &bound);
-                if (!(fabs(got - want) <= bound))
-                    print_error("int8 of %s [%zu, %zu] m %zu: [%zu, %zu] is %g, want %g, bound %g\n", name_of(M), rows, cols, m, i, row0 + j, got, want, bound);
-                assert_true(fabs(got - want) <= bound);
-                error += i > 0 ? (got - want) * (got - want) : 0;
-                norm += i > 0 ? want * want : 0;
-            }
-    }
-    if (cols >= 352)
-        assert_true(norm > 0 && sqrt(error) <= 1e-2 * sqrt(norm));
-    walls_down(&walls);
-}
-
-static void test_int8(void **state)
-{
-    static const size_t panel_rows[] = {16, 48, 80, 224, 32}, panel_cols[] = {64, 96, 352, 576, 4448};
-    const struct level *is = *state;
-    if (!is->supported() || !is->int8)
-        skip();
-    for (int v = 0; v < VARIANTS; v++)
-        for (int s = 0; s < 5; s++) {
-            struct matrix M;
-            size_t multiple = (size_t)format_info(variants[v].format)->row_multiple;
-            if (!quant_has_panels(variants[v].format, 64, 16, 64))
-                continue;
-            matrix_open(&M, &variants[v], panel_rows[s], (panel_cols[s] + multiple - 1) / multiple * multiple, true);
-            if (is->int8->has(&M.q))
-                int8_matrix(is->int8, &M);
-            else
-                assert_true(variants[v].format != FORMAT_NF4 || variants[v].block > 64); /* what a fast mode is for */
-            walls_down(&M.walls);
-        }
-}
-
 /* ---- levels ---- */
 
 static void each_micro(void **state, void (*run)(const struct micro *micro))
@@ -614,18 +378,6 @@ static void test_few(void **state)
 
 int main(void)
 {
-    static const struct {
-        const char *name;
-        void (*run)(void **state);
-    } cases[] = {{"shape", test_shape}, {"pack", test_pack}, {"kernel", test_kernel}, {"panels", test_panels}, {"few", test_few}, {"int8", test_int8}};
-    enum { CASES = sizeof cases / sizeof *cases, LEVELS_MOST = 8 };
-    struct CMUnitTest tests[LEVELS_MOST * CASES] = {{0}}; /* cmocka passes over what has no name */
-    char names[LEVELS_MOST * CASES][64];
-    int n = 0;
-    for (int i = 0; i < LEVELS_MOST && level_at(i); i++)
-        for (int c = 0; c < CASES; c++, n++) {
-            snprintf(names[n], sizeof names[n], "%s_%s", level_at(i)->name, cases[c].name);
-            tests[n] = (struct CMUnitTest){.name = names[n], .test_func = cases[c].run, .initial_state = (void *)(uintptr_t)level_at(i)};
-        }
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    static const struct level_case cases[] = {{"shape", test_shape}, {"pack", test_pack}, {"kernel", test_kernel}, {"panels", test_panels}, {"few", test_few}};
+    return run_levels(cases, sizeof cases / sizeof *cases);
 }
