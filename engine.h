@@ -44,7 +44,7 @@ struct milestone_record {
 
 /* Bytes in a GPU's memory, of the largest model of any ratio; 0 where passes run on the CPU. */
 struct device_plan {
-    size_t base, importance;  /* the model as it is stored, gradients of its weights, unless nothing reads them */
+    size_t base, importance;  /* the model as it is stored, what measuring takes beside it, unless nothing reads them */
     size_t unquantized;       /* a pruned model before it is quantized, likewise */
     size_t weights, smallest; /* as they are stored, every linear in the largest of its formats, or in the smallest */
     size_t adapters;          /* with gradients and moments */
@@ -59,7 +59,7 @@ struct device_plan {
 struct memory_plan {
     size_t base_weights;    /* the model as loaded, until it is pruned */
     size_t loading;         /* a matrix that is encoded on the way in, or copied into panels */
-    size_t importance;      /* gradients of its weights */
+    size_t importance;      /* gradients, and what calibration keeps for them */
     size_t slicing;         /* a matrix that is decoded and encoded anew where a cut divides its blocks */
     size_t weights;         /* pruned, linears F32 or as they are stored: what every format is made from */
     size_t variants;        /* every linear in every format with its adapter's start */
@@ -189,8 +189,6 @@ bool engine_prunes(const struct config *config);
  * leaves of them (prune_formats, which appends to told).  Embedding and head by embedding_type.  plan_free(&held->plan) releases. */
 enum status engine_held(const struct engine *engine, const struct model_config *shape, struct model_stored *held, struct text *told);
 bool engine_measures(const struct engine *engine);         /* importance reads the weights */
-bool engine_needs_gradients(const struct engine *engine);  /* importance is Taylor's */
-bool engine_needs_fisher(const struct engine *engine);
 
 /* engine_device.c */
 bool engine_on_device(const struct engine *engine);        /* passes run on one, or would where only a plan is made */
@@ -205,7 +203,7 @@ void engine_print_device(const struct engine *engine, struct text *out);
 
 /* engine_model.c */
 enum status engine_prune(struct engine *engine);        /* loads, scores milestone BEFORE_PRUNING, prunes (to every ratio), frees the base */
-size_t engine_importance_bytes(const struct engine *engine, const struct model *base); /* what measuring takes beside a pass */
+enum status engine_importance_bytes(struct engine *engine, const struct model *base, size_t *bytes); /* what measuring takes beside a pass */
 size_t engine_host_run_bytes(const struct engine *engine, const struct model *model); /* of the CPU's own run, beside a device's */
 enum status engine_place_training(struct engine *engine); /* trials of every ratio */
 enum status engine_open_device(struct engine *engine);  /* by the keys device and compute_dtype: engine->ops; ERR_INPUT when it cannot be */

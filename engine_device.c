@@ -114,9 +114,9 @@ enum status engine_count_device_base(struct engine *engine, const struct model *
 }
 
 /* Stages: the base scored and measured; the pruned model unquantized, as it is scored and becomes the reference; trials; the pick beside its GGUF. */
-static size_t pruning_stage(const struct device_plan *d)
+static size_t pruning_stage(const struct device_plan *d, size_t importance)
 {
-    return d->base + most(d->importance, d->answers);
+    return d->base + most(importance, d->answers);
 }
 
 static size_t trial_stage(const struct device_plan *d)
@@ -125,11 +125,16 @@ static size_t trial_stage(const struct device_plan *d)
     return d->adapters + d->reference + most(trial, d->unquantized ? d->unquantized + d->answers : 0);
 }
 
+static size_t peak_with(const struct device_plan *d, size_t importance)
+{
+    return most(pruning_stage(d, importance), trial_stage(d)) + d->activations + d->scratch + d->own;
+}
+
 size_t engine_device_peak(struct engine *engine)
 {
     struct device_plan *d = &engine->memory.device;
     d->activations = engine->memory.keep_activations ? d->kept : d->recomputed;
-    d->peak = most(pruning_stage(d), trial_stage(d)) + d->activations + d->scratch + d->own;
+    d->peak = peak_with(d, d->importance);
     return d->peak;
 }
 
@@ -150,7 +155,7 @@ enum status engine_check_device(const struct engine *engine)
     TRY(engine_device_room(engine, &room));
     if ((double)d->peak <= room)
         return OK;
-    bool gradients = pruning_stage(d) > trial_stage(d) && d->importance > 0;
+    bool gradients = d->importance > 0 && (double)peak_with(d, 0) <= room;
     return err_set(engine->err, ERR_MEMORY, "the plan takes %.1f MB on the device, the GPU %s has %.1f MB free: want %s, or device = cpu", (double)d->peak / 1e6,
                    device_name(engine->ops.device), room / 1e6,
                    gradients ? "pruner_type = l1, which needs no gradients" : "a smaller micro_batch_size or max_seq_len, gradient_checkpointing = yes, smaller quant_types");
@@ -176,7 +181,7 @@ void engine_print_device(const struct engine *engine, struct text *out)
     print_row(out, "scratch", d->scratch, "of the kernels: a decoded matrix, factors in bf16, a chunk of logits");
     print_row(out, "own", d->own, "cuBLAS's workspace, tables of the formats");
     print_row(out, "base", d->base, "the model as it is stored, while it is scored and its importance measured");
-    print_row(out, "importance", d->importance, "gradients of its weights, until it is pruned");
+    print_row(out, "importance", d->importance, "gradients and what calibration keeps, until it is pruned");
     print_row(out, "unquantized", d->unquantized, "a pruned model before it is quantized, while it is scored or becomes the reference");
     print_row(out, "reference", d->reference, "its hidden states on the held-out text");
     print_row(out, "answers", d->answers, "keys, values and activations of the longest answer that a task has written");

@@ -51,16 +51,6 @@ bool engine_measures(const struct engine *engine)
     return engine_prunes(engine->config) && engine->config->keep_layers == 0 && engine->prune_options.type != PRUNE_RANDOM;
 }
 
-bool engine_needs_gradients(const struct engine *engine)
-{
-    return engine_measures(engine) && engine->prune_options.type == PRUNE_TAYLOR;
-}
-
-bool engine_needs_fisher(const struct engine *engine)
-{
-    return engine->prune_options.taylor == SALIENCE_PARAM_SECOND || engine->prune_options.taylor == SALIENCE_PARAM_MIX;
-}
-
 /* ---- the memory plan: every lifetime counted by the code that later carves it ---- */
 
 enum status engine_held(const struct engine *engine, const struct model_config *shape, struct model_stored *held, struct text *told)
@@ -337,7 +327,8 @@ static enum status count_base(struct engine *engine, struct model *base)
     plan_free(&held.plan);
     TRY(status);
     m->loading = most(engine->checkpoint ? model_load_bytes(base, engine->checkpoint) : 0, panel_copy(base));
-    size_t importance = engine_importance_bytes(engine, base), answers = largest_answers(engine, base);
+    size_t importance, answers = largest_answers(engine, base);
+    TRY(engine_importance_bytes(engine, base, &importance));
     if (engine_on_device(engine))
         return engine_count_device_base(engine, base, importance, answers);
     m->importance = importance;
@@ -453,7 +444,7 @@ void engine_print_plan(struct engine *engine, struct text *out)
     print_bytes(out, "base weights", m->base_weights, keeps ? "the model as it is stored, until it is pruned" : "the model as loaded, linears F32, until it is pruned");
     bool device = engine_on_device(engine); /* where these lie then */
     if (!device)
-        print_bytes(out, "importance", m->importance, "gradients of its weights, until it is pruned");
+        print_bytes(out, "importance", m->importance, "gradients and what calibration keeps, until it is pruned");
     print_bytes(out, "weights", m->weights, weights[keeps][engine->n_ratios > 0]);
     print_bytes(out, "formats", m->variants, keeps ? "adapter starts, and its linears in every other format" : "its linears in every format, with adapter starts");
     print_bytes(out, "optimizer", m->optimizer, device ? "adapters, micro-batch" : "adapters, gradients, moments, micro-batch");

@@ -98,6 +98,14 @@ static void free_calibration(struct calibration *c)
     free(c->labels);
 }
 
+static size_t all_rows(const struct calibration *c)
+{
+    size_t rows = 0;
+    for (size_t i = 0; i < c->n; i++)
+        rows += c->batch[i].n;
+    return rows;
+}
+
 /* In the formats in which it is held. */
 static enum status place_model(struct engine *engine, struct model *model, const struct model_config *shape, const struct model_stored *held,
                                struct arena *arena, const char *what)
@@ -177,49 +185,61 @@ static enum status place_host_run(struct engine *engine, const struct model *mod
     return model_run_place(run, model, NULL, &engine->host_activations, engine->err);
 }
 
-/* What importance takes beside a pass: gradients, their squares, and on a device the sums that its kernels make. */
-struct measuring {
-    struct model_grads grads;
-    real *fisher;
-    double *sums;
-};
-
-static void measuring_place(struct measuring *m, const struct engine *engine, const struct model *model, struct arena *arena)
+/* Rows of calibration for importance; without data each sequence is as long as it may be. */
+static enum status calibration_rows(struct engine *engine, size_t *rows)
 {
-    bool gradients = engine_needs_gradients(engine);
-    if (gradients)
-        model_grads_place(&m->grads, model, !prune_scores_all(&engine->prune_options), arena);
-    if (gradients && engine_needs_fisher(engine))
-        m->fisher = arena_take(arena, m->grads.n, sizeof *m->fisher);
-    if (engine_measures(engine) && engine_on_device(engine))
-        m->sums = arena_take(arena, prune_sums(model), sizeof *m->sums);
+    size_t samples = (size_t)engine->config->calibration_samples;
+    struct calibration c = {0};
+    *rows = samples * (size_t)engine->config->calibration_seq_len;
+    if (!engine_has_weights(engine))
+        return OK;
+    enum status status = make_calibration(engine, samples, &c);
+    if (status == OK)
+        *rows = all_rows(&c);
+    free_calibration(&c);
+    return status;
 }
 
-size_t engine_importance_bytes(const struct engine *engine, const struct model *base)
+enum status engine_importance_bytes(struct engine *engine, const struct model *base, size_t *bytes)
 {
-    struct measuring m = {0};
+    struct prune_room room;
     struct arena tables = {0}, count = {.tables = engine_on_device(engine) ? &tables : NULL};
-    measuring_place(&m, engine, base, &count);
-    return count.used;
+    size_t rows;
+    *bytes = 0;
+    if (!engine_measures(engine))
+        return OK;
+    TRY(calibration_rows(engine, &rows));
+    prune_room_place(&room, base, &engine->prune_options, rows, &count);
+    *bytes = count.used;
+    return OK;
+}
+
+/* Memory for measuring this model's importance; of one that is random or known nothing. */
+static enum status place_room(struct engine *engine, const struct model *model, size_t rows, struct prune_room *room)
+{
+    struct arena *arena = &engine->importance;
+    if (!engine_measures(engine))
+        return OK;
+    use_tables(engine, arena, &engine->tables[1]);
+    prune_room_place(room, model, &engine->prune_options, rows, arena);
+    TRY(model_commit(&engine->ops, arena, "importance", engine->err));
+    prune_room_place(room, model, &engine->prune_options, rows, arena);
+    return OK;
 }
 
 static enum status score_units(struct engine *engine, const struct model *model, struct prune_scores *scores)
 {
     struct calibration calibration = {0};
-    struct measuring m = {0};
+    struct prune_room room = {0};
     enum status status = make_calibration(engine, (size_t)engine->config->calibration_samples, &calibration);
     if (status == OK && engine_measures(engine))
         status = model_mirror_model(engine_mirror(engine), model, NULL, &model, engine->err);
-    use_tables(engine, &engine->importance, &engine->tables[1]);
-    measuring_place(&m, engine, model, &engine->importance);
     if (status == OK)
-        status = model_commit(&engine->ops, &engine->importance, "importance", engine->err);
-    measuring_place(&m, engine, model, &engine->importance);
+        status = place_room(engine, model, all_rows(&calibration), &room);
     enum compute compute = engine->ops.compute;
     engine->ops.compute = COMPUTE_F32; /* which units go should not depend on the machine's instructions */
     if (status == OK)
-        status = prune_scores_compute(scores, model, &engine->run, &m.grads, m.fisher, m.sums, calibration.batch, calibration.n,
-                                      &engine->prune_options, engine->err);
+        status = prune_scores_compute(scores, model, &engine->run, &room, calibration.batch, calibration.n, &engine->prune_options, engine->err);
     engine->ops.compute = compute;
     model_release(&engine->ops, &engine->importance);
     free_calibration(&calibration);

@@ -86,6 +86,35 @@ void model_place_head(struct model *model, enum format embed_format, enum format
         model_config_inv_freq(c, model->inv_freq);
 }
 
+static void place_layer_grads(struct model_grads *grads, const struct model *model, int l, struct arena *arena)
+{
+    for (int j = 0; j < LINEAR_COUNT; j++) {
+        const struct qmat *W = &model->layer[l].linear[j];
+        real *dW = arena_take(arena, W->rows * W->cols, sizeof(real));
+        real *dbias = !grads->linears_only && has_bias(&model->config, j) ? arena_take(arena, W->rows, sizeof(real)) : NULL;
+        if (grads->layer) {
+            grads->layer[l].linear[j] = dW;
+            grads->layer[l].bias[j] = dbias;
+        }
+    }
+}
+
+void model_grads_place_layer(struct model_grads *grads, const struct model *model, struct arena *arena)
+{
+    memset(grads, 0, sizeof *grads);
+    grads->linears_only = true;
+    grads->layer = arena_take_table(arena, (size_t)model->plan.n_layers, sizeof *grads->layer);
+    size_t start = arena->used, end = start;
+    grads->block = arena->base ? (real *)(void *)(arena->base + start) : NULL;
+    for (int l = 0; l < model->plan.n_layers; l++) {
+        arena->used = start;
+        place_layer_grads(grads, model, l, arena);
+        end = arena->used > end ? arena->used : end;
+    }
+    arena->used = end;
+    grads->n = (end - start) / sizeof(real);
+}
+
 void model_grads_place(struct model_grads *grads, const struct model *model, bool linears_only, struct arena *arena)
 {
     const struct model_config *c = &model->config;
@@ -104,15 +133,7 @@ void model_grads_place(struct model_grads *grads, const struct model *model, boo
             grads->layer[l].input_norm = input_norm;
             grads->layer[l].post_norm = post_norm;
         }
-        for (int j = 0; j < LINEAR_COUNT; j++) {
-            const struct qmat *W = &model->layer[l].linear[j];
-            real *dW = arena_take(arena, W->rows * W->cols, sizeof(real));
-            real *dbias = !linears_only && has_bias(c, j) ? arena_take(arena, W->rows, sizeof(real)) : NULL;
-            if (grads->layer) {
-                grads->layer[l].linear[j] = dW;
-                grads->layer[l].bias[j] = dbias;
-            }
-        }
+        place_layer_grads(grads, model, l, arena);
     }
     if (!linears_only) {
         grads->norm = arena_take(arena, C, sizeof(real));

@@ -103,6 +103,8 @@ struct model_grads {
     bool linears_only; /* importance: embed, head, norms, biases are NULL */
 };
 void model_grads_place(struct model_grads *grads, const struct model *model, bool linears_only, struct arena *arena);
+/* Linears only, of one layer at a time: those of every layer lie in the same memory, block, of n reals, what the widest takes. */
+void model_grads_place_layer(struct model_grads *grads, const struct model *model, struct arena *arena);
 /* For full training: the parameters as one block in the order of model_grads (weights placed all-F32 are contiguous in that order). NULL when not. */
 real *model_parameter_block(const struct model *model, size_t *n);
 
@@ -140,6 +142,17 @@ enum { MODEL_LOGITS_MOST = 256 }; /* rows of it at once: what scratch is planned
 enum status model_embed(const struct model_run *run, const struct model *model, const struct batch *batch, real *x, struct err *err);
 enum status model_block(struct model_run *run, const struct model *model, const struct batch *batch, int l, const real *x, real *y,
                         const real *inputs[LINEAR_COUNT], struct err *err);
+
+/* model_train of the linears one layer at a time, without adapters and to the same bits, so that gradients of one layer at a time need memory.
+ * model_streams: forward; x[l], l < L: becomes the residual stream before layer l, [n, C].  model_head_backward: of the batch that model_streams was called with last, as often as
+ * wanted: dx[n, C] = the gradient of scale * sum(nll) with respect to what the last layer gives; sum and count as of model_train.  model_block_backward, from the last layer down to
+ * the first: x as it was left; dx on entry the gradient of what layer l gives, on exit that of x (of layer 0: unfinished); those of its linears are added to
+ * grads, placed with linears only.  ERR_STOPPED between layers. */
+enum status model_streams(struct model_run *run, const struct model *model, const struct batch *batch, real *const x[], struct err *err);
+enum status model_head_backward(struct model_run *run, const struct model *model, const struct batch *batch, real scale, real *dx, double *sum,
+                                size_t *count, struct err *err);
+enum status model_block_backward(struct model_run *run, const struct model *model, struct model_grads *grads, const struct batch *batch, int l,
+                                 const real *x, real *dx, struct err *err);
 
 /* ---- decoding ---- */
 struct kv_cache {

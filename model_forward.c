@@ -306,6 +306,14 @@ static enum status check_batch(const struct model_run *run, const struct model *
     return OK;
 }
 
+static enum status check_no_prefix(const struct batch *batch, struct err *err)
+{
+    for (size_t i = 0; i < batch->n_segments; i++)
+        if (batch->segments[i].prefix_len > 0)
+            return err_set(err, ERR_FAILED, "segment %zu has a shared prefix: those have no backward", i);
+    return OK;
+}
+
 /* Checks the batch; `read` is what kernels see of it. */
 static enum status batch_in(const struct model_run *run, const struct model *model, const struct batch *batch, struct batch *read, struct err *err)
 {
@@ -313,18 +321,19 @@ static enum status batch_in(const struct model_run *run, const struct model *mod
     return model_batch_up(run, batch, read, err);
 }
 
-static enum status forward_all(struct model_run *run, struct layer_pass *p, struct err *err)
+/* x: where the residual stream before each layer goes; what the last one gives goes into the run's own. */
+static enum status forward_all(struct model_run *run, struct layer_pass *p, real *const x[], struct err *err)
 {
     struct model_acts *acts = run->acts;
     const struct model *model = p->model;
     size_t n = p->batch->n, C = (size_t)model->config.hidden_size;
     int L = model->config.num_hidden_layers;
-    p->ops->ops->embed_forward(p->ops, &model->embed, p->batch->tokens, n, acts->x[0]);
+    p->ops->ops->embed_forward(p->ops, &model->embed, p->batch->tokens, n, x[0]);
     model_angles(run, model, p->batch->positions, n);
     p->angles = acts->angles;
     for (p->l = 0; p->l < L; p->l++) {
         TRY(stop_check(err));
-        layer_forward(p, &acts->layer[p->l], acts->kept && p->dropout ? &acts->kept[p->l] : NULL, acts->x[p->l], acts->x[p->l + 1]);
+        layer_forward(p, &acts->layer[p->l], acts->kept && p->dropout ? &acts->kept[p->l] : NULL, x[p->l], p->l + 1 < L ? x[p->l + 1] : acts->x[L]);
     }
     p->ops->ops->rmsnorm_forward(p->ops, acts->nf, acts->sf, acts->x[L], model->norm, (real)model->config.rms_norm_eps, n, C);
     return OK;
@@ -350,7 +359,7 @@ enum status model_score(struct model_run *run, const struct model *model, const 
     struct batch read;
     struct layer_pass p = {.ops = run->ops, .model = model, .lora = lora, .batch = &read};
     TRY(batch_in(run, model, batch, &read, err));
-    TRY(forward_all(run, &p, err));
+    TRY(forward_all(run, &p, run->acts->x, err));
     struct head_args head = {.W = &model->head, .n = read.n, .x = run->acts->nf, .labels = read.labels, .nll = nll && !there ? nll : run->acts->nll,
                              .greedy = greedy && there ? there->greedy : greedy};
     run->ops->ops->head_loss(run->ops, &head);
@@ -372,6 +381,26 @@ static int lowest_trained(const struct layer_pass *p)
     return L;
 }
 
+/* The loss of what forward_all left, and dx[n, C], its gradient with respect to what the last layer gave. */
+static enum status head_backward(struct model_run *run, const struct layer_pass *p, const struct batch *batch, real scale, real *dx, double *sum,
+                                 size_t *count, struct err *err)
+{
+    struct model_acts *acts = run->acts;
+    const struct model *model = p->model;
+    size_t n = p->batch->n, C = (size_t)model->config.hidden_size;
+    struct head_args head = {.W = &model->head, .n = n, .x = acts->nf, .labels = p->batch->labels, .nll = acts->nll, .dx = acts->dn, .scale = scale};
+    if (p->grads && !p->grads->linears_only)
+        head.dW = model->config.tie_word_embeddings ? p->grads->embed : p->grads->head;
+    p->ops->ops->head_loss(p->ops, &head);
+    double *nll = acts->there ? acts->there->host : acts->nll;
+    TRY(model_scores_down(run, n, nll, NULL, err));
+    TRY(sum_nll(batch, nll, sum, count, err));
+    model_clear(p->ops, dx, n * C); /* rmsnorm_backward adds */
+    p->ops->ops->rmsnorm_backward(p->ops, dx, p->grads ? p->grads->norm : NULL, acts->dn, acts->x[model->config.num_hidden_layers], model->norm, acts->sf,
+                                  n, C);
+    return OK;
+}
+
 static enum status backward_all(struct model_run *run, struct layer_pass *p, struct err *err)
 {
     struct model_acts *acts = run->acts;
@@ -379,8 +408,6 @@ static enum status backward_all(struct model_run *run, struct layer_pass *p, str
     size_t n = p->batch->n, C = (size_t)model->config.hidden_size;
     int L = model->config.num_hidden_layers, lowest = lowest_trained(p);
     bool whole = p->grads && !p->grads->linears_only; /* embeddings and norms too */
-    model_clear(p->ops, acts->dx, n * C); /* rmsnorm_backward adds */
-    p->ops->ops->rmsnorm_backward(p->ops, acts->dx, p->grads ? p->grads->norm : NULL, acts->dn, acts->x[L], model->norm, acts->sf, n, C);
     for (p->l = L - 1; p->l >= lowest; p->l--) {
         TRY(stop_check(err));
         if (acts->kept)
@@ -400,22 +427,12 @@ enum status model_train(struct model_run *run, const struct model *model, struct
     struct batch read;
     struct layer_pass p = {.ops = run->ops, .model = model, .lora = lora, .grads = grads, .batch = &read, .dropout = true,
                            .dropout_step = dropout_step};
-    struct model_acts *acts = run->acts;
     if (lora && lora->dropout > 0 && !run->dropout)
         return err_set(err, ERR_FAILED, "adapters with dropout, but memory was planned for none");
-    for (size_t i = 0; i < batch->n_segments; i++)
-        if (batch->segments[i].prefix_len > 0)
-            return err_set(err, ERR_FAILED, "segment %zu has a shared prefix: those have no backward", i);
+    TRY(check_no_prefix(batch, err));
     TRY(batch_in(run, model, batch, &read, err));
-    TRY(forward_all(run, &p, err));
-    struct head_args head = {.W = &model->head, .n = read.n, .x = acts->nf, .labels = read.labels, .nll = acts->nll,
-                             .dx = acts->dn, .scale = scale};
-    if (grads && !grads->linears_only)
-        head.dW = model->config.tie_word_embeddings ? grads->embed : grads->head;
-    run->ops->ops->head_loss(run->ops, &head);
-    double *nll = acts->there ? acts->there->host : acts->nll;
-    TRY(model_scores_down(run, read.n, nll, NULL, err));
-    TRY(sum_nll(batch, nll, sum, count, err));
+    TRY(forward_all(run, &p, run->acts->x, err));
+    TRY(head_backward(run, &p, batch, scale, run->acts->dx, sum, count, err));
     return backward_all(run, &p, err);
 }
 
@@ -425,7 +442,7 @@ enum status model_hidden(struct model_run *run, const struct model *model, const
     struct batch read;
     struct layer_pass p = {.ops = run->ops, .model = model, .lora = lora, .batch = &read};
     TRY(batch_in(run, model, batch, &read, err));
-    TRY(forward_all(run, &p, err));
+    TRY(forward_all(run, &p, run->acts->x, err));
     *x = run->acts->nf;
     return OK;
 }
@@ -450,6 +467,43 @@ enum status model_block(struct model_run *run, const struct model *model, const 
     layer_forward(&p, &run->acts->layer[l], NULL, x, y);
     for (int j = 0; inputs && j < LINEAR_COUNT; j++)
         inputs[j] = j <= LINEAR_V ? a->n1 : j == LINEAR_O ? a->att : j <= LINEAR_UP ? a->n2 : a->act;
+    return OK;
+}
+
+/* `dropout` stands for training: where activations are kept in bf16, they are rounded as model_train rounds them. */
+enum status model_streams(struct model_run *run, const struct model *model, const struct batch *batch, real *const x[], struct err *err)
+{
+    struct batch read;
+    struct layer_pass p = {.ops = run->ops, .model = model, .batch = &read, .dropout = true};
+    TRY(check_no_prefix(batch, err));
+    TRY(batch_in(run, model, batch, &read, err));
+    return forward_all(run, &p, x, err);
+}
+
+enum status model_head_backward(struct model_run *run, const struct model *model, const struct batch *batch, real scale, real *dx, double *sum,
+                                size_t *count, struct err *err)
+{
+    struct batch read;
+    struct layer_pass p = {.ops = run->ops, .model = model, .batch = &read};
+    TRY(batch_in(run, model, batch, &read, err));
+    return head_backward(run, &p, batch, scale, dx, sum, count, err);
+}
+
+enum status model_block_backward(struct model_run *run, const struct model *model, struct model_grads *grads, const struct batch *batch, int l,
+                                 const real *x, real *dx, struct err *err)
+{
+    struct model_acts acts = *run->acts; /* but for dx */
+    const struct layer_kept *kept = acts.kept ? &acts.kept[l] : NULL;
+    struct batch read;
+    struct layer_pass p = {.ops = run->ops, .model = model, .grads = grads, .batch = &read, .angles = acts.angles, .l = l};
+    TRY(batch_in(run, model, batch, &read, err));
+    TRY(stop_check(err));
+    model_angles(run, model, read.positions, read.n);
+    layer_forward(&p, &acts.layer[l], kept, x, NULL);
+    if (kept)
+        model_restore(&p, kept, &acts.layer[l], acts.x[l]);
+    acts.dx = dx;
+    layer_backward(&p, &acts, &acts.layer[l], kept ? acts.x[l] : x, l == 0);
     return OK;
 }
 

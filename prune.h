@@ -52,16 +52,25 @@ struct prune_selection {
 /* Layer ranges by depth where the options say -1: spares about the first eighth and the last sixteenth, at least one each from 4 layers on. */
 void prune_ranges(struct prune_options *options, int32_t n_layers);
 
-/* Does the mode's importance read gradients of embedding, head and norms too?  Else grads may be placed with linears_only. */
-bool prune_scores_all(const struct prune_options *options);
-/* Doubles that salience adds up at one time. */
-size_t prune_sums(const struct model *model);
-/* Scores of every unit.  Taylor: batches of one sequence each, labels in place; fisher (same size as grads->block) only for PARAM_SECOND and
- * PARAM_MIX, else NULL.  sums: [prune_sums] of the device's memory where run's kernels are a device's (so are model, grads and fisher), else NULL.
- * keep_layers: nothing is measured, all layers score 0. */
-enum status prune_scores_compute(struct prune_scores *scores, const struct model *model, struct model_run *run,
-                                 struct model_grads *grads, real *fisher, double *sums, const struct batch *batches, size_t n_batches,
-                                 const struct prune_options *options, struct err *err);
+/* What measuring takes beside a pass: gradients of all that is scored, or those of the linears of one layer at a time and the residual streams of all
+ * calibration.  Both give the same bits. */
+struct prune_room {
+    struct model_grads grads; /* Taylor */
+    real *fisher;             /* [grads.n] PARAM_SECOND, PARAM_MIX: mean over samples of the squared gradient of the sample's own mean loss */
+    double *sums;             /* what a device's kernels add up; NULL on the CPU */
+    size_t rows;              /* of calibration, all sequences together */
+    real **x;                 /* one layer at a time: [L] the stream before each layer, [rows, C]; NULL: all gradients at one time */
+    real **stream;            /* [L] of the sequence at hand */
+    real *dx, *own_dx;        /* [rows, C] gradient, with respect to what the layer at hand gives, of the mean loss over all labels; of each sample's own mean loss.
+                               * NULL: that one is not wanted */
+};
+/* Counts or carves for model, options and so many rows of calibration the way that takes less; mode channel, whose scores read gradients of embedding, head and norms too, all
+ * at one time.  With arena->tables it is a device's memory. */
+void prune_room_place(struct prune_room *room, const struct model *model, const struct prune_options *options, size_t rows, struct arena *arena);
+/* Scores of every unit.  Taylor: batches of one sequence each, labels in place, together at most the rows that room was placed for; model and room lie
+ * where run's kernels are.  keep_layers: nothing is measured, all layers score 0.  ERR_INPUT: no label.  ERR_STOPPED between layers. */
+enum status prune_scores_compute(struct prune_scores *scores, const struct model *model, struct model_run *run, struct prune_room *room,
+                                 const struct batch *batches, size_t n_batches, const struct prune_options *options, struct err *err);
 /* Solves for the widths and picks the units.  The ratio counts from `original`: in the k-th of n steps config is what the steps before left
  * and the ratio k/n of the whole.
  * ERR_INPUT when no width reaches the ratio (says the largest that is reachable) or a range of layers is not the model's. */

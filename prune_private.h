@@ -16,4 +16,15 @@ enum status prune_select_units(struct prune_selection *selection, const struct p
 /* config with only these units: layers that are moved together, or a smaller hidden_size. */
 void prune_keep_units(struct model_config *config, enum prune_mode mode, const int32_t *unit, int32_t n);
 
+/* prune_scores.c: doubles that salience adds up at one time. */
+size_t prune_sums(const struct model *model);
+
+/* prune_gradients.c.  Does the salience read squared gradients? */
+bool prune_needs_fisher(const struct prune_options *options);
+/* All gradients into room; where it holds those of one layer at a time, the streams of all sequences: then for l = L - 1 .. 0 those of layer l. */
+enum status prune_gradients(struct prune_room *room, const struct model *model, struct model_run *run, const struct batch *batches, size_t n,
+                            const struct prune_options *options, struct err *err);
+enum status prune_layer_gradients(struct prune_room *room, const struct model *model, struct model_run *run, const struct batch *batches, size_t n, int32_t l,
+                                  struct err *err);
+
 #endif

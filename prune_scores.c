@@ -9,58 +9,8 @@
 #include <string.h>
 
 #include "base/rng.h"
-#include "base/stop.h"
 #include "cuda/device.h"
-#include "prune.h"
-
-/* ---- gradients ---- */
-
-static size_t labels_of(const struct batch *b)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < b->n; i++)
-        n += b->labels[i] >= 0;
-    return n;
-}
-
-static enum status add_gradient(struct model_grads *grads, const struct model *model, struct model_run *run, const struct batch *b,
-                                double scale, struct err *err)
-{
-    double sum;
-    size_t count;
-    TRY(stop_check(err));
-    return model_train(run, model, NULL, grads, b, (real)scale, 0, &sum, &count, err);
-}
-
-/* F = mean over samples of the squared gradient of the sample's own mean loss. */
-static enum status fill_fisher(real *fisher, struct model_grads *grads, const struct model *model, struct model_run *run,
-                               const struct batch *batches, size_t n, struct err *err)
-{
-    const struct ops_context *c = run->ops;
-    model_clear(c, fisher, grads->n);
-    for (size_t i = 0; i < n; i++) {
-        size_t labels = labels_of(&batches[i]);
-        model_clear(c, grads->block, grads->n);
-        TRY(add_gradient(grads, model, run, &batches[i], 1.0 / (double)(labels ? labels : 1), err));
-        c->ops->add_squares(c, fisher, grads->block, (real)n, grads->n);
-    }
-    return OK;
-}
-
-/* G of the mean loss over all labelled tokens of all samples. */
-static enum status fill_gradient(struct model_grads *grads, const struct model *model, struct model_run *run,
-                                 const struct batch *batches, size_t n, struct err *err)
-{
-    size_t labels = 0;
-    for (size_t i = 0; i < n; i++)
-        labels += labels_of(&batches[i]);
-    if (labels == 0)
-        return err_set(err, ERR_INPUT, "the calibration data has no token to predict");
-    model_clear(run->ops, grads->block, grads->n);
-    for (size_t i = 0; i < n; i++)
-        TRY(add_gradient(grads, model, run, &batches[i], 1.0 / (double)labels, err));
-    return OK;
-}
+#include "prune_private.h"
 
 /* ---- scores of rows and columns ---- */
 
@@ -127,15 +77,20 @@ static enum status read_sums(const struct ops_context *c, double *to, const doub
     return OK;
 }
 
-static enum status fill_sides(struct sides *s, const struct model *model, const struct model_run *run, int32_t l, const struct model_grads *grads,
-                              const real *fisher, const struct prune_options *o, struct err *err)
+/* F, which lies as G. */
+static const real *squares(const struct prune_room *room, const real *G)
+{
+    return G && room->fisher ? room->fisher + (G - room->grads.block) : NULL;
+}
+
+static enum status fill_sides(struct sides *s, const struct model *model, const struct model_run *run, int32_t l, const struct prune_room *room,
+                              const struct prune_options *o, struct err *err)
 {
     enum salience kind = kind_of(o);
     const struct model_layer *layer = &model->layer[l];
     clear_sums(run->ops, s->sums, s->n);
     for (int j = 0; j < LINEAR_COUNT; j++) {
-        const real *G = o->type == PRUNE_TAYLOR ? grads->layer[l].linear[j] : NULL;
-        const real *F = G && fisher ? fisher + (G - grads->block) : NULL;
+        const real *G = o->type == PRUNE_TAYLOR ? room->grads.layer[l].linear[j] : NULL, *F = squares(room, G);
         run->ops->ops->salience(run->ops, kind, &layer->linear[j], G, F, s->sums + (s->rows[j] - s->block), s->sums + (s->cols[j] - s->block));
     }
     return read_sums(run->ops, s->block, s->sums, s->n, err);
@@ -263,31 +218,29 @@ static void add_side(struct channels *ch, const double *side)
 }
 
 /* Embedding, head, or a norm as a matrix of one row: columns are channels. */
-static enum status add_outside(struct channels *ch, const struct qmat *W, const struct model_grads *grads, const real *G, const real *fisher,
+static enum status add_outside(struct channels *ch, const struct qmat *W, const struct prune_room *room, const real *G,
                                const struct prune_options *o, struct err *err)
 {
-    const real *F = G && fisher ? fisher + (G - grads->block) : NULL;
     clear_sums(ch->ops, ch->sums, ch->C);
-    ch->ops->ops->salience(ch->ops, kind_of(o), W, G, F, ch->sums + ch->C, ch->sums);
+    ch->ops->ops->salience(ch->ops, kind_of(o), W, G, squares(room, G), ch->sums + ch->C, ch->sums);
     TRY(read_sums(ch->ops, ch->member, ch->sums, ch->C, err));
     add_member(ch);
     return OK;
 }
 
-static enum status add_norm(struct channels *ch, real *norm, const struct model_grads *grads, const real *G, const real *fisher, const struct prune_options *o,
-                            struct err *err)
+static enum status add_norm(struct channels *ch, real *norm, const struct prune_room *room, const real *G, const struct prune_options *o, struct err *err)
 {
     struct qmat W = {.format = FORMAT_F32, .rows = 1, .cols = ch->C, .codes = norm};
-    return add_outside(ch, &W, grads, G, fisher, o, err);
+    return add_outside(ch, &W, room, G, o, err);
 }
 
 /* LLM-Pruner's members of a layer: attention as one, gate, up, down, its two norms. */
-static enum status add_linears(struct channels *ch, const struct model *model, const struct model_run *run, int32_t l, const struct model_grads *grads,
-                               const real *fisher, const struct prune_options *o, struct err *err)
+static enum status add_linears(struct channels *ch, const struct model *model, const struct model_run *run, int32_t l, const struct prune_room *room,
+                               const struct prune_options *o, struct err *err)
 {
     struct sides s = {0};
     TRY(sides_alloc(&s, &model->layer[l], run->ops->device ? ch->sums : NULL, err));
-    enum status status = fill_sides(&s, model, run, l, grads, fisher, o, err);
+    enum status status = fill_sides(&s, model, run, l, room, o, err);
     add_side(ch, s.cols[LINEAR_Q]);
     add_side(ch, s.cols[LINEAR_K]);
     add_side(ch, s.cols[LINEAR_V]);
@@ -302,34 +255,33 @@ static enum status add_linears(struct channels *ch, const struct model *model, c
     return status;
 }
 
-static enum status add_layer(struct channels *ch, const struct model *model, const struct model_run *run, int32_t l, const struct model_grads *grads,
-                             const real *fisher, const struct prune_options *o, struct err *err)
+static enum status add_layer(struct channels *ch, const struct model *model, const struct model_run *run, int32_t l, const struct prune_room *room,
+                             const struct prune_options *o, struct err *err)
 {
     const struct model_layer *layer = &model->layer[l];
     bool taylor = o->type == PRUNE_TAYLOR;
-    TRY(add_linears(ch, model, run, l, grads, fisher, o, err));
-    TRY(add_norm(ch, layer->input_norm, grads, taylor ? grads->layer[l].input_norm : NULL, fisher, o, err));
-    return add_norm(ch, layer->post_norm, grads, taylor ? grads->layer[l].post_norm : NULL, fisher, o, err);
+    TRY(add_linears(ch, model, run, l, room, o, err));
+    TRY(add_norm(ch, layer->input_norm, room, taylor ? room->grads.layer[l].input_norm : NULL, o, err));
+    return add_norm(ch, layer->post_norm, room, taylor ? room->grads.layer[l].post_norm : NULL, o, err);
 }
 
-static enum status add_outer(struct channels *ch, const struct model *model, const struct model_grads *grads, const real *fisher, const struct prune_options *o,
-                             struct err *err)
+static enum status add_outer(struct channels *ch, const struct model *model, const struct prune_room *room, const struct prune_options *o, struct err *err)
 {
     bool taylor = o->type == PRUNE_TAYLOR;
-    TRY(add_norm(ch, model->norm, grads, taylor ? grads->norm : NULL, fisher, o, err));
-    TRY(add_outside(ch, &model->embed, grads, taylor ? grads->embed : NULL, fisher, o, err));
-    return model->config.tie_word_embeddings ? OK : add_outside(ch, &model->head, grads, taylor ? grads->head : NULL, fisher, o, err);
+    TRY(add_norm(ch, model->norm, room, taylor ? room->grads.norm : NULL, o, err));
+    TRY(add_outside(ch, &model->embed, room, taylor ? room->grads.embed : NULL, o, err));
+    return model->config.tie_word_embeddings ? OK : add_outside(ch, &model->head, room, taylor ? room->grads.head : NULL, o, err);
 }
 
-static enum status channel_scores(struct prune_scores *scores, const struct model *model, const struct model_run *run, const struct model_grads *grads,
-                                  const real *fisher, double *sums, const struct prune_options *o, struct err *err)
+static enum status channel_scores(struct prune_scores *scores, const struct model *model, const struct model_run *run, const struct prune_room *room,
+                                  const struct prune_options *o, struct err *err)
 {
     struct channels ch;
-    enum status status = channels_alloc(&ch, model, run->ops, scores->unit, sums, o->grouping, err);
+    enum status status = channels_alloc(&ch, model, run->ops, scores->unit, room->sums, o->grouping, err);
     for (int32_t l = 0; status == OK && l < model->config.num_hidden_layers; l++)
-        status = add_layer(&ch, model, run, l, grads, fisher, o, err);
+        status = add_layer(&ch, model, run, l, room, o, err);
     if (status == OK)
-        status = add_outer(&ch, model, grads, fisher, o, err);
+        status = add_outer(&ch, model, room, o, err);
     for (size_t c = 0; status == OK && o->grouping == GROUP_MEAN && c < ch.C; c++)
         scores->unit[c] /= ch.n;
     free(ch.member);
@@ -358,7 +310,7 @@ static enum status scores_alloc(struct prune_scores *scores, const struct model_
 }
 
 static enum status layer_scores(struct prune_scores *scores, const struct model *model, const struct model_run *run, int32_t l,
-                                const struct model_grads *grads, const real *fisher, double *sums, const struct prune_options *o, struct err *err)
+                                const struct prune_room *room, const struct prune_options *o, struct err *err)
 {
     const struct model_config *c = &model->config;
     if (o->type == PRUNE_RANDOM && o->mode == PRUNE_LAYER) {
@@ -371,8 +323,8 @@ static enum status layer_scores(struct prune_scores *scores, const struct model 
         return OK;
     }
     struct sides sides = {0};
-    TRY(sides_alloc(&sides, &model->layer[l], sums, err));
-    enum status status = fill_sides(&sides, model, run, l, grads, fisher, o, err);
+    TRY(sides_alloc(&sides, &model->layer[l], room->sums, err));
+    enum status status = fill_sides(&sides, model, run, l, room, o, err);
     if (o->mode == PRUNE_LAYER) {
         scores->unit[l] = layer_score(&sides, &model->layer[l], o);
     } else {
@@ -383,30 +335,32 @@ static enum status layer_scores(struct prune_scores *scores, const struct model 
     return status;
 }
 
-bool prune_scores_all(const struct prune_options *options)
+/* From the last layer down, as its gradients come where only those of one layer are held. */
+static enum status all_layers(struct prune_scores *scores, const struct model *model, struct model_run *run, struct prune_room *room,
+                              const struct batch *batches, size_t n_batches, const struct prune_options *options, struct err *err)
 {
-    return options->mode == PRUNE_CHANNEL;
+    for (int32_t l = model->config.num_hidden_layers - 1; l >= 0; l--) {
+        if (room->x)
+            TRY(prune_layer_gradients(room, model, run, batches, n_batches, l, err));
+        TRY(layer_scores(scores, model, run, l, room, options, err));
+    }
+    return OK;
 }
 
-enum status prune_scores_compute(struct prune_scores *scores, const struct model *model, struct model_run *run,
-                                 struct model_grads *grads, real *fisher, double *sums, const struct batch *batches, size_t n_batches,
-                                 const struct prune_options *options, struct err *err)
+enum status prune_scores_compute(struct prune_scores *scores, const struct model *model, struct model_run *run, struct prune_room *room,
+                                 const struct batch *batches, size_t n_batches, const struct prune_options *options, struct err *err)
 {
     memset(scores, 0, sizeof *scores);
     TRY(scores_alloc(scores, &model->config, options->mode, err));
-    bool second = options->taylor == SALIENCE_PARAM_SECOND || options->taylor == SALIENCE_PARAM_MIX;
     if (options->mode == PRUNE_LAYER && options->keep_layers > 0)
         return OK;
-    if (options->type == PRUNE_TAYLOR && second)
-        TRY(fill_fisher(fisher, grads, model, run, batches, n_batches, err));
     if (options->type == PRUNE_TAYLOR)
-        TRY(fill_gradient(grads, model, run, batches, n_batches, err));
-    if (options->mode == PRUNE_CHANNEL && options->type == PRUNE_RANDOM)
-        random_scores(scores->unit, model->config.hidden_size, options->seed, 0);
-    else if (options->mode == PRUNE_CHANNEL)
-        TRY(channel_scores(scores, model, run, grads, second ? fisher : NULL, sums, options, err));
-    for (int32_t l = 0; options->mode != PRUNE_CHANNEL && l < model->config.num_hidden_layers; l++)
-        TRY(layer_scores(scores, model, run, l, grads, second ? fisher : NULL, sums, options, err));
+        TRY(prune_gradients(room, model, run, batches, n_batches, options, err));
+    if (options->mode != PRUNE_CHANNEL)
+        return all_layers(scores, model, run, room, batches, n_batches, options, err);
+    if (options->type != PRUNE_RANDOM)
+        return channel_scores(scores, model, run, room, options, err);
+    random_scores(scores->unit, model->config.hidden_size, options->seed, 0);
     return OK;
 }
 

@@ -160,6 +160,33 @@ static void test_llama7b(void **state)
     veneer_free(job);
 }
 
+/* Gradients of one layer and 33 streams of the calibration; of all layers where so long a calibration takes more. */
+static void test_importance_takes_the_smaller_way(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *keys[2];
+        double grads, streams, rows;
+    } cases[] = {{{"taylor=param_first", "calibration_samples=10"}, 1, 33, 1280},
+                 {{"taylor=param_second", "calibration_samples=10"}, 2, 33, 1280},
+                 {{"taylor=param_mix", "pruning_mode=layer"}, 2, 34, 1280},
+                 {{"taylor=param_first", "calibration_samples=360"}, 1, 33, 46080},
+                 {{"taylor=param_first", "calibration_samples=370"}, 32, 0, 0},
+                 {{"taylor=param_mix", "calibration_samples=800"}, 64, 0, 0},
+                 {{"pruner_type=l1", "calibration_samples=10"}, 0, 0, 0}};
+    char config[640];
+    const double layer = 4 * (4 * 4096. * 4096 + 3 * 4096. * 11008), sums = 8 * (4 * 8192. + 3 * 15104);
+    snprintf(config, sizeof config, "%s/examples/llama7b.txt", root);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct veneer *job;
+        const char *text = plan(&job, 0, config, "device=cuda", cases[i].keys[0], cases[i].keys[1], NULL);
+        double want = cases[i].grads * layer + cases[i].streams * cases[i].rows * 4096 * 4 + sums, got = row(text, "importance");
+        if (!(got == want))
+            fail_msg("%s %s: %.0f bytes, want %.0f", cases[i].keys[0], cases[i].keys[1], got, want);
+        veneer_free(job);
+    }
+}
+
 /* ---- limits ---- */
 
 static void test_max_memory_is_the_device_s(void **state)
@@ -219,7 +246,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_weights_are_as_they_are_stored), cmocka_unit_test(test_rows_add_up),
         cmocka_unit_test(test_the_largest_ratio_counts),       cmocka_unit_test(test_the_hosts_rows),
-        cmocka_unit_test(test_llama7b),           cmocka_unit_test(test_max_memory_is_the_device_s),
+        cmocka_unit_test(test_llama7b),           cmocka_unit_test(test_importance_takes_the_smaller_way), cmocka_unit_test(test_max_memory_is_the_device_s),
         cmocka_unit_test(test_what_is_missing_is_said),
     };
     return cmocka_run_group_tests_name("engine_device", tests, setup, job_teardown);

@@ -206,6 +206,51 @@ static void test_kept_in_halves(void **state)
     free_outcome(&exact), free_outcome(&kept), free_outcome(&recomputed), free_outcome(&again);
 }
 
+/* Layer by layer from the top, with the gradients of one layer at a time: model_train's, to the bit, whether it keeps activations, computes them again or keeps them in bf16. */
+static void test_one_layer_at_a_time(void **state)
+{
+    (void)state;
+    static const struct fixture_options ways[] = {{.threads = 1, .keep = true},
+                                                  {.threads = 1, .keep = false},
+                                                  {.threads = 1, .keep = true, .compute = COMPUTE_BF16}};
+    static struct fixture_batch b;
+    make_batch(&b);
+    for (int w = 0; w < 3; w++) {
+        struct fixture f;
+        struct arena arena = {0};
+        struct model_grads one = {0};
+        double sum[2];
+        size_t n[2], all = b.batch.n;
+        open_model(&f, 0, ways[w]);
+        size_t C = (size_t)f.model.config.hidden_size, L = (size_t)f.model.config.num_hidden_layers;
+        real *dx = calloc(all * C, sizeof *dx), *memory = calloc(L * all * C, sizeof *memory), *x[8];
+        assert_true(dx && memory && L <= 8);
+        for (size_t l = 0; l < L; l++)
+            x[l] = memory + l * all * C;
+        model_grads_place_layer(&one, &f.model, &arena);
+        CHECK(arena_commit(&arena, "gradients", &err));
+        model_grads_place_layer(&one, &f.model, &arena);
+        assert_true(one.n * sizeof(real) + L * sizeof *one.layer <= arena.used && one.n < f.grads.n / 2);
+        CHECK(model_train(&f.run, &f.model, NULL, &f.grads, &b.batch, (real)0.25, 0, &sum[0], &n[0], &err));
+        CHECK(model_streams(&f.run, &f.model, &b.batch, x, &err));
+        CHECK(model_head_backward(&f.run, &f.model, &b.batch, 1, dx, &sum[1], &n[1], &err));
+        CHECK(model_head_backward(&f.run, &f.model, &b.batch, (real)0.25, dx, &sum[1], &n[1], &err));
+        assert_true(sum[0] == sum[1] && n[0] == n[1]);
+        for (size_t l = L; l-- > 0;) {
+            memset(one.block, 0, one.n * sizeof *one.block);
+            CHECK(model_block_backward(&f.run, &f.model, &one, &b.batch, (int)l, x[l], dx, &err));
+            for (int j = 0; j < LINEAR_COUNT; j++) {
+                const struct qmat *W = &f.model.layer[l].linear[j];
+                assert_memory_equal(one.layer[l].linear[j], f.grads.layer[l].linear[j], W->rows * W->cols * sizeof(real));
+            }
+        }
+        free(dx);
+        free(memory);
+        arena_free(&arena);
+        fixture_close(&f);
+    }
+}
+
 /* ---- company, prefixes, caches ---- */
 
 static void assert_near(const double *a, const double *b, size_t n)
@@ -575,7 +620,7 @@ static void test_refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_bits), cmocka_unit_test(test_kept_in_halves),
+        cmocka_unit_test(test_same_bits), cmocka_unit_test(test_kept_in_halves), cmocka_unit_test(test_one_layer_at_a_time),
         cmocka_unit_test(test_alone_and_packed),
         cmocka_unit_test(test_shared_prefix),
         cmocka_unit_test(test_decoding),

@@ -34,7 +34,7 @@ static inline uint64_t parameters(const struct model_config *c)
 }
 
 /* Grouped heads, uneven layers, biases on all of attention, heads * D != C. */
-static inline void open_model(struct fixture *f, bool tied)
+static inline void open_model_with(struct fixture *f, bool tied, struct fixture_options options)
 {
     struct model_config c = {0};
     struct plan plan;
@@ -46,30 +46,42 @@ static inline void open_model(struct fixture *f, bool tied)
     c.tie_word_embeddings = tied;
     c.max_position_embeddings = 64;
     CHECK(plan_new(&plan, &c, FORMAT_F32, &err));
-    fixture_open(f, &c, &plan, (struct fixture_options){.max_n = 24, .threads = 1, .keep = true});
+    fixture_open(f, &c, &plan, options);
     fixture_fill(f, 11);
     plan_free(&plan);
     model_config_free(&c);
 }
 
-static inline struct prune_scores compute(struct fixture *f, const struct prune_options *o, const struct fixture_batch *b, size_t n)
+static inline void open_model(struct fixture *f, bool tied)
+{
+    open_model_with(f, tied, (struct fixture_options){.max_n = 24, .threads = 1, .keep = true});
+}
+
+enum { CALIBRATION_ROWS = 40, LONG_CALIBRATION = 100000 }; /* of two sequences; so many that gradients of all layers take less */
+
+/* Scores with memory for calibration of so many rows, which decides by which way gradients come. */
+static inline struct prune_scores compute_in(struct fixture *f, const struct prune_options *o, const struct fixture_batch *b, size_t n, size_t rows)
 {
     struct arena arena = {0};
-    struct model_grads grads;
+    struct prune_room room;
     struct batch batches[4];
     struct prune_scores scores;
-    real *fisher = NULL;
-    for (int pass = 0; pass < 2; pass++) {
-        model_grads_place(&grads, &f->model, !prune_scores_all(o), &arena);
-        fisher = arena_take(&arena, grads.n, sizeof *fisher);
-        if (pass == 0)
-            CHECK(arena_commit(&arena, "importance", &err));
-    }
+    prune_room_place(&room, &f->model, o, rows, &arena);
+    size_t counted = arena.used;
+    CHECK(arena_commit(&arena, "importance", &err));
+    prune_room_place(&room, &f->model, o, rows, &arena);
+    assert_int_equal(arena.used, counted);
+    assert_int_equal(room.x != NULL, o->type == PRUNE_TAYLOR && o->mode != PRUNE_CHANNEL && rows <= CALIBRATION_ROWS);
     for (size_t i = 0; i < n; i++)
         batches[i] = b[i].batch;
-    CHECK(prune_scores_compute(&scores, &f->model, &f->run, &grads, fisher, NULL, batches, n, o, &err));
+    CHECK(prune_scores_compute(&scores, &f->model, &f->run, &room, batches, n, o, &err));
     arena_free(&arena);
     return scores;
+}
+
+static inline struct prune_scores compute(struct fixture *f, const struct prune_options *o, const struct fixture_batch *b, size_t n)
+{
+    return compute_in(f, o, b, n, CALIBRATION_ROWS);
 }
 
 static inline double magnitude(const struct qmat *W, size_t row0, size_t rows, size_t col0, size_t cols, int power)

@@ -13,10 +13,8 @@ struct bench {
     struct checkpoint *checkpoint;
     struct model model;
     struct model_run run;
-    struct model_grads grads;
     struct ops_context ops;
-    struct arena weights, acts, importance, scratch;
-    real *fisher;
+    struct arena weights, acts, scratch;
     int32_t *tokens, *labels, *positions;
     struct batch *batch;
     struct segment *segment;
@@ -69,11 +67,8 @@ static void open_bench(struct bench *b, const char *folder, const struct safeten
     b->run = (struct model_run){.ops = &b->ops, .max_n = b->T, .training = true, .keep = true};
     for (int pass = 0; pass < 2; pass++) {
         must(model_run_place(&b->run, &b->model, NULL, &b->acts, &err), &err);
-        model_grads_place(&b->grads, &b->model, true, &b->importance);
-        b->fisher = arena_take(&b->importance, b->grads.n, sizeof(real));
         if (pass == 0) {
             must(arena_commit(&b->acts, "acts", &err), &err);
-            must(arena_commit(&b->importance, "importance", &err), &err);
         }
     }
 }
@@ -83,7 +78,6 @@ static void close_bench(struct bench *b)
     model_free(&b->model);
     arena_free(&b->weights);
     arena_free(&b->acts);
-    arena_free(&b->importance);
     arena_free(&b->scratch);
     checkpoint_close(b->checkpoint);
     free(b->tokens);
@@ -138,16 +132,29 @@ static void compare_ffn_products(const struct safetensors *st, const char *metho
                 fail_msg("ffn.%s.prod: layer %d unit %d is %.9g, want %.9g", method, l, i, got[l][i], want[i]);
 }
 
+static struct prune_scores measure(struct bench *b, const struct prune_options *o)
+{
+    struct arena arena = {0};
+    struct prune_room room;
+    struct prune_scores scores;
+    struct err err;
+    prune_room_place(&room, &b->model, o, b->n * b->T, &arena);
+    must(arena_commit(&arena, "importance", &err), &err);
+    prune_room_place(&room, &b->model, o, b->n * b->T, &arena);
+    must(prune_scores_compute(&scores, &b->model, &b->run, &room, b->batch, b->n, o, &err), &err);
+    arena_free(&arena);
+    return scores;
+}
+
 static void one_method(struct bench *b, const struct safetensors *st, int method, int grouping, bool interleaved, double relative)
 {
     struct prune_scores scores;
-    struct err err;
     struct prune_options o = {.taylor = (enum salience)method, .grouping = (enum prune_grouping)grouping, .interleaved_folding = interleaved};
     const struct st_tensor *head = golden_find(st, "%s.%s.%s", interleaved ? "head_compat" : "head", methods[method], groupings[grouping]);
     const struct st_tensor *ffn = golden_find(st, "ffn.%s.%s", methods[method], groupings[grouping]);
     if (!head)
         return;
-    must(prune_scores_compute(&scores, &b->model, &b->run, &b->grads, b->fisher, NULL, b->batch, b->n, &o, &err), &err);
+    scores = measure(b, &o);
     const struct model_config *c = &b->model.config;
     double *want = golden_doubles(st, head);
     bool product = grouping == GROUP_PROD;
@@ -289,7 +296,7 @@ static void one_set(struct bench *b, const struct safetensors *st, const struct 
     struct prune_options o = {.taylor = (enum salience)index_of(method, methods, 4), .grouping = (enum prune_grouping)index_of(grouping, groupings, 5),
                               .group_ratio = ratio, .ffn_multiple = 1, .attention_start = first, .attention_end = last, .mlp_start = first,
                               .mlp_end = last};
-    must(prune_scores_compute(&scores, &b->model, &b->run, &b->grads, b->fisher, NULL, b->batch, b->n, &o, &err), &err);
+    scores = measure(b, &o);
     must(prune_select(&s, &scores, &b->model.config, &o, &b->model.config, &err), &err);
     for (const struct json *layer = json_first(item); layer; layer = json_next(layer)) {
         int32_t l = (int32_t)strtol(json_key(layer), NULL, 10);

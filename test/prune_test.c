@@ -309,6 +309,41 @@ static void what_changes_no_loss_scores_nothing(void **state)
     fixture_close(&f);
 }
 
+static void assert_same_scores(const struct prune_scores *a, const struct prune_scores *b, const struct model_config *c)
+{
+    for (int32_t l = 0; a->unit == NULL && l < c->num_hidden_layers; l++) {
+        assert_memory_equal(a->head[l], b->head[l], (size_t)c->num_key_value_heads[l] * sizeof **a->head);
+        assert_memory_equal(a->ffn[l], b->ffn[l], (size_t)c->intermediate_size[l] * sizeof **a->ffn);
+    }
+    if (a->unit)
+        assert_memory_equal(a->unit, b->unit, (size_t)c->num_hidden_layers * sizeof *a->unit);
+}
+
+/* Gradients of one layer at a time, or of all by model_train: every salience, activations kept, computed again or kept in bf16; another number of threads. */
+static void a_layer_at_a_time_gives_the_same_bits(void **state)
+{
+    (void)state;
+    static const struct fixture_options ways[] = {{.max_n = 24, .threads = 1, .keep = true},
+                                                  {.max_n = 24, .threads = 3, .keep = false},
+                                                  {.max_n = 24, .threads = 1, .keep = true, .compute = COMPUTE_BF16}};
+    static struct fixture_batch b[2];
+    memset(b, 0, sizeof b);
+    add_random_sequence(&b[0], 17, 40, 0); /* sequences of unlike lengths and numbers of labels */
+    add_random_sequence(&b[1], 23, 40, 1);
+    for (int w = 0; w < 3 * 2; w++) {
+        struct fixture f;
+        open_model_with(&f, w % 2, ways[w / 2]);
+        for (int k = SALIENCE_VECTORIZE; k <= SALIENCE_PARAM_MIX; k++) {
+            struct prune_options o = {.taylor = (enum salience)k, .mode = w % 2 ? PRUNE_LAYER : PRUNE_BLOCK};
+            struct prune_scores whole = compute_in(&f, &o, b, 2, LONG_CALIBRATION), layers = compute(&f, &o, b, 2);
+            assert_same_scores(&whole, &layers, &f.model.config);
+            prune_scores_free(&whole);
+            prune_scores_free(&layers);
+        }
+        fixture_close(&f);
+    }
+}
+
 static void calibration_without_labels_is_refused(void **state)
 {
     (void)state;
@@ -319,10 +354,17 @@ static void calibration_without_labels_is_refused(void **state)
     begin_segment(&b);
     add_row(&b, 3, 0, -1);
     struct prune_options o = {.taylor = SALIENCE_PARAM_FIRST};
+    struct prune_room room = {.grads = f.grads};
     struct prune_scores s;
     struct err err;
-    assert_int_equal(prune_scores_compute(&s, &f.model, &f.run, &f.grads, NULL, NULL, &b.batch, 1, &o, &err), ERR_INPUT);
+    assert_int_equal(prune_scores_compute(&s, &f.model, &f.run, &room, &b.batch, 1, &o, &err), ERR_INPUT);
     assert_string_equal(err.text, "the calibration data has no token to predict");
+    prune_scores_free(&s);
+    real *streams[3] = {NULL};
+    b.labels[0] = 1;
+    room = (struct prune_room){.grads = f.grads, .x = streams}; /* of no rows */
+    assert_int_equal(prune_scores_compute(&s, &f.model, &f.run, &room, &b.batch, 1, &o, &err), ERR_FAILED);
+    assert_string_equal(err.text, "1 rows of calibration, memory was planned for 0");
     prune_scores_free(&s);
     fixture_close(&f);
 }
@@ -399,6 +441,7 @@ int main(void)
         cmocka_unit_test(magnitudes_are_sums),
         cmocka_unit_test(random_scores_belong_to_the_seed),
         cmocka_unit_test(what_changes_no_loss_scores_nothing),
+        cmocka_unit_test(a_layer_at_a_time_gives_the_same_bits),
         cmocka_unit_test(calibration_without_labels_is_refused),
         cmocka_unit_test(cut_out_is_cut_off),
     };
