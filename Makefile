@@ -53,13 +53,13 @@ FORCE:
 # vector_avx2 is chosen at run time: the rest of the program runs on any machine.  -fno-trapping-math changes no value, only
 # exception flags that nobody reads; without it a loop with a clamp stays scalar.
 flags_cpu/vector      := -fno-trapping-math
-flags_cpu/vector_avx2 := -fno-trapping-math $(if $(filter x86_64,$(shell uname -m)),-mavx2 -mfma -mbmi2)
+flags_cpu/vector_avx2 := -fno-trapping-math $(if $(filter x86_64,$(shell uname -m)),-mavx2 -mfma -mbmi2 -mf16c)
 # One file an instruction set (cpu/level.h).  Contraction is spelled out in intrinsics.
 x86                        := $(filter x86_64,$(shell uname -m))
 flags_cpu/level_avx2       := $(if $(x86),-mavx2 -mfma -mbmi2 -mf16c)
 flags_cpu/level_avx2_few   := $(flags_cpu/level_avx2)
 flags_cpu/level_avx2_words := $(flags_cpu/level_avx2)
-flags_cpu/level_avx512     := $(if $(x86),-mavx2 -mfma -mbmi2 -mavx512f -mavx512bw -mavx512vl -mavx512dq)
+flags_cpu/level_avx512     := $(if $(x86),-mavx2 -mfma -mbmi2 -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq)
 flags_cpu/vector_avx512    := -fno-trapping-math $(if $(x86),$(flags_cpu/level_avx512) -mprefer-vector-width=512)
 flags_cpu/level_avx512_bf16 := $(flags_cpu/level_avx512) $(if $(x86),-mavx512bf16 -mavx512vnni -mavx512vbmi)
 flags_cpu/level_avx512_int8 := $(flags_cpu/level_avx512_bf16)

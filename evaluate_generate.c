@@ -52,7 +52,7 @@ static size_t longest_context(const struct evaluate_set *set)
 
 size_t evaluate_bytes(const struct evaluate_set *set, const struct model *model, size_t max_rank, const struct ops_context *ops)
 {
-    return set->rules ? generator_bytes(model, max_rank, longest_context(set), ops) : 0;
+    return set->rules ? generator_bytes(model, max_rank, longest_context(set), FORMAT_F16, ops) : 0;
 }
 
 /* ---- writing ---- */
@@ -103,7 +103,7 @@ enum status evaluate_write_answers(struct evaluate_set *set, size_t count, const
 {
     struct generator g;
     struct text_stream stream = {0};
-    TRY(generator_open(&g, model, lora, longest_context(set), run->ops, err));
+    TRY(generator_open(&g, model, lora, longest_context(set), FORMAT_F16, run->ops, err));
     enum status status = OK;
     for (size_t i = 0; status == OK && i < count; i++) {
         struct written *w = &set->written[i];

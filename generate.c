@@ -70,7 +70,7 @@ int32_t sampler_next(struct sampler *s, const real *logits, size_t V)
 
 enum { PROMPT_ROWS = 128 }; /* rows of a prompt at once */
 
-static enum status place(struct generator *g, size_t context, struct err *err)
+static enum status place(struct generator *g, size_t context, enum format cache_type, struct err *err)
 {
     size_t V = (size_t)g->model->config.vocab_size;
     g->run.max_n = context < PROMPT_ROWS ? context : PROMPT_ROWS;
@@ -78,7 +78,7 @@ static enum status place(struct generator *g, size_t context, struct err *err)
     g->logits = arena_take_table(&g->memory, V, sizeof(real));
     g->held = arena_take_table(&g->memory, context, sizeof *g->held);
     g->sampler.candidate = arena_take_table(&g->memory, V, sizeof *g->sampler.candidate);
-    kv_cache_place(&g->cache, g->model, context, &g->memory);
+    kv_cache_place(&g->cache, g->model, cache_type, context, &g->memory);
     return model_run_place(&g->run, g->model, g->lora, &g->memory, err);
 }
 
@@ -101,23 +101,23 @@ static void set_up(struct generator *g, const struct model *model, size_t max_ra
     g->memory.tables = ops->device ? &g->tables : NULL;
 }
 
-enum status generator_open(struct generator *g, const struct model *model, const struct lora *lora, size_t context, const struct ops_context *ops,
-                           struct err *err)
+enum status generator_open(struct generator *g, const struct model *model, const struct lora *lora, size_t context, enum format cache_type,
+                           const struct ops_context *ops, struct err *err)
 {
     set_up(g, model, (size_t)largest_rank(lora), ops);
     g->lora = lora;
     g->sampler = (struct sampler){.top_p = 1, .rng = {.stream = RNG_SAMPLE}};
-    TRY(place(g, context, err));
+    TRY(place(g, context, cache_type, err));
     TRY(model_commit(&g->ops, &g->memory, "the context", err));
-    return place(g, context, err);
+    return place(g, context, cache_type, err);
 }
 
-size_t generator_bytes(const struct model *model, size_t max_rank, size_t context, const struct ops_context *ops)
+size_t generator_bytes(const struct model *model, size_t max_rank, size_t context, enum format cache_type, const struct ops_context *ops)
 {
     struct generator g;
     struct err err;
     set_up(&g, model, max_rank, ops);
-    return place(&g, context, &err) == OK ? g.memory.used : SIZE_MAX;
+    return place(&g, context, cache_type, &err) == OK ? g.memory.used : SIZE_MAX;
 }
 
 void generator_close(struct generator *g)

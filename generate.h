@@ -49,12 +49,12 @@ struct generator {
     struct arena memory, tables; /* what kernels read and write; on a device: what the host does */
 };
 
-/* Takes the memory for a context of `context` tokens, where the kernels of `ops` run: its table, device, threads and compute are taken over, its scratch is not.
+/* Takes the memory for a context of `context` tokens, their keys and values in cache_type (model.h), where the kernels of `ops` run: its table, device, threads and compute are taken over, its scratch is not.
  * model and lora lie there too, and are borrowed.  ERR_MEMORY. */
-enum status generator_open(struct generator *generator, const struct model *model, const struct lora *lora, size_t context, const struct ops_context *ops,
-                           struct err *err);
+enum status generator_open(struct generator *generator, const struct model *model, const struct lora *lora, size_t context, enum format cache_type,
+                           const struct ops_context *ops, struct err *err);
 /* Bytes of `memory`, with adapters of up to max_rank. */
-size_t generator_bytes(const struct model *model, size_t max_rank, size_t context, const struct ops_context *ops);
+size_t generator_bytes(const struct model *model, size_t max_rank, size_t context, enum format cache_type, const struct ops_context *ops);
 void generator_close(struct generator *generator); /* a zeroed one is fine */
 /* The context grows by n tokens; logits are those of the last one.  ERR_INPUT when it is full. */
 enum status generator_feed(struct generator *generator, const int32_t *tokens, size_t n, struct err *err);

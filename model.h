@@ -157,11 +157,12 @@ enum status model_block_backward(struct model_run *run, const struct model *mode
 /* ---- decoding ---- */
 struct kv_cache {
     size_t capacity, n; /* rows, rows filled */
-    real **k, **v;      /* [L] each [KV_l, capacity, D] */
+    enum format type;   /* FORMAT_F16, half the memory and half the bytes to read, or FORMAT_F32: reals */
+    void **k, **v;      /* [L] each [KV_l, capacity, D] */
 };
 /* Reals of scratch for model_decode with up to `rows` tokens at once and `context` in all; sets c's sizes (ops.h). */
 size_t model_decode_scratch_size(const struct model *model, struct ops_context *c, size_t rows, size_t context);
-void kv_cache_place(struct kv_cache *cache, const struct model *model, size_t capacity, struct arena *arena);
+void kv_cache_place(struct kv_cache *cache, const struct model *model, enum format type, size_t capacity, struct arena *arena);
 /* Feeds n tokens (n <= run->max_n) and returns logits[V] (host memory) of the last one.  ERR_INPUT when the context is full; ERR_FAILED: the device's. */
 enum status model_decode(struct model_run *run, const struct model *model, const struct lora *lora, struct kv_cache *cache,
                          const int32_t *tokens, size_t n, real *logits, struct err *err);

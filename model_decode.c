@@ -21,16 +21,17 @@ size_t model_decode_scratch_size(const struct model *model, struct ops_context *
     return c->shared_n + c->scratch_n * (size_t)c->threads;
 }
 
-void kv_cache_place(struct kv_cache *cache, const struct model *model, size_t capacity, struct arena *arena)
+void kv_cache_place(struct kv_cache *cache, const struct model *model, enum format type, size_t capacity, struct arena *arena)
 {
-    size_t L = (size_t)model->config.num_hidden_layers, D = (size_t)model->config.head_dim;
+    size_t L = (size_t)model->config.num_hidden_layers, D = (size_t)model->config.head_dim, bytes = cache_number_bytes(type);
     cache->capacity = capacity;
     cache->n = 0;
+    cache->type = type;
     cache->k = arena_take_table(arena, L, sizeof *cache->k);
     cache->v = arena_take_table(arena, L, sizeof *cache->v);
     for (size_t l = 0; l < L; l++) {
         size_t width = (size_t)model->plan.layer[l].kv_heads * D;
-        real *k = arena_take(arena, capacity * width, sizeof(real)), *v = arena_take(arena, capacity * width, sizeof(real));
+        void *k = arena_take(arena, capacity * width, bytes), *v = arena_take(arena, capacity * width, bytes);
         if (cache->k) {
             cache->k[l] = k;
             cache->v[l] = v;
@@ -38,26 +39,15 @@ void kv_cache_place(struct kv_cache *cache, const struct model *model, size_t ca
     }
 }
 
-/* n new rows [n, KV, D] behind the cache's, in as few copies as there are rows or heads. */
-static void keep_rows(const struct ops_context *c, const struct kv_cache *cache, real *to, const real *rows, size_t n, size_t KV, size_t D)
-{
-    to += cache->n * D;
-    for (size_t i = 0; n < KV && i < n; i++)
-        model_copy(c, to + i * D, cache->capacity * D, rows + i * KV * D, D, D, KV);
-    for (size_t h = 0; n >= KV && h < KV; h++)
-        model_copy(c, to + h * cache->capacity * D, D, rows + h * D, KV * D, D, n);
-}
-
 static void decode_layer(const struct layer_pass *p, struct layer_acts *a, struct kv_cache *cache, const real *x, real *y)
 {
     const struct plan_layer *w = &p->model->plan.layer[p->l];
-    size_t n = p->batch->n, KV = (size_t)w->kv_heads, D = (size_t)p->model->config.head_dim;
+    const struct decode_args args = {.out = a->att, .q = a->q, .k = a->k, .v = a->v, .k_cache = cache->k[p->l], .v_cache = cache->v[p->l],
+                                     .cache_type = cache->type, .n = p->batch->n, .past = cache->n, .capacity = cache->capacity,
+                                     .H = w->heads, .KV = w->kv_heads, .D = p->model->config.head_dim};
     model_layer_qkv(p, a, x);
-    keep_rows(p->ops, cache, cache->k[p->l], a->k, n, KV, D);
-    keep_rows(p->ops, cache, cache->v[p->l], a->v, n, KV, D);
-    p->ops->ops->attention_decode(p->ops, &(struct decode_args){.out = a->att, .q = a->q, .k = cache->k[p->l], .v = cache->v[p->l], .n = n,
-                                                                .past = cache->n, .capacity = cache->capacity, .H = w->heads, .KV = w->kv_heads,
-                                                                .D = p->model->config.head_dim});
+    p->ops->ops->attention_keep(p->ops, &args);
+    p->ops->ops->attention_decode(p->ops, &args);
     model_layer_rest(p, a, x, y);
 }
 

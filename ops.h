@@ -71,14 +71,22 @@ struct attention_args {
 };
 
 /* One sequence that is being decoded: n new rows at positions past .. past+n-1.  The caches hold the rows of each KV head one after the other, so
- * that decoding reads them as they lie. */
+ * that decoding reads them as they lie: as reals (FORMAT_F32), or rounded to f16 (FORMAT_F16). */
 struct decode_args {
     real *out;             /* [n, H*D] */
     const real *q;         /* [n, H*D], after RoPE */
-    const real *k, *v;     /* [KV, capacity, D], the new rows among them */
+    const real *k, *v;     /* [n, KV*D], k after RoPE: what attention_keep puts into the cache */
+    void *k_cache, *v_cache; /* [KV, capacity, D] */
+    enum format cache_type;
     size_t n, past, capacity;
     int32_t H, KV, D;
 };
+
+/* Bytes of one of its numbers. */
+static inline size_t cache_number_bytes(enum format cache_type)
+{
+    return cache_type == FORMAT_F16 ? sizeof(uint16_t) : sizeof(real);
+}
 
 /* Cross-entropy through the head in chunks of rows; logits of a chunk exist only inside. */
 struct head_args {
@@ -156,6 +164,9 @@ struct ops {
     /* out = softmax(q k^T / sqrt(D)) v in blocks; T x T is never stored. */
     void (*attention_forward)(const struct ops_context *c, const struct attention_args *a);
     void (*attention_backward)(const struct ops_context *c, const struct attention_args *a);
+    /* cache[g, past + i] = rows i of k and of v, head g: to nearest even in f16, what is too large as its largest number, 65504. */
+    void (*attention_keep)(const struct ops_context *c, const struct decode_args *a);
+    /* out of the new rows, whose own keys and values the cache holds already (attention_keep). */
     void (*attention_decode)(const struct ops_context *c, const struct decode_args *a);
 
     /* y = silu(gate) * up */

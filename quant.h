@@ -113,6 +113,7 @@ uint8_t quant_nearest256(const float table[256], float x);
 uint8_t quant_dynamic_code(float x, bool is_signed);
 
 uint16_t f16_from_f32(float x); /* round to nearest even */
+uint16_t f16_within_range(float x); /* the same, but what is too large, infinity too, becomes the largest number, 65504 */
 float f32_from_f16(uint16_t h);
 uint16_t bf16_from_f32(float x);
 float f32_from_bf16(uint16_t h);

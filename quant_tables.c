@@ -188,6 +188,12 @@ uint16_t f16_from_f32(float x)
     return (uint16_t)(sign | (rounded - 0x38000000) >> 13);
 }
 
+uint16_t f16_within_range(float x)
+{
+    const float most = 65504;
+    return f16_from_f32(x > most ? most : x < -most ? -most : x); /* NaN is neither */
+}
+
 float f32_from_f16(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, mantissa = h & 1023;

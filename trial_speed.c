@@ -20,7 +20,7 @@ struct decoding {
 
 static void decoding_place(struct decoding *d, const struct model *model)
 {
-    kv_cache_place(&d->cache, model, BLOCK, &d->arena);
+    kv_cache_place(&d->cache, model, FORMAT_F16, BLOCK, &d->arena);
     d->logits = arena_take_table(&d->arena, (size_t)model->config.vocab_size, sizeof *d->logits);
 }
 

@@ -183,7 +183,7 @@ static enum status decoding_row(const struct settings *s, struct table *t, const
     TRY(available(s, &before, err));
     enum status status = workload_open(&w, shape, &options, err);
     if (status == OK)
-        status = generator_open(&g, &w.model, NULL, CONTEXT + DECODED, &w.ops, err);
+        status = generator_open(&g, &w.model, NULL, CONTEXT + DECODED, FORMAT_F16, &w.ops, err);
     if (status == OK)
         status = decode(s, &w, &g, &rate, &bytes, err);
     if (status == OK)

@@ -83,6 +83,6 @@ double paper_token_bytes(const struct model *model, double context)
 {
     double bytes = generator_weight_bytes(model);
     for (int l = 0; l < model->plan.n_layers; l++)
-        bytes += 2 * context * model->plan.layer[l].kv_heads * (double)model->config.head_dim * sizeof(real);
+        bytes += 2 * context * model->plan.layer[l].kv_heads * (double)model->config.head_dim * (double)cache_number_bytes(FORMAT_F16);
     return bytes;
 }

@@ -123,7 +123,7 @@ static enum status generating(const struct job *job, bool prompt, struct outcome
     if (status == OK) {
         arena_free(&w.activations); /* the generator has its own */
         w.ops.compute = compute_of(job);
-        status = generator_open(&g, &w.model, NULL, LENGTH + 1, &w.ops, err);
+        status = generator_open(&g, &w.model, NULL, LENGTH + 1, FORMAT_F16, &w.ops, err);
     }
     if (status == OK)
         status = prompt ? measure_prompt(&w, &g, job->threads, o, err) : measure_decode(&w, &g, job->threads, o, err);
@@ -271,7 +271,7 @@ static enum status first_token(const struct job *job, struct err *err)
     static const int32_t prompt[] = {1, 504, 3575, 282, 4649, 314};
     enum status status = inference_open(&in, default_model, &options, err);
     if (status == OK)
-        status = generator_open(&g, &in.model, NULL, LENGTH, &in.ops, err);
+        status = generator_open(&g, &in.model, NULL, LENGTH, FORMAT_F16, &in.ops, err);
     if (status == OK)
         status = generator_feed(&g, prompt, sizeof prompt / sizeof *prompt, err);
     if (status == OK)

@@ -18,6 +18,7 @@ static const struct ops reference_table = {
     .rope = ref_rope,
     .attention_forward = ref_attention_forward,
     .attention_backward = ref_attention_backward,
+    .attention_keep = ref_attention_keep,
     .attention_decode = ref_attention_decode,
     .swiglu_forward = ref_swiglu_forward,
     .swiglu_backward = ref_swiglu_backward,

@@ -72,6 +72,7 @@ void ref_rope_angles(const struct ops_context *c, real *angles, const int32_t *p
 void ref_rope(const struct ops_context *c, real *x, const real *angles, size_t n, size_t heads, size_t D, bool backward);
 void ref_attention_forward(const struct ops_context *c, const struct attention_args *a);
 void ref_attention_backward(const struct ops_context *c, const struct attention_args *a);
+void ref_attention_keep(const struct ops_context *c, const struct decode_args *a);
 void ref_attention_decode(const struct ops_context *c, const struct decode_args *a);
 void ref_swiglu_forward(const struct ops_context *c, real *y, const real *gate, const real *up, size_t n);
 void ref_swiglu_backward(const struct ops_context *c, real *dgate, real *dup, const real *dy, const real *gate, const real *up,

@@ -190,6 +190,7 @@ const struct ops fast_table = {
     .rope = fast_rope,
     .attention_forward = fast_attention_forward,
     .attention_backward = fast_attention_backward,
+    .attention_keep = fast_attention_keep,
     .attention_decode = fast_attention_decode,
     .swiglu_forward = fast_swiglu_forward,
     .swiglu_backward = fast_swiglu_backward,

@@ -43,6 +43,7 @@ void fast_attention_forward(const struct ops_context *c, const struct attention_
 void fast_attention_backward(const struct ops_context *c, const struct attention_args *a);
 void fast_attention_decode_many(const struct ops_context *c, const struct decode_args *a);
 size_t fast_decode_shared(size_t width, size_t D, size_t T);
+void fast_attention_keep(const struct ops_context *c, const struct decode_args *a);
 void fast_attention_decode(const struct ops_context *c, const struct decode_args *a);
 size_t fast_head_shared(size_t C, size_t V);
 void fast_head_loss(const struct ops_context *c, const struct head_args *a);

@@ -209,19 +209,29 @@ void fast_attention_forward(const struct ops_context *c, const struct attention_
 
 /* ---- a prompt against the cache (one query: fast_decode.c) ---- */
 
-/* All new rows of one KV head's query heads against the whole cache. */
+/* keys rows of a head of the cache as reals, where they lie or (f16) in `room`. */
+static const real *cached_rows(const struct decode_args *a, const void *cache, size_t at, size_t keys, real *room)
+{
+    if (a->cache_type != FORMAT_F16)
+        return (const real *)cache + at;
+    vector()->from_f16(room, (const uint16_t *)cache + at, keys * (size_t)a->D);
+    return room;
+}
+
+/* All new rows of one KV head's query heads against the whole cache.  What only backward packs is room here. */
 static void decode_many(const struct ops_context *c, const struct decode_args *a, size_t g)
 {
-    size_t H = (size_t)a->H, D = (size_t)a->D, group = H / (size_t)a->KV, cache = g * a->capacity * D, keys = a->past + a->n;
+    size_t H = (size_t)a->H, D = (size_t)a->D, group = H / (size_t)a->KV, at = g * a->capacity * D, keys = a->past + a->n;
     struct worker w;
     open_worker(&w, c, D, D, keys);
-    w.run[0] = (struct run){a->k + cache, a->v + cache, 0};
-    w.run[1] = (struct run){a->k + cache, a->v + cache, keys};
+    const real *k = cached_rows(a, a->k_cache, at, keys, w.v_rows[0]), *v = cached_rows(a, a->v_cache, at, keys, w.k_columns[0]);
+    w.run[0] = (struct run){k, v, 0};
+    w.run[1] = (struct run){k, v, keys};
     pack_head(&w, false);
     for (size_t h = g * group; h < (g + 1) * group; h++)
         for (size_t i0 = 0; i0 < a->n; i0 += BLOCK) {
-            size_t at = (i0 * H + h) * D;
-            struct block b = {.q = a->q + at, .out = a->out + at, .m = cpu_min(BLOCK, a->n - i0), .seen = a->past + i0 + 1, .q_stride = H * D};
+            size_t row = (i0 * H + h) * D;
+            struct block b = {.q = a->q + row, .out = a->out + row, .m = cpu_min(BLOCK, a->n - i0), .seen = a->past + i0 + 1, .q_stride = H * D};
             block_forward(&w, &b);
         }
 }

@@ -7,6 +7,7 @@
  *
  * from which the output is sum_s exp(m_s - M) o_s / sum_s exp(m_s - M) z_s, M = max_s m_s.  Spans depend on shapes alone, and so do the bits. */
 #include <math.h>
+#include <string.h>
 
 #include "cpu/cpu.h"
 #include "cpu/fast.h"
@@ -31,33 +32,44 @@ static real *left_by(const struct ops_context *c, size_t h, size_t spans, size_t
     return c->scratch + (h * spans + s) * (D + 2);
 }
 
-/* Share i of `group` of n rows is asked into the second cache: while one block of rows is worked on, group times, the next one comes. */
-static void ask_for(const real *rows, size_t n, size_t D, size_t i, size_t group)
+/* Where number `at` of a cache stands. */
+static const void *number_at(const struct decode_args *a, const void *cache, size_t at)
 {
-    const char *at = (const char *)rows, *end = at + n * D * sizeof(real) * (i + 1) / group;
-    for (at += n * D * sizeof(real) * i / group; at < end; at += 64)
+    return (const char *)cache + at * cache_number_bytes(a->cache_type);
+}
+
+/* Numbers begin .. end-1 of a cache are asked into the second cache: while one block of rows is worked on, head after head, the next one comes. */
+static void ask_for(const struct decode_args *a, const void *cache, size_t begin, size_t end)
+{
+    const char *at = number_at(a, cache, begin), *last = number_at(a, cache, end);
+    for (; at < last; at += 64)
         __builtin_prefetch(at, 0, 2);
 }
 
-/* Span s of the keys for the query heads of KV head g; q of one row. */
+/* Span s of the keys for the query heads of KV head g, VECTOR_HEADS of them at a time; q of one row. */
 static void attend_span(const struct ops_context *c, const struct decode_args *a, const real *q, size_t g, size_t spans, size_t s, size_t n)
 {
     const struct vector *f = vector();
-    size_t D = (size_t)a->D, group = (size_t)(a->H / a->KV), span = span_of(D), at = (g * a->capacity + s * span) * D;
-    bool last = s + 1 == spans && g + 1 == (size_t)a->KV;
+    size_t D = (size_t)a->D, group = (size_t)(a->H / a->KV), span = span_of(D), at = (g * a->capacity + s * span) * D, all = n * D;
+    bool last = s + 1 == spans && g + 1 == (size_t)a->KV, f16 = a->cache_type == FORMAT_F16;
     size_t next = s + 1 < spans ? at + span * D : (g + 1) * a->capacity * D;
     real *scores = cpu_scratch(c), scale = (real)(1 / sqrt((double)D));
-    for (size_t i = 0; i < group; i++) {
-        ask_for(a->v + at, n, D, i, group);
-        f->dots(scores + i * span, q + (g * group + i) * D, a->k + at, n, D);
+    for (size_t i = 0, heads; i < group; i += heads) {
+        heads = cpu_min(group - i, VECTOR_HEADS);
+        ask_for(a, a->v_cache, at + all * i / group, at + all * (i + heads) / group);
+        f->dots(scores + i * span, span, q + (g * group + i) * D, heads, number_at(a, a->k_cache, at), f16, n, D);
     }
-    for (size_t i = 0; i < group; i++) {
-        if (!last)
-            ask_for(a->k + next, n, D, i, group);
+    for (size_t i = 0, heads; i < group; i += heads) {
         real *left = left_by(c, g * group + i, spans, s, D), *p = scores + i * span;
-        left[0] = scale * f->largest(p, n);
-        left[1] = (real)f->exp_sum(p, scale, left[0], n);
-        f->weighted(left + 2, p, a->v + at, n, D);
+        heads = cpu_min(group - i, VECTOR_HEADS);
+        if (!last)
+            ask_for(a, a->k_cache, next + all * i / group, next + all * (i + heads) / group);
+        for (size_t h = 0; h < heads; h++) {
+            real *of = left_by(c, g * group + i + h, spans, s, D);
+            of[0] = scale * f->largest(p + h * span, n);
+            of[1] = (real)f->exp_sum(p + h * span, scale, of[0], n);
+        }
+        f->weighted(left + 2, spans * (D + 2), p, span, heads, number_at(a, a->v_cache, at), f16, n, D);
     }
 }
 
@@ -77,6 +89,26 @@ static void join_spans(const struct ops_context *c, size_t h, size_t spans, size
         f->axpy(out, (real)weight, left + 2, D);
     }
     f->scale(out, (real)(1 / sum), D);
+}
+
+static void keep_head(const struct decode_args *a, void *cache, const real *from, size_t at)
+{
+    void *to = (char *)cache + at * cache_number_bytes(a->cache_type);
+    if (a->cache_type == FORMAT_F16)
+        vector()->to_f16(to, from, (size_t)a->D);
+    else
+        memcpy(to, from, (size_t)a->D * sizeof *from);
+}
+
+void fast_attention_keep(const struct ops_context *c, const struct decode_args *a)
+{
+    size_t KV = (size_t)a->KV, D = (size_t)a->D;
+#pragma omp parallel for num_threads(team(c, a->n * KV * D)) schedule(static)
+    for (size_t t = 0; t < a->n * KV; t++) {
+        size_t i = t / KV, at = (t % KV * a->capacity + a->past + i) * D;
+        keep_head(a, a->k_cache, a->k + t * D, at);
+        keep_head(a, a->v_cache, a->v + t * D, at);
+    }
 }
 
 /* Row i of the new ones. */

@@ -18,9 +18,15 @@ static double dot(const real *a, const real *b, size_t D)
 
 /* One query against keys in two runs of rows (either may be empty): a shared prefix and the row's own sequence. */
 struct keys {
-    const real *k[2], *v[2]; /* first key and value of this head in each run */
-    size_t n[2], stride;
+    const void *k, *v; /* of numbers in type: F32 (reals) or F16 */
+    enum format type;
+    size_t first[2], n[2], stride; /* where the first row of this head stands in each run */
 };
+
+static double number_of(const struct keys *keys, const void *from, size_t at)
+{
+    return keys->type == FORMAT_F16 ? (double)f32_from_f16(((const uint16_t *)from)[at]) : (double)((const real *)from)[at];
+}
 
 /* out[D] and the log-sum-exp of one query. scores: as many reals as there are keys. */
 static double attend(real *out, const real *q, const struct keys *keys, size_t D, real *scores, double *sum_v)
@@ -29,7 +35,10 @@ static double attend(real *out, const real *q, const struct keys *keys, size_t D
     size_t j = 0;
     for (int run = 0; run < 2; run++)
         for (size_t t = 0; t < keys->n[run]; t++, j++) {
-            scores[j] = (real)(dot(q, keys->k[run] + t * keys->stride, D) * scale);
+            double score = 0;
+            for (size_t d = 0; d < D; d++)
+                score += (double)q[d] * number_of(keys, keys->k, keys->first[run] + t * keys->stride + d);
+            scores[j] = (real)(score * scale);
             largest = fmax(largest, (double)scores[j]);
         }
     for (size_t d = 0; d < D; d++)
@@ -40,7 +49,7 @@ static double attend(real *out, const real *q, const struct keys *keys, size_t D
             double p = exp((double)scores[j] - largest);
             sum += p;
             for (size_t d = 0; d < D; d++)
-                sum_v[d] += p * (double)keys->v[run][t * keys->stride + d];
+                sum_v[d] += p * number_of(keys, keys->v, keys->first[run] + t * keys->stride + d);
         }
     for (size_t d = 0; d < D; d++)
         out[d] = (real)(sum_v[d] / sum);
@@ -52,9 +61,11 @@ static void forward_row(const struct ops_context *c, const struct attention_args
     size_t H = (size_t)a->H, KV = (size_t)a->KV, D = (size_t)a->D, start = (size_t)seg->start;
     double *sum_v = (double *)(void *)cpu_scratch(c);
     for (size_t h = 0; h < H; h++) {
-        size_t g = h / (H / KV), stride = KV * D, prefix = (size_t)seg->prefix_start * stride + g * D;
-        struct keys keys = {.k = {a->k + prefix, a->k + start * stride + g * D},
-                            .v = {a->v + prefix, a->v + start * stride + g * D},
+        size_t g = h / (H / KV), stride = KV * D;
+        struct keys keys = {.k = a->k,
+                            .v = a->v,
+                            .type = FORMAT_F32,
+                            .first = {(size_t)seg->prefix_start * stride + g * D, start * stride + g * D},
                             .n = {(size_t)seg->prefix_len, i - start + 1},
                             .stride = stride};
         double lse = attend(a->out + (i * H + h) * D, a->q + (i * H + h) * D, &keys, D, (real *)(sum_v + D), sum_v);
@@ -73,6 +84,27 @@ void ref_attention_forward(const struct ops_context *c, const struct attention_a
     }
 }
 
+/* ---- decoding ---- */
+
+static void keep_number(const struct decode_args *a, void *cache, size_t at, real x)
+{
+    if (a->cache_type == FORMAT_F16)
+        ((uint16_t *)cache)[at] = f16_within_range((float)x);
+    else
+        ((real *)cache)[at] = x;
+}
+
+void ref_attention_keep(const struct ops_context *c, const struct decode_args *a)
+{
+    size_t KV = (size_t)a->KV, D = (size_t)a->D;
+#pragma omp parallel for num_threads(c->threads)
+    for (size_t e = 0; e < a->n * KV * D; e++) {
+        size_t i = e / (KV * D), g = e / D % KV, at = (g * a->capacity + a->past + i) * D + e % D;
+        keep_number(a, a->k_cache, at, a->k[e]);
+        keep_number(a, a->v_cache, at, a->v[e]);
+    }
+}
+
 void ref_attention_decode(const struct ops_context *c, const struct decode_args *a)
 {
     size_t H = (size_t)a->H, D = (size_t)a->D;
@@ -80,7 +112,7 @@ void ref_attention_decode(const struct ops_context *c, const struct decode_args 
     for (size_t ih = 0; ih < a->n * H; ih++) {
         size_t i = ih / H, head = ih % H / (H / (size_t)a->KV) * a->capacity * D;
         double *sum_v = (double *)(void *)cpu_scratch(c);
-        struct keys keys = {.k = {a->k + head, a->k}, .v = {a->v + head, a->v}, .n = {a->past + i + 1, 0}, .stride = D};
+        struct keys keys = {.k = a->k_cache, .v = a->v_cache, .type = a->cache_type, .first = {head, 0}, .n = {a->past + i + 1, 0}, .stride = D};
         attend(a->out + ih * D, a->q + ih * D, &keys, D, (real *)(sum_v + D), sum_v);
     }
 }

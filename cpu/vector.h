@@ -22,12 +22,16 @@ struct vector_adamw {
     real step, root, eps;                 /* p -= step m / (root sqrt(v) + eps) */
 };
 
+enum { VECTOR_HEADS = 3 }; /* whose sums stay in registers */
+
 struct vector {
     /* Rows row0 .. row0+n-1 of q, bit for bit what quant_decode_rows gives. */
     void (*decode)(const struct qmat *q, size_t row0, size_t n, real *out);
     real (*dot)(const real *a, const real *b, size_t n);
-    void (*dots)(real *y, const real *x, const real *rows, size_t n, size_t D);     /* y[i] = x . row i of rows[n, D] */
-    void (*weighted)(real *y, const real *w, const real *rows, size_t n, size_t D); /* y = sum_i w[i] row i */
+    /* Rows [n, D] of a cache of keys or values, reals or (f16) half as wide and widened in registers, read once for `heads` <= VECTOR_HEADS:
+     * y[h ldy + i] = x[h D ..] . row i;   y[h ldy ..] = sum_i w[h ldw + i] row i. */
+    void (*dots)(real *y, size_t ldy, const real *x, size_t heads, const void *rows, bool f16, size_t n, size_t D);
+    void (*weighted)(real *y, size_t ldy, const real *w, size_t ldw, size_t heads, const void *rows, bool f16, size_t n, size_t D);
     void (*axpy)(real *y, real a, const real *x, size_t n);  /* y += a x */
     void (*scale)(real *x, real a, size_t n);                /* x *= a */
     real (*largest)(const real *x, size_t n);                /* NaN elements are passed over */
@@ -37,6 +41,8 @@ struct vector {
     /* Of distributions P = a p, Q = b q [n]: sums[0] = sum P (log P - log Q), sums[1] = sum P (log P - log M) + Q (log Q - log M), M = (P + Q) / 2,
      * by u = P / M and w = Q / M, whose logarithms lose nothing where P and Q are near each other. */
     void (*divergences)(const real *p, const real *q, real a, real b, size_t n, double sums[2]);
+    void (*to_f16)(uint16_t *to, const real *x, size_t n); /* f16_within_range */
+    void (*from_f16)(real *y, const uint16_t *from, size_t n);
     void (*to_bf16)(uint16_t *to, const real *x, size_t n); /* to nearest even; NaN stays NaN */
     void (*from_bf16)(real *y, const uint16_t *from, size_t n);
     real (*rmsnorm)(real *y, const real *x, const real *g, real eps, size_t C);

@@ -4,7 +4,7 @@
  * head's columns over those keys.  cpu/ref_attention.c has the equations. */
 #include "cuda/attention.cuh"
 
-enum { WARPS = 4, PLAIN_THREADS = 32 * WARPS };
+enum { WARPS = 4, PLAIN_THREADS = 32 * WARPS, KEEP_THREADS = 64 };
 
 /* ---- one query against runs of keys ---- */
 
@@ -21,13 +21,29 @@ __device__ static inline float dot_of(const float *a, const float *b, int D)
     return sum;
 }
 
+/* Rows of a cache; where a head has whole eights, so has all that lies before it. */
+__device__ static inline float dot_of(const float *a, const uint16_t *b, int D)
+{
+    float sum = 0;
+    int eights = D % 8 == 0 ? D : 0;
+    for (int d = 0; d < eights; d += 8) {
+        halves8 h = load_halves(b + d);
+        for (int j = 0; j < 8; j++)
+            sum += a[d + j] * f32_of_f16(h.v[j]);
+    }
+    for (int d = eights; d < D; d++)
+        sum += a[d] * f32_of_f16(b[d]);
+    return sum;
+}
+
 /* Keys from .. to-1; q[D] and acc[D] are this warp's.  All lanes walk alike. */
-__device__ static inline void attend_run(struct running *r, const struct attend &a, const float *q, float *acc, const float *k, const float *v, int from, int to)
+template <class KEY>
+__device__ static inline void attend_run(struct running *r, const struct attend &a, const float *q, float *acc, struct key_rows<KEY> head, int from, int to)
 {
     int lane = threadIdx.x & 31;
     for (int k0 = from; k0 < to; k0 += 32) {
         int count = min(32, to - k0);
-        float score = lane < count ? dot_of(q, k + (size_t)(k0 + lane) * a.k_row, a.D) * a.scale : -INFINITY;
+        float score = lane < count ? dot_of(q, head.k + (size_t)(k0 + lane) * a.k_row, a.D) * a.scale : -INFINITY;
         float next = fmaxf(r->most, warp_max(score)), shrink = expf(r->most - next), p = lane < count ? expf(score - next) : 0;
         r->sum = r->sum * shrink + warp_sum(p);
         r->most = next;
@@ -35,11 +51,17 @@ __device__ static inline void attend_run(struct running *r, const struct attend 
             acc[d] *= shrink;
         for (int j = 0; j < count; j++) {
             float w = __shfl_sync(0xffffffffu, p, j);
-            const float *row = v + (size_t)(k0 + j) * a.k_row;
+            const KEY *row = head.v + (size_t)(k0 + j) * a.k_row;
             for (int d = lane; d < a.D; d += 32)
-                acc[d] += w * row[d];
+                acc[d] += w * real_of(row[d]);
         }
     }
+}
+
+template <class KEY> __device__ static inline struct key_rows<KEY> head_of(struct key_rows<KEY> keys, const struct attend &a, int h)
+{
+    size_t at = (size_t)(h / (a.H / a.KV)) * a.k_head;
+    return {keys.k + at, keys.v + at};
 }
 
 /* This warp's shared memory: rows of D floats. */
@@ -60,22 +82,22 @@ __device__ static inline void clear_row(float *to, int D)
         to[d] = 0;
 }
 
-__global__ void __launch_bounds__(PLAIN_THREADS) k_attention_forward(struct attend a)
+template <class KEY> __global__ void __launch_bounds__(PLAIN_THREADS) k_attention_forward(struct attend a, struct key_rows<KEY> keys)
 {
     extern __shared__ __align__(16) float memory[];
-    int lane = threadIdx.x & 31, h = blockIdx.y, i = (int)blockIdx.x * WARPS + (int)(threadIdx.x >> 5), kv = h / (a.H / a.KV);
+    int lane = threadIdx.x & 31, h = blockIdx.y, i = (int)blockIdx.x * WARPS + (int)(threadIdx.x >> 5);
     float *q = warp_memory(memory, 2, a.D), *acc = q + a.D;
     int4 reach = reach_of(a, i);
     if (!(reach.y > 0)) /* a whole warp; no barrier of the block follows */
         return;
-    const float *k = a.k + (size_t)kv * a.k_head, *v = a.v + (size_t)kv * a.k_head;
+    struct key_rows<KEY> head = head_of(keys, a, h);
     size_t at = (size_t)i * a.H + h;
     copy_row(q, a.q + at * a.D, a.D);
     clear_row(acc, a.D);
     __syncwarp();
     struct running r = {-INFINITY, 0};
-    attend_run(&r, a, q, acc, k, v, reach.z, reach.w);
-    attend_run(&r, a, q, acc, k, v, reach.x, a.past + i + 1);
+    attend_run(&r, a, q, acc, head, reach.z, reach.w);
+    attend_run(&r, a, q, acc, head, reach.x, a.past + i + 1);
     for (int d = lane; d < a.D; d += 32)
         a.out[at * a.D + d] = acc[d] / r.sum;
     if (lane == 0 && a.lse)
@@ -169,13 +191,35 @@ __global__ void __launch_bounds__(PLAIN_THREADS) k_attention_dkv(struct attend a
     }
 }
 
+/* ---- keys and values into a cache: a block takes a row of a head ---- */
+
+__device__ static inline void keep(float *to, float x)
+{
+    *to = x;
+}
+
+__device__ static inline void keep(uint16_t *to, float x)
+{
+    const float most = 65504;
+    *to = f16_of(x > most ? most : x < -most ? -most : x); /* NaN is neither */
+}
+
+template <class KEY> __global__ void __launch_bounds__(KEEP_THREADS) k_keep(KEY *k_cache, KEY *v_cache, const float *k, const float *v, size_t past, size_t capacity, int D)
+{
+    size_t i = blockIdx.x, g = blockIdx.y, from = (i * gridDim.y + g) * (size_t)D, to = (g * capacity + past + i) * (size_t)D;
+    for (int d = threadIdx.x; d < D; d += KEEP_THREADS) {
+        keep(k_cache + to + d, k[from + d]);
+        keep(v_cache + to + d, v[from + d]);
+    }
+}
+
 /* ---- decoding: a warp takes 64 keys of one query and head; a second kernel merges ---- */
 
 /* part: of each query, head and split the running maximum, sum and weighted values: D + 2 floats. */
-__global__ void __launch_bounds__(PLAIN_THREADS) k_decode_splits(float *part, struct attend a, int splits)
+template <class KEY> __global__ void __launch_bounds__(PLAIN_THREADS) k_decode_splits(float *part, struct attend a, struct key_rows<KEY> keys, int splits)
 {
     extern __shared__ __align__(16) float memory[];
-    int lane = threadIdx.x & 31, ih = blockIdx.y, i = ih / a.H, h = ih % a.H, split = (int)blockIdx.x * WARPS + (int)(threadIdx.x >> 5), kv = h / (a.H / a.KV);
+    int lane = threadIdx.x & 31, ih = blockIdx.y, i = ih / a.H, h = ih % a.H, split = (int)blockIdx.x * WARPS + (int)(threadIdx.x >> 5);
     float *q = warp_memory(memory, 2, a.D), *acc = q + a.D;
     int from = split * SPLIT, to = min(from + SPLIT, a.past + i + 1);
     if (split >= splits)
@@ -185,7 +229,7 @@ __global__ void __launch_bounds__(PLAIN_THREADS) k_decode_splits(float *part, st
     __syncwarp();
     struct running r = {-INFINITY, 0};
     if (from < to) /* earlier queries of a step read fewer splits */
-        attend_run(&r, a, q, acc, a.k + (size_t)kv * a.k_head, a.v + (size_t)kv * a.k_head, from, to);
+        attend_run(&r, a, q, acc, head_of(keys, a, h), from, to);
     part += ((size_t)ih * splits + split) * (a.D + 2);
     for (int d = lane; d < a.D; d += 32)
         part[2 + d] = acc[d];
@@ -261,10 +305,10 @@ static struct attend attend_of(const struct attention_args *a, const int4 *reach
     return t;
 }
 
-static void plain_forward(const struct ops_context *c, const struct attend &a)
+template <class KEY> static void plain_forward(const struct ops_context *c, const struct attend &a, struct key_rows<KEY> keys)
 {
     size_t bytes = (size_t)WARPS * 2 * (size_t)a.D * sizeof(float);
-    k_attention_forward<<<dim3(blocks_for((size_t)a.n, WARPS), (unsigned)a.H), PLAIN_THREADS, bytes, c->device->stream>>>(a);
+    k_attention_forward<KEY><<<dim3(blocks_for((size_t)a.n, WARPS), (unsigned)a.H), PLAIN_THREADS, bytes, c->device->stream>>>(a, keys);
     launched(c->device, "attention_forward");
 }
 
@@ -274,8 +318,9 @@ extern "C" void cuda_attention_forward(const struct ops_context *c, const struct
     if (args->n == 0)
         return;
     struct attend a = attend_of(args, reach_for(c, &p, args));
-    if (a.reach && !flash_forward(c, a))
-        plain_forward(c, a);
+    struct key_rows<float> keys = {a.k, a.v};
+    if (a.reach && !flash_forward(c, a, keys))
+        plain_forward(c, a, keys);
 }
 
 extern "C" void cuda_attention_backward(const struct ops_context *c, const struct attention_args *args)
@@ -300,7 +345,21 @@ extern "C" void cuda_attention_backward(const struct ops_context *c, const struc
     launched(d, "attention_backward");
 }
 
-static void decode_in_splits(const struct ops_context *c, const struct attend &a)
+template <class KEY> static void keep_rows(const struct ops_context *c, const struct decode_args *a)
+{
+    KEY *k = (KEY *)a->k_cache, *v = (KEY *)a->v_cache;
+    k_keep<KEY><<<dim3((unsigned)a->n, (unsigned)a->KV), KEEP_THREADS, 0, c->device->stream>>>(k, v, a->k, a->v, a->past, a->capacity, a->D);
+    launched(c->device, "attention_keep");
+}
+
+extern "C" void cuda_attention_keep(const struct ops_context *c, const struct decode_args *args)
+{
+    if (args->n == 0)
+        return;
+    (args->cache_type == FORMAT_F16 ? keep_rows<uint16_t> : keep_rows<float>)(c, args);
+}
+
+template <class KEY> static void decode_in_splits(const struct ops_context *c, const struct attend &a, struct key_rows<KEY> keys)
 {
     struct pieces p = pieces_of(c);
     struct device *d = c->device;
@@ -309,19 +368,26 @@ static void decode_in_splits(const struct ops_context *c, const struct attend &a
     float *part = (float *)piece_take(&p, (size_t)rows * (size_t)splits * (size_t)(a.D + 2) * sizeof *part);
     if (!part)
         return;
-    k_decode_splits<<<dim3(blocks_for((size_t)splits, WARPS), (unsigned)rows), PLAIN_THREADS, bytes, d->stream>>>(part, a, splits);
+    k_decode_splits<KEY><<<dim3(blocks_for((size_t)splits, WARPS), (unsigned)rows), PLAIN_THREADS, bytes, d->stream>>>(part, a, keys, splits);
     launched(d, "attention_decode");
     k_decode_merge<<<blocks_for((size_t)rows, WARPS), PLAIN_THREADS, 0, d->stream>>>(a.out, part, rows, splits, a.D);
     launched(d, "attention_decode");
 }
 
 /* Many queries at once are a prompt: what a sequence of its own does, over the cache's keys. */
+template <class KEY> static void decode(const struct ops_context *c, const struct attend &a, const struct decode_args *args)
+{
+    struct key_rows<KEY> keys = {(const KEY *)args->k_cache, (const KEY *)args->v_cache};
+    if (a.n <= DECODE_MOST)
+        decode_in_splits(c, a, keys);
+    else if (!flash_forward(c, a, keys))
+        plain_forward(c, a, keys);
+}
+
 extern "C" void cuda_attention_decode(const struct ops_context *c, const struct decode_args *args)
 {
     struct attend a = {};
     a.q = args->q;
-    a.k = args->k;
-    a.v = args->v;
     a.out = args->out;
     a.n = (int)args->n;
     a.past = (int)args->past;
@@ -334,8 +400,5 @@ extern "C" void cuda_attention_decode(const struct ops_context *c, const struct 
     a.scale = (float)(1 / sqrt((double)args->D));
     if (args->n == 0)
         return;
-    if (args->n <= DECODE_MOST)
-        decode_in_splits(c, a);
-    else if (!flash_forward(c, a))
-        plain_forward(c, a);
+    (args->cache_type == FORMAT_F16 ? decode<uint16_t> : decode<float>)(c, a, args);
 }

@@ -3,10 +3,10 @@
 #define VENEER_CUDA_ATTENTION_CUH
 #include "cuda/kernels.cuh"
 
-/* Arguments of every kernel of attention; strides in reals.  Query i reads keys start .. past + i and prefix .. prefix_end-1, by reach[i] = {start, end of
+/* Arguments of every kernel of attention; strides in numbers.  Query i reads keys start .. past + i and prefix .. prefix_end-1, by reach[i] = {start, end of
  * its segment, prefix, prefix_end}; end 0: it belongs to no segment.  reach NULL: one sequence, all keys up to past + i. */
 struct attend {
-    const float *q, *k, *v;
+    const float *q, *k, *v; /* k, v: backward's; forward has keys */
     float *out, *lse;
     const int4 *reach;
     int n, keys, past, H, KV, D;
@@ -15,6 +15,21 @@ struct attend {
     const float *dout, *delta; /* backward: dout . out of each query and head */
     float *dq, *dk, *dv;
 };
+
+/* What forward and decoding read: reals, or a cache's in f16 (KEY: uint16_t). */
+template <class KEY> struct key_rows {
+    const KEY *k, *v;
+};
+
+__device__ static inline float real_of(float x)
+{
+    return x;
+}
+
+__device__ static inline float real_of(uint16_t h)
+{
+    return f32_of_f16(h);
+}
 
 __device__ static inline int4 reach_of(const struct attend &a, int i)
 {
@@ -29,7 +44,7 @@ __device__ static inline bool reads(int4 reach, int last, int key)
 }
 
 /* flash.cu: on tensor cores, heads of 64 and 128, products in bf16; false: another case, nothing was queued. */
-bool flash_forward(const struct ops_context *c, const struct attend &a);
+template <class KEY> bool flash_forward(const struct ops_context *c, const struct attend &a, struct key_rows<KEY> keys);
 bool flash_backward(const struct ops_context *c, const struct attend &a);
 
 #endif

@@ -27,19 +27,6 @@ __device__ static inline float inverse_of(float x)
     return isfinite(inverse) ? inverse : 0;
 }
 
-__device__ static inline uint16_t f16_of(float x)
-{
-    uint32_t u = __float_as_uint(x), sign = u >> 16 & 0x8000, magnitude = u & 0x7fffffff;
-    if (magnitude > 0x7f800000)
-        return (uint16_t)(sign | 0x7e00);
-    if (magnitude >= 0x477ff000) /* 65520 and above round to infinity */
-        return (uint16_t)(sign | 0x7c00);
-    if (magnitude < 0x38800000) /* below 2^-14: a multiple of 2^-24 */
-        return (uint16_t)(sign | (uint32_t)__float2int_rn(__fmul_rn(__uint_as_float(magnitude), 16777216.f)));
-    uint32_t rounded = magnitude + 0xfff + (magnitude >> 13 & 1);
-    return (uint16_t)(sign | (rounded - 0x38000000) >> 13);
-}
-
 /* quant_nearest256 */
 __device__ static inline uint8_t nearest256(const float *table, float x)
 {

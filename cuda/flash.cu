@@ -12,17 +12,30 @@
 static const int FLASH_THREADS = 128, TILE = 64, WARP_ROWS = 16;
 #define LOG2E 1.4426950408889634f
 
-/* Rows row0 .. row0+ROWS-1 of D floats, as bf16 in shared memory; zeros from `end` on. */
-template <int D, int ROWS> __device__ static inline void load_tile(uint16_t *to, const float *from, size_t stride, int row0, int end)
+/* Eight numbers as bf16. */
+__device__ static inline uint4 eight_halves(const float *p)
+{
+    floats<4> a = load<4>(p), b = load<4>(p + 4);
+    return make_uint4(two_halves(a.v[0], a.v[1]), two_halves(a.v[2], a.v[3]), two_halves(b.v[0], b.v[1]), two_halves(b.v[2], b.v[3]));
+}
+
+__device__ static inline uint4 eight_halves(const uint16_t *p) /* f16 */
+{
+    halves8 h = load_halves(p);
+    uint32_t u[4];
+    for (int i = 0; i < 4; i++)
+        u[i] = two_halves(f32_of_f16(h.v[2 * i]), f32_of_f16(h.v[2 * i + 1]));
+    return make_uint4(u[0], u[1], u[2], u[3]);
+}
+
+/* Rows row0 .. row0+ROWS-1 of D numbers, as bf16 in shared memory; zeros from `end` on. */
+template <int D, int ROWS, class KEY> __device__ static inline void load_tile(uint16_t *to, const KEY *from, size_t stride, int row0, int end)
 {
     for (int i = threadIdx.x; i < ROWS * D / 8; i += FLASH_THREADS) {
         int r = i / (D / 8), c = i % (D / 8) * 8;
         uint4 h = make_uint4(0, 0, 0, 0);
-        if (row0 + r < end) {
-            const float *p = from + (size_t)(row0 + r) * stride + c;
-            floats<4> a = load<4>(p), b = load<4>(p + 4);
-            h = make_uint4(two_halves(a.v[0], a.v[1]), two_halves(a.v[2], a.v[3]), two_halves(b.v[0], b.v[1]), two_halves(b.v[2], b.v[3]));
-        }
+        if (row0 + r < end)
+            h = eight_halves(from + (size_t)(row0 + r) * stride + c);
         *(uint4 *)(to + r * tile<D>::LD + c) = h;
     }
 }
@@ -76,7 +89,7 @@ __device__ static inline struct span span_of(const struct attend &a, const int4 
     return s;
 }
 
-template <int D> __global__ void __launch_bounds__(FLASH_THREADS) k_flash_forward(struct attend a)
+template <int D, class KEY> __global__ void __launch_bounds__(FLASH_THREADS) k_flash_forward(struct attend a, struct key_rows<KEY> keys)
 {
     extern __shared__ __align__(16) uint16_t memory[];
     __shared__ int4 reach[TILE];
@@ -84,7 +97,7 @@ template <int D> __global__ void __launch_bounds__(FLASH_THREADS) k_flash_forwar
     uint16_t *sq = memory, *sk = sq + TILE * LD, *sv = sk + TILE * LD;
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
     int h = blockIdx.y, q0 = (int)(gridDim.x - 1 - blockIdx.x) * TILE; /* the longest tiles first */
-    const float *k = a.k + (size_t)(h / (a.H / a.KV)) * a.k_head, *v = a.v + (size_t)(h / (a.H / a.KV)) * a.k_head;
+    const KEY *k = keys.k + (size_t)(h / (a.H / a.KV)) * a.k_head, *v = keys.v + (size_t)(h / (a.H / a.KV)) * a.k_head;
     if (threadIdx.x < TILE)
         reach[threadIdx.x] = reach_of(a, q0 + (int)threadIdx.x);
     load_tile<D, TILE>(sq, a.q + (size_t)h * D, (size_t)a.H * D, q0, a.n);
@@ -279,12 +292,12 @@ static bool allow(struct device *d, const void *kernel, size_t bytes)
     return error == cudaSuccess;
 }
 
-template <int D> static void launch_forward(struct device *d, const struct attend &a)
+template <int D, class KEY> static void launch_forward(struct device *d, const struct attend &a, struct key_rows<KEY> keys)
 {
     size_t bytes = 3 * TILE * tile<D>::LD * sizeof(uint16_t);
-    if (!allow(d, (const void *)k_flash_forward<D>, bytes))
+    if (!allow(d, (const void *)k_flash_forward<D, KEY>, bytes))
         return;
-    k_flash_forward<D><<<dim3(blocks_for((size_t)a.n, TILE), (unsigned)a.H), FLASH_THREADS, bytes, d->stream>>>(a);
+    k_flash_forward<D, KEY><<<dim3(blocks_for((size_t)a.n, TILE), (unsigned)a.H), FLASH_THREADS, bytes, d->stream>>>(a, keys);
     launched(d, "attention_forward");
 }
 
@@ -302,16 +315,19 @@ template <int D> static void launch_backward(struct device *d, const struct atte
 
 static bool can_flash(const struct ops_context *c, const struct attend &a)
 {
-    return in_halves(c) && (a.D == 64 || a.D == 128) && in_fours(0, a.q, a.k, a.v, a.out) && in_fours(0, a.dout, a.dq, a.dk, a.dv);
+    return in_halves(c) && (a.D == 64 || a.D == 128) && in_fours(0, a.q, a.k, a.v, a.out) && in_fours(0, a.dout, a.dq, a.dk, a.dv); /* those that are there */
 }
 
-bool flash_forward(const struct ops_context *c, const struct attend &a)
+template <class KEY> bool flash_forward(const struct ops_context *c, const struct attend &a, struct key_rows<KEY> keys)
 {
-    if (!can_flash(c, a))
+    if (!can_flash(c, a) || !in_fours(0, keys.k, keys.v))
         return false;
-    (a.D == 64 ? launch_forward<64> : launch_forward<128>)(c->device, a);
+    (a.D == 64 ? launch_forward<64, KEY> : launch_forward<128, KEY>)(c->device, a, keys);
     return true;
 }
+
+template bool flash_forward(const struct ops_context *, const struct attend &, struct key_rows<float>);
+template bool flash_forward(const struct ops_context *, const struct attend &, struct key_rows<uint16_t>);
 
 bool flash_backward(const struct ops_context *c, const struct attend &a)
 {

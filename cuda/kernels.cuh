@@ -5,6 +5,7 @@
  * compiler makes one operation of them. */
 #ifndef VENEER_CUDA_KERNELS_CUH
 #define VENEER_CUDA_KERNELS_CUH
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #include <math.h>
 #include <string.h>
@@ -71,14 +72,23 @@ __device__ static inline float f32_of_bf16(uint32_t h)
     return __uint_as_float(h << 16);
 }
 
+__device__ static inline uint16_t f16_of(float x)
+{
+    uint32_t u = __float_as_uint(x), sign = u >> 16 & 0x8000, magnitude = u & 0x7fffffff;
+    if (magnitude > 0x7f800000)
+        return (uint16_t)(sign | 0x7e00);
+    if (magnitude >= 0x477ff000) /* 65520 and above round to infinity */
+        return (uint16_t)(sign | 0x7c00);
+    if (magnitude < 0x38800000) /* below 2^-14: a multiple of 2^-24 */
+        return (uint16_t)(sign | (uint32_t)__float2int_rn(__fmul_rn(__uint_as_float(magnitude), 16777216.f)));
+    uint32_t rounded = magnitude + 0xfff + (magnitude >> 13 & 1);
+    return (uint16_t)(sign | (rounded - 0x38000000) >> 13);
+}
+
+/* One instruction. */
 __device__ static inline float f32_of_f16(uint32_t h)
 {
-    uint32_t sign = (h & 0x8000) << 16, exponent = h >> 10 & 31, mantissa = h & 1023;
-    if (exponent == 31)
-        return __uint_as_float(sign | 0x7f800000 | mantissa << 13);
-    if (exponent == 0)
-        return __uint_as_float(sign | __float_as_uint(__fmul_rn((float)mantissa, 5.9604644775390625e-8f)));
-    return __uint_as_float(sign | (exponent + 112) << 23 | mantissa << 13);
+    return __half2float(__ushort_as_half((uint16_t)h));
 }
 
 /* Eight at once: 16 bytes. */

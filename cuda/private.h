@@ -90,6 +90,7 @@ void cuda_salience(const struct ops_context *c, enum salience kind, const struct
 /* attention.cu */
 void cuda_attention_forward(const struct ops_context *c, const struct attention_args *a);
 void cuda_attention_backward(const struct ops_context *c, const struct attention_args *a);
+void cuda_attention_keep(const struct ops_context *c, const struct decode_args *a);
 void cuda_attention_decode(const struct ops_context *c, const struct decode_args *a);
 #ifdef __cplusplus
 }

@@ -14,6 +14,7 @@ static const struct ops cuda_table = {
     .rope = cuda_rope,
     .attention_forward = cuda_attention_forward,
     .attention_backward = cuda_attention_backward,
+    .attention_keep = cuda_attention_keep,
     .attention_decode = cuda_attention_decode,
     .swiglu_forward = cuda_swiglu_forward,
     .swiglu_backward = cuda_swiglu_backward,

@@ -247,6 +247,20 @@ static void test_more_threads_than_cores(void **state)
     check(&c, 0, "");
 }
 
+/* ---- keys and values ---- */
+
+static void test_cache_types(void **state)
+{
+    const struct fixture *f = *state;
+    struct child c = {.limit = NO_LIMIT};
+    run(&c, f->generate, "base/model", "--prompt", "The fox", "--cache-type", "q8_0", NULL);
+    check(&c, VENEER_INPUT, "generate: --cache-type q8_0, want f16 or f32");
+    run(&c, f->generate, "base/model", "--prompt", "The fox", "--cache-type", NULL);
+    check(&c, VENEER_INPUT, "generate: --cache-type without a value");
+    run(&c, f->generate, "base/model", "--prompt", "The fox", "-n", "2", "--quiet", "--cache-type", "f32", NULL);
+    check(&c, 0, "");
+}
+
 /* ---- memory ---- */
 
 /* Both numbers; with gradient_checkpointing = auto the smallest plan recomputes, and one byte more than it needs is enough. */
@@ -381,6 +395,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_level_that_the_cpu_lacks),
         cmocka_unit_test(test_threads_out_of_range),
         cmocka_unit_test(test_more_threads_than_cores),
+        cmocka_unit_test(test_cache_types),
         cmocka_unit_test(test_max_memory_below_the_smallest_plan),
         cmocka_unit_test(test_memory_refused_on_the_way),
         cmocka_unit_test(test_without_huge_pages),

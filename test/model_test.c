@@ -13,6 +13,7 @@
 
 #include "base/stop.h"
 #include "golden.h"
+#include "half.h"
 #include "io/safetensors.h"
 #include "model_fixture.h"
 
@@ -314,42 +315,170 @@ static void test_shared_prefix(void **state)
     fixture_close(&f);
 }
 
+static void open_cache(struct kv_cache *cache, struct arena *arena, const struct model *model, enum format type, size_t capacity)
+{
+    memset(arena, 0, sizeof *arena);
+    kv_cache_place(cache, model, type, capacity, arena);
+    CHECK(arena_commit(arena, "cache", &err));
+    kv_cache_place(cache, model, type, capacity, arena);
+}
+
+enum { N = 40 };
+
+/* N tokens in a cache of this type, by a table of kernels: the logits behind each piece, got[pieces, VOCAB]. */
+static void decode_pieces(struct fixture *f, const struct ops *ops, enum format type, const size_t *pieces, size_t n_pieces, real *got)
+{
+    static struct fixture_batch b;
+    struct kv_cache cache;
+    struct arena arena;
+    const struct ops *own = f->ops.ops;
+    memset(&b, 0, sizeof b);
+    add_random_sequence(&b, N, VOCAB, 9);
+    open_cache(&cache, &arena, &f->model, type, N);
+    f->ops.ops = ops;
+    for (size_t i = 0; i < n_pieces; i++)
+        CHECK(model_decode(&f->run, &f->model, &f->lora, &cache, b.tokens + cache.n, pieces[i], got + i * VOCAB, &err));
+    f->ops.ops = own;
+    arena_free(&arena);
+}
+
+static const size_t in_pieces[] = {1, 7, 1, 1, 13, 1, 16};
+enum { PIECES = 7 };
+
 static void test_decoding(void **state)
 {
     (void)state;
     struct fixture f;
-    struct arena arena = {0};
+    struct arena arena;
     struct kv_cache cache;
     static struct fixture_batch b;
-    enum { N = 40 };
-    real *want = malloc(N * VOCAB * sizeof *want), got[VOCAB];
+    real *want = malloc(N * VOCAB * sizeof *want), got[PIECES][VOCAB];
     const real *x;
     assert_non_null(want);
     memset(&b, 0, sizeof b);
     add_random_sequence(&b, N, VOCAB, 9);
     open_model(&f, 4, (struct fixture_options){.threads = 2, .scoring = true});
-    kv_cache_place(&cache, &f.model, N, &arena);
-    CHECK(arena_commit(&arena, "cache", &err));
-    kv_cache_place(&cache, &f.model, N, &arena);
     CHECK(model_hidden(&f.run, &f.model, &f.lora, &b.batch, &x, &err));
     model_logits(&f.run, &f.model, x, N, want);
-    static const size_t pieces[] = {1, 7, 1, 1, 13, 1, 16};
-    size_t at = 0;
-    for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) {
-        CHECK(model_decode(&f.run, &f.model, &f.lora, &cache, b.tokens + at, pieces[i], got, &err));
-        at += pieces[i];
+    decode_pieces(&f, f.ops.ops, FORMAT_F32, in_pieces, PIECES, got[0]);
+    for (size_t i = 0, at = 0; i < PIECES; i++) {
+        at += in_pieces[i];
         for (size_t v = 0; v < VOCAB; v++)
-            assert_true(fabs((double)got[v] - (double)want[(at - 1) * VOCAB + v]) <= rounding);
+            assert_true(fabs((double)got[i][v] - (double)want[(at - 1) * VOCAB + v]) <= rounding);
     }
-    assert_int_equal(at, N);
+    open_cache(&cache, &arena, &f.model, FORMAT_F32, N);
+    CHECK(model_decode(&f.run, &f.model, &f.lora, &cache, b.tokens, N, got[0], &err));
     struct err full;
-    assert_int_equal(model_decode(&f.run, &f.model, &f.lora, &cache, b.tokens, 1, got, &full), ERR_INPUT);
+    assert_int_equal(model_decode(&f.run, &f.model, &f.lora, &cache, b.tokens, 1, got[0], &full), ERR_INPUT);
     assert_string_equal(full.text, "the context of 40 tokens is full");
     cache.n = 0; /* starting over needs no more than that */
-    CHECK(model_decode(&f.run, &f.model, &f.lora, &cache, b.tokens, 3, got, &err));
-    assert_true(fabs((double)got[0] - (double)want[2 * VOCAB]) <= rounding);
+    CHECK(model_decode(&f.run, &f.model, &f.lora, &cache, b.tokens, 3, got[0], &err));
+    assert_true(fabs((double)got[0][0] - (double)want[2 * VOCAB]) <= rounding);
     free(want);
     arena_free(&arena);
+    fixture_close(&f);
+}
+
+/* What stands in for attention_keep: the table's own, on rows that were changed before. */
+static struct {
+    const struct ops *own;
+    bool round;           /* to f16, all of them */
+    size_t calls, change; /* numbers that passed; the one that is changed by what f16 may round at most */
+} kept;
+
+static const double f16_error = 0x1p-11;
+
+static void keep_changed(const struct ops_context *c, const struct decode_args *a)
+{
+    real k[N * 16], v[N * 16], *to[2] = {k, v};
+    const real *from[2] = {a->k, a->v};
+    struct decode_args changed = *a;
+    for (int i = 0; i < 2; i++)
+        for (size_t e = 0; e < a->n * (size_t)(a->KV * a->D); e++, kept.calls++) {
+            to[i][e] = kept.round ? (real)half_of((double)from[i][e]) : from[i][e];
+            to[i][e] *= (real)(1 + (kept.calls == kept.change ? f16_error : 0));
+        }
+    changed.k = k;
+    changed.v = v;
+    kept.own->attention_keep(c, &changed);
+}
+
+/* A context in f16 is one of reals that were rounded as they came in: the same bits, on the fast kernels and on the reference, and on both for any number of
+ * threads.  In the reference, whose sums know nothing of how many rows there are, also however the tokens are cut into pieces. */
+static void test_decoding_in_f16(void **state)
+{
+    (void)state;
+    static const size_t at_once[] = {N};
+    real got[PIECES][VOCAB], want[PIECES][VOCAB];
+    for (int reference = 0; reference < 2; reference++) {
+        struct ops changing = *cpu_ops(reference);
+        changing.attention_keep = keep_changed;
+        for (int threads = 1; threads <= 3; threads++) {
+            struct fixture f;
+            open_model(&f, 4, (struct fixture_options){.threads = threads, .scoring = true, .reference = reference});
+            kept.own = f.ops.ops;
+            kept.round = true;
+            kept.change = SIZE_MAX;
+            if (threads == 1)
+                decode_pieces(&f, &changing, FORMAT_F32, in_pieces, PIECES, want[0]);
+            decode_pieces(&f, f.ops.ops, FORMAT_F16, in_pieces, PIECES, got[0]);
+            assert_memory_equal(got, want, sizeof want);
+            if (reference) {
+                decode_pieces(&f, f.ops.ops, FORMAT_F16, at_once, 1, got[0]);
+                assert_memory_equal(got[0], want[PIECES - 1], sizeof want[0]);
+            }
+            fixture_close(&f);
+        }
+    }
+}
+
+static void test_f16_takes_half_the_memory(void **state)
+{
+    (void)state;
+    enum { ROWS = 64, KV_HEADS = 2 + 2 + 1, D = 8 };
+    struct fixture f;
+    struct kv_cache cache;
+    struct arena halves, reals;
+    open_model(&f, 0, (struct fixture_options){.threads = 1, .scoring = true});
+    open_cache(&cache, &halves, &f.model, FORMAT_F16, ROWS);
+    open_cache(&cache, &reals, &f.model, FORMAT_F32, ROWS);
+    assert_int_equal(reals.used - halves.used, 2 * ROWS * KV_HEADS * D * 2);
+    arena_free(&halves);
+    arena_free(&reals);
+    fixture_close(&f);
+}
+
+/* What f16 may cost, by the model itself: every key and value changes by at most 2^-11 of itself, so that to first order a logit changes by no more than
+ * the sum of what it changes by when one of them alone does.  A tenth more for what is not of first order. */
+static void test_f16_costs_what_its_roundings_may(void **state)
+{
+    (void)state;
+    enum { FED = 10 };
+    static const size_t pieces[FED] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+    struct fixture f;
+    real want[FED][VOCAB], got[FED][VOCAB];
+    double bound[VOCAB] = {0}, most = 0;
+    open_model(&f, 4, (struct fixture_options){.threads = 1, .scoring = true});
+    struct ops changing = *f.ops.ops;
+    changing.attention_keep = keep_changed;
+    kept.own = f.ops.ops;
+    kept.round = false;
+    decode_pieces(&f, f.ops.ops, FORMAT_F32, pieces, FED, want[0]);
+    for (size_t change = 0, numbers = 1; change < numbers; change++) {
+        kept.change = change;
+        kept.calls = 0;
+        decode_pieces(&f, &changing, FORMAT_F32, pieces, FED, got[0]);
+        numbers = kept.calls;
+        for (size_t v = 0; v < VOCAB; v++)
+            bound[v] += fabs((double)got[FED - 1][v] - (double)want[FED - 1][v]);
+    }
+    decode_pieces(&f, f.ops.ops, FORMAT_F16, pieces, FED, got[0]);
+    for (size_t v = 0; v < VOCAB; v++) {
+        double change = fabs((double)got[FED - 1][v] - (double)want[FED - 1][v]);
+        assert_true(change <= 1.1 * bound[v] + rounding);
+        most = fmax(most, change);
+    }
+    assert_true(most > rounding); /* and it is really f16 */
     fixture_close(&f);
 }
 
@@ -366,7 +495,7 @@ static void test_scaled_rope(void **state)
     assert_non_null(b);
     make_batch(b);
     for (int k = 0; k < 2; k++) {
-        struct arena arena = {0};
+        struct arena arena;
         struct kv_cache cache;
         open_model(&f[k], 0, (struct fixture_options){.threads = 1});
         f[k].model.config.rope_attention_factor = k ? 1 : 2;
@@ -379,9 +508,7 @@ static void test_scaled_rope(void **state)
         }
         CHECK(model_score(&f[k].run, &f[k].model, NULL, &b->batch, nll[k], NULL, &sum, &n, &err));
         CHECK(model_train(&f[k].run, &f[k].model, NULL, &f[k].grads, &b->batch, (real)0.5, 7, &sum, &n, &err));
-        kv_cache_place(&cache, &f[k].model, 8, &arena);
-        CHECK(arena_commit(&arena, "cache", &err));
-        kv_cache_place(&cache, &f[k].model, 8, &arena);
+        open_cache(&cache, &arena, &f[k].model, FORMAT_F16, 8);
         CHECK(model_decode(&f[k].run, &f[k].model, NULL, &cache, b->tokens, 5, got[k], &err));
         CHECK(model_decode(&f[k].run, &f[k].model, NULL, &cache, b->tokens + 5, 1, got[k], &err));
         arena_free(&arena);
@@ -419,14 +546,12 @@ static void test_a_step_takes_no_memory(void **state)
     struct fixture f;
     static struct fixture_batch b;
     struct kv_cache cache;
-    struct arena arena = {0};
+    struct arena arena;
     real logits[VOCAB];
     double sum;
     size_t n;
     open_model(&f, 4, (struct fixture_options){.threads = 2, .keep = true});
-    kv_cache_place(&cache, &f.model, 64, &arena);
-    CHECK(arena_commit(&arena, "cache", &err));
-    kv_cache_place(&cache, &f.model, 64, &arena);
+    open_cache(&cache, &arena, &f.model, FORMAT_F16, 64);
     make_batch(&b);
     size_t before = own_allocations;
     for (uint32_t step = 0; step < 100; step++) {
@@ -623,7 +748,8 @@ int main(void)
         cmocka_unit_test(test_same_bits), cmocka_unit_test(test_kept_in_halves), cmocka_unit_test(test_one_layer_at_a_time),
         cmocka_unit_test(test_alone_and_packed),
         cmocka_unit_test(test_shared_prefix),
-        cmocka_unit_test(test_decoding),
+        cmocka_unit_test(test_decoding), cmocka_unit_test(test_decoding_in_f16), cmocka_unit_test(test_f16_takes_half_the_memory),
+        cmocka_unit_test(test_f16_costs_what_its_roundings_may),
         cmocka_unit_test(test_scaled_rope),
         cmocka_unit_test(test_modes_take_what_they_count),
         cmocka_unit_test(test_a_step_takes_no_memory),

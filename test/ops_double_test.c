@@ -365,8 +365,13 @@ static void by_hand(const struct ops *ops)
     near(y[0], 8);
     near(y[1], 7);
     near(lse[1], log(4));
-    ops->attention_decode(&c, &(struct decode_args){y, t.q, t.k, t.v, 1, 1, 2, 1, 1, 1});
-    near(y[0], 7);
+    real kept[2][2];
+    struct decode_args d = {.out = y, .q = t.q, .k = t.k, .v = t.v, .k_cache = kept[0], .v_cache = kept[1], .cache_type = FORMAT_F32, .n = 2, .capacity = 2,
+                            .H = 1, .KV = 1, .D = 1};
+    ops->attention_keep(&c, &d);
+    ops->attention_decode(&c, &d);
+    near(y[0], 8);
+    near(y[1], 7);
     /* the same as prefix of one row and a sequence of one row */
     struct segment shared[2] = {{.start = 0, .len = 1}, {.start = 1, .len = 1, .prefix_start = 0, .prefix_len = 1}};
     t.segments = shared;

@@ -15,6 +15,7 @@
 #include "base/arena.h"
 #include "base/linalg.h"
 #include "cpu/vector.h"
+#include "half.h"
 #include "ops.h"
 #include "quant_panel.h"
 #include "random_blocks.h"
@@ -329,26 +330,91 @@ static void test_attention(void **state)
     attention_case(2, 1, 16, 70);
 }
 
+/* ---- decoding ---- */
+
+/* Rows of k and v that a cache of keys and values holds, the same as f16 has them, and the query of the last n. */
+struct decoding {
+    size_t n, past, capacity, H, KV, D;
+    const real *q, *k, *v;
+};
+
+static struct decode_args cache_of(const struct decoding *t, enum format type)
+{
+    size_t bytes = t->KV * t->capacity * t->D * cache_number_bytes(type);
+    struct decode_args a = {.q = t->q, .cache_type = type, .capacity = t->capacity, .H = (int32_t)t->H, .KV = (int32_t)t->KV, .D = (int32_t)t->D};
+    a.out = zeros(t->n * t->H * t->D);
+    a.k_cache = memset(walled(&walls, bytes), 0xff, bytes); /* rows that no call wrote are NaN: nobody may read them */
+    a.v_cache = memset(walled(&walls, bytes), 0xff, bytes);
+    return a;
+}
+
+/* Rows from .. from+n-1 join the cache. */
+static void keep(const struct ops_context *c, struct decode_args *a, const struct decoding *t, size_t from, size_t n)
+{
+    size_t row = t->KV * t->D;
+    a->k = t->k + from * row;
+    a->v = t->v + from * row;
+    a->past = from;
+    a->n = n;
+    if (n > 0)
+        c->ops->attention_keep(c, a);
+}
+
+static real *decode_run(const struct ops *ops, int threads, const struct decoding *t, enum format type)
+{
+    struct ops_context c = context_new(ops, threads);
+    struct decode_args a = cache_of(t, type);
+    keep(&c, &a, t, 0, t->past);
+    keep(&c, &a, t, t->past, t->n);
+    ops->attention_decode(&c, &a);
+    return a.out;
+}
+
+static real *halves_of(const real *x, size_t n)
+{
+    real *y = zeros(n);
+    for (size_t i = 0; i < n; i++)
+        y[i] = (real)half_of((double)x[i]);
+    return y;
+}
+
+/* A cache in f16 is one of reals that were rounded before: to the last bit in the reference, so that the bound of the fast table is that of its sums alone, and so
+ * it is there. */
+static void decoding_check(struct decoding t)
+{
+    size_t nq = t.n * t.H * t.D, nk = (t.past + t.n) * t.KV * t.D;
+    struct decoding rounded = t;
+    rounded.k = halves_of(t.k, nk);
+    rounded.v = halves_of(t.v, nk);
+    const real *want[2] = {decode_run(cpu_ops(true), 1, &t, FORMAT_F32), decode_run(cpu_ops(true), 1, &rounded, FORMAT_F32)};
+    same_bits("reference of f16", decode_run(cpu_ops(true), 2, &t, FORMAT_F16), want[1], nq);
+    double score = sqrt((double)t.D) * largest(t.q, nq) * largest(t.k, nk), delta = gamma_of(t.D + 4) * score + 4 * U * (score + 8);
+    for (int f16 = 0; f16 < 2; f16++) {
+        enum format type = f16 ? FORMAT_F16 : FORMAT_F32;
+        const real *got = decode_run(cpu_ops(false), 1, &t, type);
+        if (f16)
+            same_bits("f16", decode_run(cpu_ops(false), 1, &rounded, FORMAT_F32), got, nq);
+        check_within("decode", got, want[f16], (exp(2 * delta) - 1 + gamma_of(t.past + t.n + 16)) * largest(t.v, nk), nq);
+        for (int threads = 2; threads <= 3; threads++)
+            same_bits("decode", decode_run(cpu_ops(false), threads, &t, type), got, nq);
+    }
+    walls_down(&walls);
+}
+
 static void test_attention_decode(void **state)
 {
     (void)state;
     static const size_t cases[][2] = {{1, 0}, {1, 100}, {3, 5}, {8, 64}, {9, 0}, {70, 100}};
-    size_t H = 6, KV = 2, D = 24;
-    for (size_t t = 0; t < 6; t++) {
-        size_t n = cases[t][0], past = cases[t][1], nq = n * H * D, capacity = past + n + 3, nk = capacity * KV * D;
-        real *q = normals(nq, 1, 1), *k = normals(nk, 2, 1), *v = normals(nk, 3, 1), *out[4];
-        for (int i = 0; i < 4; i++) {
-            const struct ops *ops = cpu_ops(i == 0);
-            struct ops_context c = context_new(ops, i == 0 ? 1 : i);
-            out[i] = zeros(nq);
-            ops->attention_decode(&c, &(struct decode_args){out[i], q, k, v, n, past, capacity, (int32_t)H, (int32_t)KV, (int32_t)D});
+    static const size_t heads[][3] = {{6, 2, 24}, {3, 3, 7}, {8, 1, 64}, {4, 1, 61}, {2, 1, 44}};
+    for (size_t s = 0; s < sizeof heads / sizeof *heads; s++)
+        for (size_t t = 0; t < sizeof cases / sizeof *cases; t++) {
+            struct decoding d = {.n = cases[t][0], .past = cases[t][1], .capacity = cases[t][0] + cases[t][1] + 3, .H = heads[s][0], .KV = heads[s][1], .D = heads[s][2]};
+            size_t nk = (d.past + d.n) * d.KV * d.D;
+            d.q = normals(d.n * d.H * d.D, 1, 1);
+            d.k = normals(nk, 2, 1);
+            d.v = normals(nk, 3, 1);
+            decoding_check(d);
         }
-        double score = sqrt((double)D) * largest(q, nq) * largest(k, nk), delta = gamma_of(D + 4) * score + 4 * U * (score + 8);
-        check_within("decode", out[1], out[0], (exp(2 * delta) - 1 + gamma_of(past + n + 16)) * largest(v, nk), nq);
-        same_bits("decode", out[2], out[1], nq);
-        same_bits("decode", out[3], out[1], nq);
-        walls_down(&walls);
-    }
 }
 
 /* ---- head ---- */

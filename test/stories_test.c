@@ -45,7 +45,7 @@ static void continue_greedily(const struct model *model, const struct tokenizer 
     const struct ops_context ops = {.ops = cpu_ops(false), .threads = threads};
     int32_t token = tokenizer_bos(tokenizer);
     CHECK(text_stream_start(&stream, tokenizer, &token, 1, &err));
-    CHECK(generator_open(&g, model, NULL, N + 1, &ops, &err));
+    CHECK(generator_open(&g, model, NULL, N + 1, FORMAT_F32, &ops, &err));
     for (int i = 0; i < N; i++) {
         CHECK(generator_feed(&g, &token, 1, &err));
         token = generator_sample(&g);
@@ -93,7 +93,7 @@ static void test_prompt_in_pieces(void **state)
     CHECK(tokens_push(&tokens, tokenizer_bos(tokenizer), &err));
     CHECK(tokenizer_encode(tokenizer, prompt, sizeof prompt - 1, false, &tokens, &err));
     for (int way = 0; way < 2; way++) {
-        CHECK(generator_open(&g, &in.model, NULL, 128, &in.ops, &err));
+        CHECK(generator_open(&g, &in.model, NULL, 128, FORMAT_F16, &in.ops, &err));
         for (size_t i = 0; i < tokens.n; i += way ? 1 : tokens.n)
             CHECK(generator_feed(&g, tokens.id + i, way ? 1 : tokens.n, &err));
         for (int i = 0; i < 24; i++) {
@@ -242,7 +242,7 @@ static void test_conversation(void **state)
         struct generator g;
         CHECK(chat_template_open(&template, talk_template, "the template", in.tokenizer, &err));
         CHECK(conversation_open(&talk, template, &err));
-        CHECK(generator_open(&g, &in.model, NULL, 256, &in.ops, &err));
+        CHECK(generator_open(&g, &in.model, NULL, 256, FORMAT_F16, &in.ops, &err));
         for (int i = 0; i < 3; i++) {
             CHECK(conversation_say(&talk, "user", lines[i], &err));
             answer(&talk, &g, in.tokenizer, afresh, &out);

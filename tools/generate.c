@@ -29,6 +29,7 @@ static const char usage[] =
     "  --threads N         0: one a core (0)\n"
     "  --compute-dtype T   f32, bf16, int8 (reads prompts faster, with 8-bit activations; on a GPU it is bf16), or auto: bf16 or\n"
     "                      what this CPU has that is at least as exact (auto)\n"
+    "  --cache-type T      f16 or f32: keys and values of the context, 16 bits in half the memory, or exact (f16)\n"
     "  --device D          cuda: the GPU (docs/cuda.md); cpu; auto: the GPU if there is one that can be used (auto)\n"
     "  --quiet             no speed on stderr at the end\n"
     "  --help, --version\n"
@@ -38,7 +39,8 @@ static const char usage[] =
     "exit: 0 done, 1 failed, 2 wrong usage or input, 3 not enough memory, 75 stopped\n";
 
 struct options {
-    const char *model, *adapter, *prompt, *prompt_file, *chat_template, *system, *device, *compute_dtype;
+    const char *model, *adapter, *prompt, *prompt_file, *chat_template, *system, *device, *compute_dtype, *cache;
+    enum format cache_type;
     struct ops_context kernels;
     long long n, top_k, seed, threads;
     double temperature, top_p;
@@ -71,6 +73,7 @@ static enum status parse_valued(int argc, char **argv, int *i, struct options *o
                  {"--system", &o->system, NULL, NULL, 0, 0},
                  {"--device", &o->device, NULL, NULL, 0, 0},
                  {"--compute-dtype", &o->compute_dtype, NULL, NULL, 0, 0},
+                 {"--cache-type", &o->cache, NULL, NULL, 0, 0},
                  {"-n", NULL, &o->n, NULL, 0, 1 << 30},
                  {"--top-k", NULL, &o->top_k, NULL, 0, 1 << 30},
                  {"--seed", NULL, &o->seed, NULL, 0, 9e15},
@@ -91,6 +94,14 @@ static enum status parse_valued(int argc, char **argv, int *i, struct options *o
         *table[k].text = value;
         return OK;
     }
+    return OK;
+}
+
+static enum status parse_cache_type(const char *name, enum format *type, struct err *err)
+{
+    if (strcmp(name, "f16") != 0 && strcmp(name, "f32") != 0)
+        return err_set(err, ERR_INPUT, "--cache-type %s, want f16 or f32", name);
+    *type = strcmp(name, "f16") == 0 ? FORMAT_F16 : FORMAT_F32;
     return OK;
 }
 
@@ -120,6 +131,7 @@ static enum status parse(int argc, char **argv, struct options *o, struct err *e
         return err_set(err, ERR_INPUT, "want one of --prompt, --prompt-file, --chat and --bench");
     if (!o->chat && (o->chat_template || o->system))
         return err_set(err, ERR_INPUT, "%s is of --chat", o->system ? "--system" : "--chat-template");
+    TRY(parse_cache_type(o->cache, &o->cache_type, err));
     return roof_kernels(o->device, o->compute_dtype, &o->kernels, err);
 }
 
@@ -182,7 +194,7 @@ static void report_speed(const struct options *o, const struct speed *s)
 static enum status open_generator(struct generator *g, const struct options *o, const struct inference *in, size_t context,
                                   struct err *err)
 {
-    TRY(generator_open(g, &in->model, inference_lora(in), context, &in->ops, err));
+    TRY(generator_open(g, &in->model, inference_lora(in), context, o->cache_type, &in->ops, err));
     g->sampler.temperature = o->temperature;
     g->sampler.top_k = (int32_t)o->top_k;
     g->sampler.top_p = o->top_p;
@@ -480,7 +492,7 @@ static enum status run_bench(const struct options *o, const struct inference *in
 
 int main(int argc, char **argv)
 {
-    struct options o = {.device = "auto", .compute_dtype = "auto", .n = 128, .temperature = 0.8, .top_k = 40, .top_p = 0.95};
+    struct options o = {.device = "auto", .compute_dtype = "auto", .cache = "f16", .n = 128, .temperature = 0.8, .top_k = 40, .top_p = 0.95};
     struct inference in;
     struct err err = {{0}};
     roof_start(argv);

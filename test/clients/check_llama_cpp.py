@@ -10,7 +10,7 @@ from llama_cpp import Llama, llama_log_callback, llama_log_set
 import ours
 from subjects import text_of
 
-GGML_TYPE_F32 = 0  # of the KV cache: ours keeps it in F32
+GGML_TYPE_F32 = 0  # of the KV cache, ours too (--cache-type f32): in F16, the default of both, which of two near tokens comes first is chance
 NEW_TOKENS = 64
 WINDOW = 128
 # llama.cpp rounds what it multiplies Q8_0 with to 8 bits, which moves logits by 0.2 in the mean: which of two tokens that lie closer together comes

@@ -38,7 +38,7 @@ def ids(model, text):
 
 def continuation(model, prompt, n, adapter=None):
     """What ./generate makes of a prompt, greedily: the prompt is left out, and the newline that ends the output."""
-    words = ["./generate", model, "--prompt", prompt, "-n", n, "--temperature", 0, "--compute-dtype", "f32", "--quiet"]
+    words = ["./generate", model, "--prompt", prompt, "-n", n, "--temperature", 0, "--compute-dtype", "f32", "--cache-type", "f32", "--quiet"]
     text = run(*words, *(["--adapter", adapter] if adapter else [])).decode(errors="replace")
     if not text.startswith(prompt):
         raise RuntimeError("./generate printed %r, which does not begin with the prompt" % text[:60])

@@ -4,6 +4,7 @@
  * Bounds.  Scores, weights P and everything behind them are computed here in double, with the size of each sum.  With tensor cores q, k, v and dout are
  * given as bf16 already, so that products are exact; P and dS are rounded to bf16 (2^-8 each) before the second product.  Scores are off by
  * gamma(D + 4) sum |q||k| scale plus the exponential's own error (4 u and u |s - max|): eps below, relative for P. */
+#include "half.h"
 #include "on_device.h"
 
 struct shape {
@@ -217,25 +218,47 @@ static void plain(void **state)
 
 /* ---- decoding ---- */
 
-/* n new rows behind `past` in a cache; the same rows as one sequence of past + n. */
-static void decode(int n, int past, int H, int KV, int D, enum compute compute)
+/* Rows that are kept, the first `past` of them by a call of their own, as the reference keeps them.  What is no row stays NaN: nobody may read it. */
+static struct decode_args kept(const real *k, const real *v, int n, int past, int H, int KV, int D, enum format type)
+{
+    size_t capacity = (size_t)(past + n + 3), row = (size_t)(KV * D), bytes = capacity * row * cache_number_bytes(type);
+    unsigned char *want[2] = {memset(take(bytes), 0xff, bytes), memset(take(bytes), 0xff, bytes)};
+    struct decode_args d = {.cache_type = type, .capacity = capacity, .H = H, .KV = KV, .D = D}, on_host = d;
+    d.k_cache = up(want[0], bytes), d.v_cache = up(want[1], bytes);
+    on_host.k_cache = want[0], on_host.v_cache = want[1];
+    for (int i = 0; i < 2; i++) {
+        size_t from = i == 0 ? 0 : (size_t)past, some = (size_t)(i == 0 ? past : n);
+        d.past = on_host.past = from, d.n = on_host.n = some;
+        on_host.k = k + from * row, on_host.v = v + from * row;
+        d.k = UP(on_host.k, some * row), d.v = UP(on_host.v, some * row);
+        cpu.ops->attention_keep(&cpu, &on_host);
+        gpu.ops->attention_keep(&gpu, &d);
+    }
+    same("kept keys", down(d.k_cache, bytes), want[0], bytes);
+    same("kept values", down(d.v_cache, bytes), want[1], bytes);
+    return d;
+}
+
+/* n new rows behind `past` in a cache; the same rows, rounded as the cache does, as one sequence of past + n. */
+static void decode(int n, int past, int H, int KV, int D, enum compute compute, enum format type)
 {
     struct shape t = {past + n, H, KV, D, 1, {{0, past + n, 0, 0}}};
     struct arrays a = arrays_of(&t);
-    size_t capacity = (size_t)(past + n + 3), cache = (size_t)KV * capacity * (size_t)D, nq = (size_t)(n * H * D), skip = (size_t)(past * H * D);
-    real *k = zeros(cache), *v = zeros(cache);
-    memset(k, 0xff, cache * sizeof *k); /* rows behind the last are never read */
-    memset(v, 0xff, cache * sizeof *v);
-    for (int j = 0; j < past + n; j++)
-        for (int g = 0; g < KV; g++) {
-            memcpy(k + ((size_t)g * capacity + (size_t)j) * (size_t)D, a.k + (j * KV + g) * D, (size_t)D * sizeof *k);
-            memcpy(v + ((size_t)g * capacity + (size_t)j) * (size_t)D, a.v + (j * KV + g) * D, (size_t)D * sizeof *v);
-        }
-    set_compute(compute);
     bool halves = compute == COMPUTE_BF16 && (D == 64 || D == 128) && n > 8;
+    size_t nq = (size_t)(n * H * D), nk = (size_t)((past + n) * KV * D), skip = (size_t)(past * H * D);
+    if (!halves) { /* what is not rounded to bf16 on the way */
+        a.k = normals(nk, 2, 1);
+        a.v = normals(nk, 3, 1);
+    }
+    set_compute(compute);
+    struct decode_args d = kept(a.k, a.v, n, past, H, KV, D, type);
+    for (size_t i = 0; type == FORMAT_F16 && i < nk; i++) {
+        a.k[i] = (real)half_of((double)a.k[i]);
+        a.v[i] = (real)half_of((double)a.v[i]);
+    }
     expect(&t, &a, halves, false);
-    struct decode_args d = {.out = up_nan(nq), .q = UP(a.q + skip, nq), .k = UP(k, cache), .v = UP(v, cache), .n = (size_t)n, .past = (size_t)past,
-                            .capacity = capacity, .H = H, .KV = KV, .D = D};
+    d.q = UP(a.q + skip, nq);
+    d.out = up_nan(nq);
     gpu.ops->attention_decode(&gpu, &d);
     check("decoded", DOWN(d.out, nq), a.out + skip, a.out_size + skip, 1, 2, nq);
 }
@@ -243,13 +266,25 @@ static void decode(int n, int past, int H, int KV, int D, enum compute compute)
 static void decoding(void **state)
 {
     (void)state;
-    decode(1, 0, 2, 1, 64, COMPUTE_BF16);
-    decode(1, 200, 4, 2, 64, COMPUTE_BF16);
-    decode(3, 62, 2, 1, 20, COMPUTE_F32); /* the last split is empty for the first query */
-    decode(8, 127, 2, 2, 128, COMPUTE_BF16);
-    decode(70, 0, 2, 1, 64, COMPUTE_BF16);
-    decode(33, 40, 2, 2, 128, COMPUTE_BF16);
-    decode(9, 40, 2, 1, 64, COMPUTE_F32);
+    static const enum format types[] = {FORMAT_F16, FORMAT_F32};
+    for (int i = 0; i < 2; i++) {
+        decode(1, 0, 2, 1, 64, COMPUTE_BF16, types[i]);
+        decode(1, 200, 4, 2, 64, COMPUTE_BF16, types[i]);
+        decode(3, 62, 2, 1, 20, COMPUTE_F32, types[i]); /* the last split is empty for the first query */
+        decode(8, 127, 2, 2, 128, COMPUTE_BF16, types[i]);
+        decode(70, 0, 2, 1, 64, COMPUTE_BF16, types[i]);
+        decode(33, 40, 2, 2, 128, COMPUTE_BF16, types[i]);
+        decode(9, 40, 2, 1, 64, COMPUTE_F32, types[i]);
+    }
+}
+
+/* Between two numbers of f16, below its normal ones, beyond its last, and none. */
+static void odd_numbers_are_kept(void **state)
+{
+    (void)state;
+    real x[16] = {65504, 65519, 65520, -1e30f, INFINITY, -INFINITY, NAN, 0, -0.f, 6e-8f, 2.9e-8f, 3e-8f, 6.1e-5f, -1.00048828125f, 1.00146484375f, 2049};
+    kept(x, x, 1, 1, 1, 1, 8, FORMAT_F16);
+    kept(x, x, 1, 1, 1, 1, 8, FORMAT_F32);
 }
 
 /* Two runs, the same bits: nothing is added by two blocks. */
@@ -277,7 +312,8 @@ static void backward_has_the_same_bits_twice(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        ON_DEVICE(tensor_cores), ON_DEVICE(rows_of_no_sequence), ON_DEVICE(prefixes), ON_DEVICE(plain), ON_DEVICE(decoding), ON_DEVICE(backward_has_the_same_bits_twice),
+        ON_DEVICE(tensor_cores), ON_DEVICE(rows_of_no_sequence), ON_DEVICE(prefixes), ON_DEVICE(plain), ON_DEVICE(decoding), ON_DEVICE(odd_numbers_are_kept),
+        ON_DEVICE(backward_has_the_same_bits_twice),
     };
     return cmocka_run_group_tests_name("attention_cuda", tests, NULL, NULL);
 }

@@ -1,7 +1,8 @@
 /* A model of files on the device, held against the same files on the CPU, in f32: text, scores, divergences; too little memory, a device that fails.
  *
  * Bound of a logit: a sum of n <= 96 terms has an error of at most n 2^-24 sum|terms|, and sum|terms| is below sqrt(n) times the usual size of a sum: 5.7e-5 of it, once in
- * each of two sums of two layers and in the head. */
+ * each of two sums of two layers and in the head.
+ * A key or value between two of f16's may fall to either side: 2^-10 of it, of scores of size 1 and of what they weight, in two layers. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -23,7 +24,7 @@
 #endif
 
 enum { LAYERS = 2, HIDDEN = 64, FFN = 96, ROWS = 192, WINDOW = 12, CONTEXT = 48 };
-static const double logit_bound = 5 * 5.7e-5, score_bound = 1e-4;
+static const double logit_bound = 5 * 5.7e-5, f16_bound = 2 * 2 * 0x1p-10, score_bound = 1e-4;
 
 static struct tokenizer *tokenizer;
 static struct device *card;
@@ -195,9 +196,9 @@ static void close_sides(struct sides *s)
     inference_close(&s->there);
 }
 
-static void open_generator(struct generator *g, const struct inference *in)
+static void open_generator(struct generator *g, const struct inference *in, enum format cache_type)
 {
-    CHECK(generator_open(g, &in->model, inference_lora(in), CONTEXT, &in->ops, &err));
+    CHECK(generator_open(g, &in->model, inference_lora(in), CONTEXT, cache_type, &in->ops, &err));
 }
 
 /* |got - want| <= bound times the largest |want|; NaN fails. */
@@ -222,18 +223,18 @@ static void encode(const char *text, struct tokens *ids)
 static const char prompt[] = "The snow fox eats what the army spoon is made of, and Tom Reed lives in a house.";
 
 /* A prompt at once on both sides, then the likeliest tokens; and the same prompt on the device in pieces of several sizes. */
-static void text_is_the_cpus(void **state)
+static void text_in(enum format cache_type)
 {
-    (void)state;
+    double bound = logit_bound + (cache_type == FORMAT_F16 ? f16_bound : 0);
     static const size_t pieces[] = {1, 3, 9, 2};
     struct sides s;
     struct generator here, there, cut;
     struct tokens ids = {0};
     open_sides(&s, folder, adapter, 0);
     assert_true(s.there.ops.ops == device_ops() && s.there.ops.device == card && !s.there.model.layer[0].linear[0].panels);
-    open_generator(&here, &s.here);
-    open_generator(&there, &s.there);
-    open_generator(&cut, &s.there);
+    open_generator(&here, &s.here, cache_type);
+    open_generator(&there, &s.there, cache_type);
+    open_generator(&cut, &s.there, cache_type);
     size_t V = (size_t)s.here.model.config.vocab_size;
     encode(prompt, &ids);
     assert_true(ids.n > 16 && ids.n < CONTEXT - 12);
@@ -244,10 +245,10 @@ static void text_is_the_cpus(void **state)
         CHECK(generator_feed(&cut, ids.id + at, n, &err));
         at += n;
     }
-    near("the prompt in pieces", cut.logits, there.logits, V, 2 * logit_bound);
+    near("the prompt in pieces", cut.logits, there.logits, V, 2 * bound);
     for (int i = 0; i < 12; i++) {
         int32_t token = generator_sample(&here);
-        near("a token", there.logits, here.logits, V, logit_bound);
+        near("a token", there.logits, here.logits, V, bound);
         assert_int_equal(generator_sample(&there), token);
         CHECK(generator_feed(&here, &token, 1, &err));
         CHECK(generator_feed(&there, &token, 1, &err));
@@ -263,6 +264,13 @@ static void text_is_the_cpus(void **state)
     close_sides(&s);
 }
 
+static void text_is_the_cpus(void **state)
+{
+    (void)state;
+    text_in(FORMAT_F16);
+    text_in(FORMAT_F32);
+}
+
 /* Superblocks go to the device as they lie in the file. */
 static void formats_of_files_alone(void **state)
 {
@@ -273,8 +281,8 @@ static void formats_of_files_alone(void **state)
     open_sides(&s, blocks, NULL, 0);
     assert_true(s.there.model.embed.format == FORMAT_Q4_K && s.there.model.head.format == FORMAT_Q6_K);
     assert_true(s.there.weights.size < s.here.weights.size); /* no room for panels */
-    open_generator(&here, &s.here);
-    open_generator(&there, &s.there);
+    open_generator(&here, &s.here, FORMAT_F32);
+    open_generator(&there, &s.there, FORMAT_F32);
     for (int i = 0; i < 2; i++) {
         CHECK(generator_feed(&here, ids + 4 * i, i ? 1 : 4, &err));
         CHECK(generator_feed(&there, ids + 4 * i, i ? 1 : 4, &err));
@@ -390,7 +398,7 @@ static enum status make_tokens(struct err *err)
     struct generator g = {0};
     enum status status = inference_open(&in, folder, &(struct inference_options){.adapter = adapter, .device = card, .threads = 1}, err);
     if (status == OK)
-        status = generator_open(&g, &in.model, inference_lora(&in), CONTEXT, &in.ops, err);
+        status = generator_open(&g, &in.model, inference_lora(&in), CONTEXT, FORMAT_F16, &in.ops, err);
     if (status == OK)
         status = generator_feed(&g, ids, 10, err);
     if (status == OK)
@@ -437,7 +445,7 @@ static void too_little_memory(void **state)
     CHECK(device_memory(card, &total, &available, &err));
     CHECK(inference_open(&in, folder, &(struct inference_options){.device = card, .threads = 1}, &err));
     all = in.weights.size;
-    size_t context = generator_bytes(&in.model, 0, CONTEXT, &in.ops), taken;
+    size_t context = generator_bytes(&in.model, 0, CONTEXT, FORMAT_F16, &in.ops), taken;
     inference_close(&in);
     small.memory = total - available + all - 256;
     emu_set_device(&small);
@@ -452,7 +460,7 @@ static void too_little_memory(void **state)
     small.memory = taken + context / 2;
     emu_set_device(&small);
     struct generator g;
-    assert_int_equal(generator_open(&g, &in.model, NULL, CONTEXT, &in.ops, &said), ERR_MEMORY);
+    assert_int_equal(generator_open(&g, &in.model, NULL, CONTEXT, FORMAT_F16, &in.ops, &said), ERR_MEMORY);
     snprintf(want, sizeof want, "the context: the GPU emulated device has %zu of its %zu bytes free, want %zu or device = cpu", context / 2, small.memory, context);
     assert_string_equal(said.text, want);
     generator_close(&g);
