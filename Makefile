@@ -33,7 +33,7 @@ ROOFS    := train.c $(wildcard tools/*.c)
 LIB_SRC  := $(filter-out $(ROOFS),$(wildcard *.c base/*.c io/*.c cpu/*.c strategy/*.c))
 LIB_OBJ  := $(LIB_SRC:%.c=$(B)/%.o)
 # The same sources with `real` = double: central differences check the code that trains.
-DOUBLE_SRC := $(filter base/%.c cpu/%.c quant%.c plan%.c lora.c optim.c model.c model_forward.c model_keep.c model_decode.c model_device.c io/model_config.c io/json.c,$(LIB_SRC)) cuda/stub.c cuda/sizes.c
+DOUBLE_SRC := $(filter base/%.c cpu/%.c quant%.c plan%.c lora.c optim.c model.c model_forward.c model_keep.c model_decode.c model_device.c io/model_config%.c io/json.c,$(LIB_SRC)) cuda/stub.c cuda/sizes.c
 DOUBLE_OBJ := $(DOUBLE_SRC:%.c=$(B)/double/%.o)
 TESTS    := $(patsubst test/%.c,$(B)/test/%,$(wildcard test/*_test.c))
 FUZZERS  := $(patsubst test/fuzz/%.c,$(B)/fuzz/%,$(wildcard test/fuzz/fuzz_*.c))

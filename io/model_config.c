@@ -1,12 +1,9 @@
-/* model_config.c: config.json of llama, mistral and qwen2 models, read with every cross-check and written so that transformers 4
- * and 5 read it.
+/* model_config.c: config.json of llama, mistral and qwen2 models, read with every cross-check.  model_config_write.c writes it, model_config_rope.c says what
+ * its RoPE members mean.
  *
- * What changes numbers and is not built here (other architectures, yarn, MLP biases ...) is refused by name, never ignored.
- * RoPE scaling: transformers' modeling_rope_utils (linear: Chen et al. 2023, arXiv:2306.15595; yarn: Peng et al. 2023, arXiv:2309.00071;
- * llama3: Llama Team 2024). */
+ * What changes numbers and is not built here (other architectures, longrope, MLP biases ...) is refused by name, never ignored. */
 #include "io/model_config.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -268,11 +265,6 @@ static enum status read_optional(const struct reader *r, const struct json *from
     return !given || json_type(given) == JSON_NULL ? OK : read_positive(r, from, key, least, out);
 }
 
-double model_config_yarn_factor(double factor)
-{
-    return factor > 1 ? 0.1 * log(factor) + 1 : 1;
-}
-
 static enum status read_yarn(struct reader *r, const struct json *from)
 {
     struct model_config *c = r->config;
@@ -448,180 +440,4 @@ enum status model_config_parse(struct model_config *config, const char *json, si
     if (status != OK)
         model_config_free(config);
     return status;
-}
-
-/* ---- writing ---- */
-
-/* The shortest decimal that reads back as x; `single`: as a float. */
-static void print_number(struct text *out, double x, bool single)
-{
-    char s[40];
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(s, sizeof s, "%.*g", digits, x);
-        double back = strtod(s, NULL);
-        if (single ? (float)back == (float)x : back == x)
-            break;
-    }
-    text_puts(out, s);
-    if (!strpbrk(s, ".e"))
-        text_puts(out, ".0");
-}
-
-static void print_id(struct text *out, const char *key, const int32_t *id, int n)
-{
-    text_printf(out, "  \"%s\": ", key);
-    if (n == 0)
-        text_puts(out, "null");
-    else if (n == 1)
-        text_printf(out, "%d", id[0]);
-    for (int i = 0; n > 1 && i < n; i++)
-        text_printf(out, "%s%d", i ? ", " : "[", id[i]);
-    text_puts(out, n > 1 ? "],\n" : ",\n");
-}
-
-static void print_member(struct text *out, const char *key, double x)
-{
-    text_printf(out, ", \"%s\": ", key);
-    print_number(out, x, false);
-}
-
-static void print_scaling(const struct model_config *c, struct text *out)
-{
-    static const char *const types[] = {[ROPE_LINEAR] = "linear", [ROPE_LLAMA3] = "llama3", [ROPE_YARN] = "yarn", [ROPE_DYNAMIC] = "dynamic"};
-    text_printf(out, "{\"rope_type\": \"%s\"", types[c->rope_type]);
-    print_member(out, "factor", c->rope_factor);
-    if (c->rope_type == ROPE_LLAMA3) {
-        print_member(out, "low_freq_factor", c->rope_low_freq_factor);
-        print_member(out, "high_freq_factor", c->rope_high_freq_factor);
-    }
-    if (c->rope_type == ROPE_YARN) {
-        print_member(out, "beta_fast", c->rope_beta_fast);
-        print_member(out, "beta_slow", c->rope_beta_slow);
-        print_member(out, "attention_factor", c->rope_attention_factor);
-        text_puts(out, c->rope_truncate ? "" : ", \"truncate\": false");
-    }
-    if (c->rope_type == ROPE_LLAMA3 || c->rope_type == ROPE_YARN)
-        text_printf(out, ", \"original_max_position_embeddings\": %d", c->rope_original_max_position);
-    text_puts(out, "},\n");
-}
-
-static void print_rope(const struct model_config *c, struct text *out)
-{
-    text_puts(out, "  \"rope_theta\": ");
-    print_number(out, c->rope_theta, false);
-    text_puts(out, ",\n  \"rope_scaling\": ");
-    if (c->rope_type == ROPE_DEFAULT)
-        text_puts(out, "null,\n");
-    else
-        print_scaling(c, out);
-    for (int32_t i = 0; c->rope_freqs && i < c->head_dim / 2; i++) {
-        text_puts(out, i ? ", " : "  \"rope_freqs\": [");
-        print_number(out, (double)c->rope_freqs[i], true);
-        if (i + 1 == c->head_dim / 2)
-            text_puts(out, "],\n");
-    }
-}
-
-static int32_t largest(const int32_t *width, int32_t n)
-{
-    int32_t most = width[0];
-    for (int32_t l = 1; l < n; l++)
-        most = width[l] > most ? width[l] : most;
-    return most;
-}
-
-/* Layers whose widths differ from the largest, which the plain members hold. */
-static void print_layers(const struct model_config *c, int32_t heads, int32_t kv_heads, int32_t ffn, struct text *out)
-{
-    bool any = false;
-    for (int32_t l = 0; l < c->num_hidden_layers; l++) {
-        int32_t h = c->num_attention_heads[l], kv = c->num_key_value_heads[l], f = c->intermediate_size[l];
-        if (h == heads && kv == kv_heads && f == ffn)
-            continue;
-        text_puts(out, any ? ",\n" : "  \"per_layer_config\": {\n");
-        text_printf(out, "    \"%d\": {\"num_attention_heads\": %d, \"num_key_value_heads\": %d, \"intermediate_size\": %d}", l, h,
-                    kv, f);
-        any = true;
-    }
-    if (any)
-        text_puts(out, "\n  },\n");
-}
-
-void model_config_print(const struct model_config *config, const char *torch_dtype, const char *extra_json_members,
-                        struct text *out)
-{
-    const struct model_config *c = config;
-    int32_t n = c->num_hidden_layers, heads = largest(c->num_attention_heads, n), kv = largest(c->num_key_value_heads, n);
-    int32_t ffn = largest(c->intermediate_size, n);
-    bool mistral = strcmp(c->model_type, "mistral") == 0, qwen = strcmp(c->model_type, "qwen2") == 0;
-    text_printf(out, "{\n  \"architectures\": [\"%s\"],\n  \"model_type\": \"%s\",\n",
-                mistral ? "MistralForCausalLM" : qwen ? "Qwen2ForCausalLM" : "LlamaForCausalLM", c->model_type);
-    if (!mistral && !qwen)
-        text_printf(out, "  \"attention_bias\": %s,\n  \"mlp_bias\": false,\n", c->attention_bias ? "true" : "false");
-    if (mistral)
-        text_puts(out, "  \"sliding_window\": null,\n");
-    print_id(out, "bos_token_id", &c->bos_token_id, c->bos_token_id >= 0);
-    print_id(out, "eos_token_id", c->eos_token_id, c->n_eos);
-    text_printf(out,
-                "  \"hidden_act\": \"silu\",\n  \"vocab_size\": %d,\n  \"hidden_size\": %d,\n  \"num_hidden_layers\": %d,\n"
-                "  \"num_attention_heads\": %d,\n  \"num_key_value_heads\": %d,\n  \"head_dim\": %d,\n"
-                "  \"intermediate_size\": %d,\n  \"max_position_embeddings\": %d,\n",
-                c->vocab_size, c->hidden_size, n, heads, kv, c->head_dim, ffn, c->max_position_embeddings);
-    text_puts(out, "  \"rms_norm_eps\": ");
-    print_number(out, (double)c->rms_norm_eps, true);
-    text_puts(out, ",\n");
-    print_rope(c, out);
-    print_layers(c, heads, kv, ffn, out);
-    if (extra_json_members && *extra_json_members)
-        text_printf(out, "  %s,\n", extra_json_members);
-    if (torch_dtype)
-        text_printf(out, "  \"torch_dtype\": \"%s\",\n", torch_dtype);
-    text_printf(out, "  \"tie_word_embeddings\": %s\n}\n", c->tie_word_embeddings ? "true" : "false");
-}
-
-/* ---- RoPE frequencies ---- */
-
-/* inv' of transformers' llama3: long waves slowed by factor, short ones kept, between them a blend. */
-static double llama3_scaled(const struct model_config *c, double inv)
-{
-    double wave = 2.0 * M_PI / inv, original = (double)c->rope_original_max_position;
-    if (wave < original / c->rope_high_freq_factor)
-        return inv;
-    if (wave > original / c->rope_low_freq_factor)
-        return inv / c->rope_factor;
-    double s = (original / wave - c->rope_low_freq_factor) / (c->rope_high_freq_factor - c->rope_low_freq_factor);
-    return (1.0 - s) * inv / c->rope_factor + s * inv;
-}
-
-/* The pair that turns `rotations` times in the original context. */
-static double yarn_pair(const struct model_config *c, double rotations)
-{
-    return (double)c->head_dim * log((double)c->rope_original_max_position / (rotations * 2.0 * M_PI)) / (2.0 * log(c->rope_theta));
-}
-
-/* Pairs that turn often keep their speed, those that hardly turn are slowed by factor, between them a blend by the pair's number. */
-static double yarn_scaled(const struct model_config *c, double inv, int32_t i)
-{
-    double low = yarn_pair(c, c->rope_beta_fast), high = yarn_pair(c, c->rope_beta_slow);
-    low = fmax(c->rope_truncate ? floor(low) : low, 0);
-    high = fmin(c->rope_truncate ? ceil(high) : high, (double)c->head_dim - 1);
-    high += high == low ? 0.001 : 0;
-    double slowed = fmin(fmax(((double)i - low) / (high - low), 0), 1);
-    return inv / c->rope_factor * slowed + inv * (1 - slowed);
-}
-
-void model_config_inv_freq(const struct model_config *config, float *inv_freq)
-{
-    for (int32_t i = 0; i < config->head_dim / 2; i++) {
-        double inv = pow(config->rope_theta, -2.0 * (double)i / (double)config->head_dim);
-        if (config->rope_type == ROPE_LINEAR)
-            inv /= config->rope_factor;
-        else if (config->rope_type == ROPE_LLAMA3)
-            inv = llama3_scaled(config, inv);
-        else if (config->rope_type == ROPE_YARN)
-            inv = yarn_scaled(config, inv, i);
-        if (config->rope_freqs)
-            inv /= (double)config->rope_freqs[i];
-        inv_freq[i] = (float)inv;
-    }
 }

@@ -9,7 +9,7 @@ floor() {
     use_device.h) echo 24 ;;
     use_device.c) echo 24 ;;
     quant*|io/json.*) echo 10 ;;
-    io/jinja*|io/regex.*|io/model_config.*|io/safetensors.*|io/gguf*) echo 11 ;;
+    io/jinja*|io/regex.*|io/model_config*|io/safetensors.*|io/gguf*) echo 11 ;;
     io/tokenizer*|io/spm.*|io/bpe.*|io/pretokenizer.*) echo 12 ;;
     io/checkpoint*|io/chat_template*|io/tasks*|io/adapter.*) echo 13 ;;
     io/dataset*) echo 14 ;;

@@ -1,5 +1,6 @@
-/* level_test.c: every slot of every level (cpu/level.h) that this machine has, but int8, against plain arithmetic in double, on shapes around the tiles' edges and in every
- * number format, in panels and as files lay it; every buffer ends at a page that may not be touched, so reading or writing past it crashes.
+/* level_test.c: every slot of every level (cpu/level.h) that this machine has, but int8, against plain arithmetic in double, on shapes around the tiles'
+ * edges and in every number format, in panels and as files lay it; every buffer ends at a page that may not be touched, so reading or writing past it
+ * crashes.
  *
  * Bounds.  u = 2^-24.  A float sum of k products differs from the exact one by at most gamma(k) sum |x||w|, gamma(k) = k u / (1 - k u), in any order
  * (Higham 2002, (3.5)).  bf16 has 8 significant bits: rounding to it costs at most 2^-8 relative.  A product of two bf16 numbers is exact in
