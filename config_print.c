@@ -6,20 +6,12 @@
 
 #include "config_private.h"
 
-/* %.17g prints 0.1 as 0.10000000000000001: the shortest form that reads back equal is nicer. */
 static void print_number(double x, struct text *out)
 {
-    char s[40];
-    if (x == floor(x) && fabs(x) < 1e15) {
+    if (x == floor(x) && fabs(x) < 1e15)
         text_printf(out, "%.0f", x);
-        return;
-    }
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(s, sizeof s, "%.*g", digits, x);
-        if (strtod(s, NULL) == x)
-            break;
-    }
-    text_puts(out, s);
+    else
+        text_number(out, x, false);
 }
 
 static void print_value(const struct config *config, const struct config_key *key, struct text *out)

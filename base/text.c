@@ -58,6 +58,19 @@ void text_printf(struct text *text, const char *format, ...)
     text->n += (size_t)n;
 }
 
+/* %.17g prints 0.1 as 0.10000000000000001. */
+void text_number(struct text *text, double x, bool single)
+{
+    char s[40];
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(s, sizeof s, "%.*g", digits, x);
+        double back = strtod(s, NULL);
+        if (single ? (float)back == (float)x : back == x)
+            break;
+    }
+    text_puts(text, s);
+}
+
 void text_json_string(struct text *text, const char *s, size_t n)
 {
     text_add(text, "\"", 1);

@@ -1,22 +1,14 @@
 /* model_config_write.c: config.json as transformers 4 and 5 read it. */
 #include "io/model_config.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-/* The shortest decimal that reads back as x; `single`: as a float. */
+/* As a float of JSON: with a point. */
 static void print_number(struct text *out, double x, bool single)
 {
-    char s[40];
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(s, sizeof s, "%.*g", digits, x);
-        double back = strtod(s, NULL);
-        if (single ? (float)back == (float)x : back == x)
-            break;
-    }
-    text_puts(out, s);
-    if (!strpbrk(s, ".e"))
+    size_t start = out->n;
+    text_number(out, x, single);
+    if (out->s && !strpbrk(out->s + start, ".e"))
         text_puts(out, ".0");
 }
 

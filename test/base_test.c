@@ -193,6 +193,11 @@ static void text_escapes(void **state)
     assert_int_equal(text.n, strlen(text.s));
     assert_int_equal(text.n, 10 * 2 + 90 * 3 + 900 * 4);
     assert_false(text.failed);
+    text_clear(&text);
+    for (int single = 0; single < 2; single++, text_puts(&text, " "))
+        text_number(&text, (double)0.1f, single);
+    text_number(&text, 1e-6, false);
+    assert_string_equal(text.s, "0.10000000149011612 0.1 1e-06");
     text_free(&text);
 }
 
