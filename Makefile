@@ -133,7 +133,7 @@ test-golden: $(TESTS)
 ARM_CC   := aarch64-linux-gnu-gcc
 ARM_QEMU := qemu-aarch64
 ARM_SRC  := test/level_test.c $(wildcard quant*.c base/*.c) cpu/level.c cpu/level_plain.c cpu/level_neon.c cpu/vector.c
-ARM_SRC  := $(filter-out base/linalg.c base/mpi.c base/gzip.c,$(ARM_SRC))
+ARM_SRC  := $(filter-out base/linalg.c base/gzip.c,$(ARM_SRC))
 test-neon:
 	@if command -v $(ARM_CC) && command -v $(ARM_QEMU); then \
 	mkdir -p build/neon && $(ARM_CC) $(filter-out -fsanitize=%,$(CFLAGS_)) -O2 -static -DTEST_ALONE -o build/neon/level_test $(ARM_SRC) -lm && \

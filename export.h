@@ -1,6 +1,6 @@
 /* export.h: what other tools load: a Hugging Face style model/ folder, a GGUF file, an adapter as a PEFT folder or as a GGUF.
  *
- * Everything is published atomically.  What it is not: it reads nothing back (io/checkpoint.h and io/adapter.h do). */
+ * Everything is published atomically.  What it is not: it reads nothing back (io/checkpoint.h and inference.h do). */
 #ifndef VENEER_EXPORT_H
 #define VENEER_EXPORT_H
 #include <stdbool.h>

@@ -1,6 +1,6 @@
 /* finetune_checkpoint.c: writing and reading checkpoint-N/state.bin.
  *
- * What it is not: an adapter for other tools (io/export.h writes those); the floats are this machine's own, little-endian. */
+ * What it is not: an adapter for other tools (export.h writes those); the floats are this machine's own, little-endian. */
 #include "finetune_checkpoint.h"
 
 #include <dirent.h>

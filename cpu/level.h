@@ -1,7 +1,7 @@
 /* level.h: what one instruction set gives: micro-kernels of matrix products on packed operands.  Private to cpu/.
  *
  * A level is a table of functions compiled with its own flags (level_avx2.c, level_avx512.c ...), chosen once at run time.  One thread
- * each; who shares work out (gemm.h, product.h) stands above.  The scheme is that of Goto and van de Geijn (ACM TOMS 34(3), 2008): both operands are
+ * each; who shares work out (gemm.h) stands above.  The scheme is that of Goto and van de Geijn (ACM TOMS 34(3), 2008): both operands are
  * copied into narrow panels that the innermost loop reads in order, and a tile of C stays in registers for a whole run of k.
  *
  * Packed operands are made of units along k.  unit = 1: a unit is one real.  unit = 2: a unit is 32 bits that hold two bf16 numbers,

@@ -11,7 +11,7 @@ floor() {
     quant*|io/json.*) echo 10 ;;
     io/jinja*|io/regex.*|io/model_config*|io/safetensors.*|io/gguf*) echo 11 ;;
     io/tokenizer*|io/spm.*|io/bpe.*|io/pretokenizer.*) echo 12 ;;
-    io/checkpoint*|io/chat_template*|io/tasks*|io/adapter.*) echo 13 ;;
+    io/checkpoint*|io/chat_template*|io/tasks*) echo 13 ;;
     io/dataset*) echo 14 ;;
     io/report*) echo 25 ;;
     ops.h) echo 20 ;;
@@ -59,7 +59,7 @@ done
 below=$(ls *.c base/*.c io/*.c cpu/*.c cuda/*.c cuda/*.cu strategy/*.c 2>/dev/null | grep -v '^train.c$')
 grep -nE '(^|[^_a-z])(exit|abort|printf|puts|perror) *\(' $below | grep -vE ':[0-9]+: *\*|text_p|//' && { echo 'exit, abort or printing below a roof'; bad=1; }
 only() { h=$1; shift; grep -ln "#include <$h" *.c *.h base/* io/* cpu/* cuda/* strategy/* tools/* 2>/dev/null | grep -vE "$1" | sed "s|^|$h belongs in $1: |" | grep . && bad=1; }
-only cblas.h '^base/linalg.c'; only lapacke.h '^base/linalg.c'; only mpi.h '^base/mpi.c'; only cJSON.h '^io/json.c'; only cjson/ '^io/json.c'
+only cblas.h '^base/linalg.c'; only lapacke.h '^base/linalg.c'; only cJSON.h '^io/json.c'; only cjson/ '^io/json.c'
 only zlib.h '^base/gzip.c'; only nlopt.h '^gp.c'; only pcre2.h "^io/regex.c"; only utf8proc.h "^io/pretokenizer.c"
 only cuda_runtime '^cuda/'; only cublas '^cuda/'
 [ $bad -eq 0 ] && echo 'layers: in order'
