@@ -188,6 +188,7 @@ bool engine_prunes(const struct config *config);
 /* The formats in which a model of these widths lies in memory before trials change them: F32; with quant_types = keep those of the checkpoint, or what a cut
  * leaves of them (prune_formats, which appends to told).  Embedding and head by embedding_type.  plan_free(&held->plan) releases. */
 enum status engine_held(const struct engine *engine, const struct model_config *shape, struct model_stored *held, struct text *told);
+enum status engine_held_base(const struct engine *engine, struct model_stored *held); /* those of the base until it is cut; likewise */
 bool engine_measures(const struct engine *engine);         /* importance reads the weights */
 
 /* engine_device.c */

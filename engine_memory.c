@@ -53,11 +53,23 @@ bool engine_measures(const struct engine *engine)
 
 /* ---- the memory plan: every lifetime counted by the code that later carves it ---- */
 
-enum status engine_held(const struct engine *engine, const struct model_config *shape, struct model_stored *held, struct text *told)
+/* Nothing is cut from the base: it is what every format is made from. */
+static bool takes_base(const struct engine *engine)
+{
+    return engine->n_ratios ? engine->ratio[engine->n_ratios - 1].value == 0 : !engine_prunes(engine->config);
+}
+
+/* A base that is cut once lies as it is stored until then; what a cut leaves, also for the next of several steps, is F32 unless formats are kept. */
+static bool base_as_stored(const struct engine *engine)
+{
+    return config_keeps(engine->config) || (!takes_base(engine) && engine->config->iterative_steps == 1 && !engine->stored.encoded);
+}
+
+static enum status held_in(const struct engine *engine, const struct model_config *shape, bool as_stored, struct model_stored *held, struct text *told)
 {
     const char *embedding = engine->embedding ? engine->embedding : config_embedding(engine->config);
     TRY(plan_new(&held->plan, shape, FORMAT_F32, engine->err));
-    if (config_keeps(engine->config))
+    if (as_stored)
         prune_formats(&held->plan, shape, &engine->stored.plan, &engine->base_shape, engine->prune_options.mode, NULL, told);
     held->embed = engine->stored.embed;
     held->head = engine->stored.head;
@@ -66,6 +78,19 @@ enum status engine_held(const struct engine *engine, const struct model_config *
     format_parse(embedding, &held->embed, NULL); /* one of its names: config.c has checked */
     held->head = held->embed;
     return OK;
+}
+
+enum status engine_held(const struct engine *engine, const struct model_config *shape, struct model_stored *held, struct text *told)
+{
+    return held_in(engine, shape, config_keeps(engine->config), held, told);
+}
+
+enum status engine_held_base(const struct engine *engine, struct model_stored *held)
+{
+    struct text told = {0};
+    enum status status = held_in(engine, &engine->base_shape, base_as_stored(engine), held, &told); /* nothing is cut yet */
+    text_free(&told);
+    return status;
 }
 
 static enum status count_model(const struct model_config *shape, const struct model_stored *held, size_t *bytes, struct model *model, struct err *err)
@@ -175,8 +200,7 @@ static size_t recoding_bytes(const struct engine *engine, const struct model *pr
 static size_t peak_of(const struct engine *engine)
 {
     const struct memory_plan *m = &engine->memory;
-    bool takes_base = engine->n_ratios ? engine->ratio[engine->n_ratios - 1].value == 0 : !engine_prunes(engine->config);
-    size_t pruned = m->weights - (takes_base ? m->base_weights : 0) + m->slicing;
+    size_t pruned = m->weights - (takes_base(engine) ? m->base_weights : 0) + m->slicing;
     size_t loading = m->base_weights + m->loading;
     size_t pruning = m->base_weights + m->importance + m->activations;
     size_t slicing = m->base_weights + (engine->config->iterative_steps > 1 ? m->base_weights + m->slicing : pruned) + m->activations;
@@ -320,9 +344,7 @@ static enum status count_base(struct engine *engine, struct model *base)
 {
     struct memory_plan *m = &engine->memory;
     struct model_stored held;
-    struct text told = {0};
-    TRY(engine_held(engine, &engine->base_shape, &held, &told)); /* nothing is cut yet */
-    text_free(&told);
+    TRY(engine_held_base(engine, &held));
     enum status status = count_model(&engine->base_shape, &held, &m->base_weights, base, engine->err);
     plan_free(&held.plan);
     TRY(status);
@@ -441,7 +463,8 @@ void engine_print_plan(struct engine *engine, struct text *out)
     text_puts(out, "memory in bytes\n");
     print_bytes(out, "program", m->program, "code, libraries, data and tasks");
     bool keeps = config_keeps(engine->config);
-    print_bytes(out, "base weights", m->base_weights, keeps ? "the model as it is stored, until it is pruned" : "the model as loaded, linears F32, until it is pruned");
+    print_bytes(out, "base weights", m->base_weights,
+                base_as_stored(engine) ? "the model as it is stored, until it is pruned" : "the model as loaded, linears F32, until it is pruned");
     bool device = engine_on_device(engine); /* where these lie then */
     if (!device)
         print_bytes(out, "importance", m->importance, "gradients and what calibration keeps, until it is pruned");

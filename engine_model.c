@@ -120,9 +120,7 @@ static enum status place_model(struct engine *engine, struct model *model, const
 static enum status place_base(struct engine *engine)
 {
     struct model_stored held;
-    struct text told = {0};
-    TRY(engine_held(engine, &engine->base_shape, &held, &told)); /* nothing is cut yet */
-    text_free(&told);
+    TRY(engine_held_base(engine, &held));
     enum status status = place_model(engine, &engine->base, &engine->base_shape, &held, &engine->base_weights, "base weights");
     plan_free(&held.plan);
     return status;
@@ -295,16 +293,17 @@ static void log_layers(const struct engine *engine, const int32_t *layer, int32_
     text_free(&gone);
 }
 
-/* The smaller model's formats are what the cut leaves of from's; what it divides is told. */
+/* The smaller model's linears are F32; with quant_types = keep in what the cut leaves of from's formats, and what it divides is told. */
 static enum status place_cut(struct engine *engine, const struct model *from, const struct model_config *shape, const struct prune_selection *selection,
                              struct model *to, struct arena *arena)
 {
     struct model_stored held = {.embed = from->embed.format, .head = from->head.format};
     struct text told = {0};
     TRY(plan_new(&held.plan, shape, FORMAT_F32, engine->err));
-    prune_formats(&held.plan, shape, &from->plan, &from->config, selection->mode, selection, &told);
-    if (config_keeps(engine->config))
+    if (config_keeps(engine->config)) {
+        prune_formats(&held.plan, shape, &from->plan, &from->config, selection->mode, selection, &told);
         log_line(&engine->log, "stored blocks: %s%s", told.n ? "encoded anew, as the cut divides them: " : "all that stay are as they were", told.n ? told.s : "");
+    }
     text_free(&told);
     enum status status = place_model(engine, to, shape, &held, arena, "pruned weights");
     plan_free(&held.plan);
@@ -431,13 +430,25 @@ static void log_kept(const struct engine *engine)
         log_line(&engine->log, "lora_init = loftq finds nothing that a stored format lacks: beside it adapters start with B = 0, as with default");
 }
 
+/* As its row of the final table says: with linears in what trials start from, however they lie until they are cut. */
+static enum status base_size(const struct engine *engine, double *bytes)
+{
+    struct model_stored held;
+    struct text told = {0};
+    TRY(engine_held(engine, &engine->base_shape, &held, &told));
+    text_free(&told);
+    *bytes = (double)plan_bytes(&held.plan, &engine->base_shape, &engine->trials.storage);
+    plan_free(&held.plan);
+    return OK;
+}
+
 enum status engine_prune(struct engine *engine)
 {
-    bool frozen = config_keeps(engine->config) && !engine_prunes(engine->config); /* else the cut wants linears in the layout of files */
+    bool moves = config_keeps(engine->config) && engine_prunes(engine->config); /* the cut moves bytes: it wants linears in the layout of files */
     TRY(place_base(engine));
     TRY(model_load(&engine->base, engine->checkpoint, engine->err));
     if (!engine->ops.device) /* which reads the layout of files */
-        TRY((frozen ? model_to_panels : model_embed_to_panels)(&engine->base, engine->err));
+        TRY((moves ? model_embed_to_panels : model_to_panels)(&engine->base, engine->err));
     log_kept(engine);
     TRY(engine_place_run(engine, &engine->base));
     engine->trials.log = engine->log;
@@ -448,7 +459,7 @@ enum status engine_prune(struct engine *engine)
     struct milestone_record *before = &engine->milestone[BEFORE_PRUNING];
     if (!before->done) {
         TRY(trials_score(&engine->trials, PART_REPORT, 1, &engine->base, NULL, &before->outcome, engine->err));
-        before->outcome.size = (double)plan_bytes(&engine->base.plan, &engine->base_shape, &engine->trials.storage);
+        TRY(base_size(engine, &before->outcome.size));
         log_line(&engine->log, "before pruning: %.4f +- %.4f", before->outcome.score, sqrt(before->outcome.variance));
         TRY(engine_record_milestone(engine, BEFORE_PRUNING));
     }
@@ -465,7 +476,7 @@ static enum status place_training(struct engine *engine)
 {
     struct trials *t = &engine->trials;
     struct trials old = *t;
-    struct model_stored held = {engine->pruned.plan, engine->pruned.embed.format, engine->pruned.head.format};
+    struct model_stored held = {.plan = engine->pruned.plan, .embed = engine->pruned.embed.format, .head = engine->pruned.head.format};
     trials_free(&old);
     memset(t, 0, sizeof *t);
     TRY(trials_init(t, engine->config, &engine->shape, &held, engine->err));

@@ -297,7 +297,7 @@ static void fill_memory(const struct engine *e, struct filled *f)
     const struct memory_plan *m = &e->memory;
     const struct report_memory row[MEMORY_ROWS] = {
         {"program", "code, libraries, data and tasks", (double)m->program, NAN, false},
-        {"base weights", "the model as loaded, until it is pruned", (double)m->base_weights, NAN, false},
+        {"base weights", "the model, until it is pruned", (double)m->base_weights, NAN, false},
         {"importance", "gradients and what calibration keeps, until it is pruned", (double)m->importance, NAN, false},
         {"weights", "the pruned model, linears in F32", (double)m->weights, NAN, false},
         {"formats", "its linears in every format, with adapter starts", (double)m->variants, NAN, false},

@@ -53,6 +53,7 @@ size_t model_load_bytes(const struct model *model, const struct checkpoint *chec
 struct model_stored {
     struct plan plan; /* plan_free releases */
     enum format embed, head;
+    bool encoded; /* some linear is not read as it lies there: decoded and encoded again */
 };
 enum status model_stored_formats(struct model_stored *stored, const struct checkpoint *checkpoint, struct err *err);
 /* Every matrix into the layout that kernels read fastest (quant_panel.h): for weights that stay as they are; embedding and head alone.  ERR_MEMORY. */

@@ -192,6 +192,31 @@ static enum status stored_linears(struct plan *plan, const struct checkpoint *ch
     return OK;
 }
 
+/* Does plan.txt name another format than a linear lies in? */
+static enum status differs(const struct plan *plan, const struct checkpoint *checkpoint, bool *encoded, struct err *err)
+{
+    struct plan file;
+    TRY(plan_new(&file, checkpoint_config(checkpoint), FORMAT_F32, err));
+    enum status status = stored_linears(&file, checkpoint, err);
+    for (int i = 0; status == OK && i < plan->n_layers * LINEAR_COUNT; i++) {
+        const struct plan_linear *p = &plan->layer[i / LINEAR_COUNT].linear[i % LINEAR_COUNT], *q = &file.layer[i / LINEAR_COUNT].linear[i % LINEAR_COUNT];
+        *encoded = *encoded || p->format != q->format || p->block != q->block || p->double_quant != q->double_quant;
+    }
+    plan_free(&file);
+    return status;
+}
+
+static enum status stored_plan(struct model_stored *stored, const struct checkpoint *checkpoint, const char *text, struct err *err)
+{
+    const struct model_config *config = checkpoint_config(checkpoint);
+    if (!text) {
+        TRY(plan_new(&stored->plan, config, FORMAT_F32, err));
+        return stored_linears(&stored->plan, checkpoint, err);
+    }
+    TRY(plan_parse(&stored->plan, config, text, "plan.txt", err));
+    return differs(&stored->plan, checkpoint, &stored->encoded, err);
+}
+
 enum status model_stored_formats(struct model_stored *stored, const struct checkpoint *checkpoint, struct err *err)
 {
     const struct model_config *config = checkpoint_config(checkpoint);
@@ -202,10 +227,7 @@ enum status model_stored_formats(struct model_stored *stored, const struct check
     TRY(checkpoint_format(checkpoint, config->tie_word_embeddings ? "model.embed_tokens.weight" : head_name(checkpoint), &head, err));
     stored->embed = embed.format;
     stored->head = head.format;
-    if (text)
-        return plan_parse(&stored->plan, config, text, "plan.txt", err);
-    TRY(plan_new(&stored->plan, config, FORMAT_F32, err));
-    enum status status = stored_linears(&stored->plan, checkpoint, err);
+    enum status status = stored_plan(stored, checkpoint, text, err);
     if (status != OK)
         plan_free(&stored->plan);
     return status;

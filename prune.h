@@ -80,8 +80,8 @@ enum status prune_select(struct prune_selection *selection, const struct prune_s
  * layer: the number of layers that stay is that of prune_select, their widths are the largest. ERR_INPUT as above, and when nothing would go. */
 enum status prune_widths(struct model_config *config, const struct prune_options *options, double *group_ratio, double *achieved,
                          struct err *err);
-/* dst: shaped with the selection's widths and placed, in src's formats or in those of prune_formats; the rows, columns and layers of src that stay
- * (quant_cut.h).  Linears lie in the layout of files.  Errors as quant_encode's, where something is encoded anew. */
+/* dst: shaped with the selection's widths and placed, its linears in F32, in src's formats or in those of prune_formats; the rows, columns and layers of src that
+ * stay (quant_cut.h).  Linears lie in the layout of files; src's may lie in panels where dst's are F32.  Errors as quant_encode's, where something is encoded anew. */
 enum status prune_apply(struct model *dst, const struct model *src, const struct prune_selection *selection, struct err *err);
 /* The formats of a model of `config`'s widths (to: its plan) that is cut out of `src`: each linear its own, or quant_fallback's where columns go and divide
  * its blocks.  selection NULL: before it is known which layers stay, each linear is as large as the largest of its name.  told: what is encoded

@@ -35,6 +35,16 @@ static enum status take_linear_rows(struct model_layer *to, const struct model_l
     return take_linear(to, from, j, rows, all_of(from->linear[j].cols), err);
 }
 
+static enum status take_whole(struct model_layer *to, const struct model_layer *from, enum linear j, struct err *err)
+{
+    if (to->linear[j].format != from->linear[j].format)
+        return take_linear_rows(to, from, j, all_of(from->linear[j].rows), err);
+    quant_copy(&to->linear[j], &from->linear[j]);
+    if (from->bias[j])
+        memcpy(to->bias[j], from->bias[j], from->linear[j].rows * sizeof(real));
+    return OK;
+}
+
 static enum status take_linear_columns(struct model_layer *to, const struct model_layer *from, enum linear j, struct quant_units cols, struct err *err)
 {
     return take_linear(to, from, j, all_of(from->linear[j].rows), cols, err);
@@ -81,17 +91,13 @@ static enum status apply_block(struct model *dst, const struct model *src, const
 
 static enum status apply_layer(struct model *dst, const struct model *src, const struct prune_selection *s, struct err *err)
 {
-    (void)err;
     copy_outside(dst, src);
     for (int32_t l = 0; l < s->n_units; l++) {
         struct model_layer *to = &dst->layer[l];
         const struct model_layer *from = &src->layer[s->unit[l]];
         copy_norms(to, from, (size_t)src->config.hidden_size);
-        for (int j = 0; j < LINEAR_COUNT; j++) {
-            quant_copy(&to->linear[j], &from->linear[j]);
-            if (from->bias[j])
-                memcpy(to->bias[j], from->bias[j], from->linear[j].rows * sizeof(real));
-        }
+        for (int j = 0; j < LINEAR_COUNT; j++)
+            TRY(take_whole(to, from, (enum linear)j, err));
     }
     return OK;
 }

@@ -75,18 +75,26 @@ size_t quant_cut_bytes(size_t rows, size_t cols, size_t from_cols)
     return (rows * cols + from_cols) * sizeof(real);
 }
 
-static enum status encode_cut(struct qmat *to, const struct qmat *from, const struct quant_units *rows, const struct quant_units *cols, struct err *err)
+/* The values that stay, W[rows, cols] of to's shape; row: room for one of from's. */
+static void decode_cut(real *W, const struct qmat *to, const struct qmat *from, const struct quant_units *rows, const struct quant_units *cols, real *row)
 {
-    real *W = malloc(quant_cut_bytes(to->rows, to->cols, from->cols)), *row = W ? W + to->rows * to->cols : NULL, *out = W;
-    if (!W)
-        return err_set(err, ERR_MEMORY, "out of memory for a matrix of %zu elements", to->rows * to->cols);
     for (size_t r = 0; r < to->rows; r++) {
         quant_decode_rows(from, place(rows, r / rows->width) * rows->width + r % rows->width, 1, row);
-        for (size_t i = 0; i < cols->n; i++, out += cols->width)
-            memcpy(out, row + place(cols, i) * cols->width, cols->width * sizeof *out);
+        for (size_t i = 0; i < cols->n; i++, W += cols->width)
+            memcpy(W, row + place(cols, i) * cols->width, cols->width * sizeof *W);
     }
-    enum status status = quant_encode(to, W, false, err);
-    free(W);
+}
+
+/* Floats are decoded to where they go. */
+static enum status encode_cut(struct qmat *to, const struct qmat *from, const struct quant_units *rows, const struct quant_units *cols, struct err *err)
+{
+    bool floats = to->format == FORMAT_F32;
+    real *row = malloc(quant_cut_bytes(floats ? 0 : to->rows, to->cols, from->cols)), *W = row ? row + from->cols : NULL;
+    if (!row)
+        return err_set(err, ERR_MEMORY, "out of memory for a matrix of %zu elements", to->rows * to->cols);
+    decode_cut(floats ? to->codes : W, to, from, rows, cols, row);
+    enum status status = floats ? OK : quant_encode(to, W, false, err);
+    free(row);
     return status;
 }
 

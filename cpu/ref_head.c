@@ -201,6 +201,15 @@ static double salience_row(enum salience kind, const real *w, const real *G, con
     return row;
 }
 
+/* Elements j0 .. j1-1 of row i, where j0 .. j1-1 of the result are. */
+static const real *row_part(const struct qmat *W, size_t i, size_t j0, size_t j1, real *row)
+{
+    if (W->format == FORMAT_F32)
+        return cpu_row(W, i, row);
+    quant_decode_span(W, i, j0, j1 - j0, row + j0);
+    return row;
+}
+
 /* Twice over W: once with the rows shared out, once with blocks of columns. */
 void ref_salience(const struct ops_context *c, enum salience kind, const struct qmat *W, const real *G, const real *F,
                   double *rows, double *cols)
@@ -214,7 +223,8 @@ void ref_salience(const struct ops_context *c, enum salience kind, const struct 
 #pragma omp parallel for num_threads(c->threads)
     for (size_t j0 = 0; j0 < in; j0 += 64)
         for (size_t i = 0; i < out; i++) {
-            const real *w = cpu_row(W, i, cpu_scratch(c));
-            salience_row(kind, w, G ? G + i * in : NULL, F ? F + i * in : NULL, j0, size_min(j0 + 64, in), cols);
+            size_t j1 = size_min(j0 + 64, in);
+            const real *w = row_part(W, i, j0, j1, cpu_scratch(c));
+            salience_row(kind, w, G ? G + i * in : NULL, F ? F + i * in : NULL, j0, j1, cols);
         }
 }

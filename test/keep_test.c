@@ -10,7 +10,7 @@
 #include "blocks_model.h"
 #include "export.h"
 #include "inference.h"
-#include "job.h"
+#include "job_outputs.h"
 #include "quant_cut.h"
 #include "refused.h"
 
@@ -249,6 +249,52 @@ static void folders_come_back(void **state)
     }
 }
 
+/* The plan's row of the base. */
+static double base_weights(const char *model, const char *ratio, const char *what)
+{
+    struct veneer *job;
+    const char *text;
+    assert_int_equal(veneer_new(&job), 0);
+    assert_int_equal(veneer_read(job, "keep.txt"), 0);
+    assert_int_equal(veneer_set(job, model, "test"), 0);
+    assert_int_equal(veneer_set(job, "quant_types=nf4", "test"), 0);
+    assert_int_equal(veneer_set(job, ratio, "test"), 0);
+    if (veneer_plan(job, &text) != 0)
+        fail_msg("%s", veneer_error(job));
+    assert_non_null(strstr(text, what));
+    double bytes = job_number_after(text, "\nbase weights ");
+    veneer_free(job);
+    return bytes;
+}
+
+/* A base that will be cut lies as it is stored until then, whatever its linears become: the same units go as from its values in F32, and the same numbers stay. */
+static void a_base_stays_as_stored_until_it_is_cut(void **state)
+{
+    (void)state;
+    static const char *const modes[] = {"pruning_mode=block", "pruning_mode=layer", "pruning_mode=channel"};
+    RUN("output_dir=floats", "quant_types=f32", "embedding_type=f32", "export=hf", "export_dtype=f32", "lora_init=default", "max_steps=1");
+    double stored = base_weights("model=model.gguf", "pruning_ratio=0.2", "the model as it is stored, until it is pruned"), floats = base_weights("model=floats/model", "pruning_ratio=0.2", "until it is pruned");
+    double linears = LAYERS * (2 * 256. * 256 + 2 * 128. * 256 + 3. * FFN * 256);
+    assert_true(floats - stored > 1.9 * linears); /* of 4 bytes a weight: the formats above take less than 2 */
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        RUN("model=model.gguf", "output_dir=as-stored", modes[i], "quant_types=f32", "embedding_type=f32", "pruning_ratio=0.2", "export=hf", "export_dtype=f32", "max_steps=1");
+        RUN("model=floats/model", "output_dir=as-floats", modes[i], "quant_types=f32", "embedding_type=f32", "pruning_ratio=0.2", "export=hf", "export_dtype=f32", "max_steps=1");
+        job_assert_same_file("as-stored", "as-floats", "model/model.safetensors");
+        dir_remove("as-stored");
+        dir_remove("as-floats");
+    }
+}
+
+/* A folder has no form for hqq4: its floats are encoded again where that is kept, and stay floats where the base is cut.  So does what several steps cut. */
+static void else_it_is_floats(void **state)
+{
+    (void)state;
+    RUN("model=base/model", "output_dir=affine", "quant_types=hqq4", "lora_init=default", "export=hf", "max_steps=1");
+    base_weights("model=affine/model", "pruning_ratio=0.1", "the model as loaded, linears F32, until it is pruned");
+    RUN("model=affine/model", "output_dir=affine-cut", "quant_types=nf4", "pruning_ratio=0.1", "export=hf", "max_steps=1");
+    RUN("model=base/model", "output_dir=steps-cut", "quant_types=nf4", "pruning_ratio=0.1", "iterative_steps=2", "export=hf", "max_steps=1");
+}
+
 static void refused(const char *want, const char *a, const char *b)
 {
     char sentence[1024];
@@ -276,6 +322,7 @@ int main(void)
         cmocka_unit_test(comes_back_byte_for_byte), cmocka_unit_test(the_folder_opens),  cmocka_unit_test(merged_when_asked),
         cmocka_unit_test(pruned_by_rows),           cmocka_unit_test(plan_counts_what_is_stored), cmocka_unit_test(one_of_the_levels),
         cmocka_unit_test(pruned_in_every_way),      cmocka_unit_test(folders_come_back),        cmocka_unit_test(what_cannot_be_is_said),
+        cmocka_unit_test(a_base_stays_as_stored_until_it_is_cut), cmocka_unit_test(else_it_is_floats),
     };
     return cmocka_run_group_tests(tests, setup, job_teardown);
 }

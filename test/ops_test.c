@@ -635,6 +635,39 @@ static void salience_case(size_t out, size_t in)
     walls_down(&walls);
 }
 
+/* A matrix in any format, in the layout of files or in panels, scores as its values do. */
+static void test_salience_of_codes(void **state)
+{
+    (void)state;
+    enum { OUT = 32 };
+    struct ops_context c = context_new(cpu_ops(false), 1);
+    for (int f = 0; f < FORMAT_COUNT; f++) {
+        size_t in = whole_blocks((enum format)f);
+        struct arena arena = {0};
+        struct err err;
+        struct qmat W, values = {.format = FORMAT_F32, .rows = OUT, .cols = in, .codes = zeros(OUT * in)};
+        quant_place(&W, (enum format)f, 0, false, OUT, in, &arena);
+        assert_int_equal(arena_commit(&arena, "W", &err), OK);
+        quant_place(&W, (enum format)f, 0, false, OUT, in, &arena);
+        if (format_info((enum format)f)->read_only)
+            random_blocks((enum format)f, W.codes, OUT * in, (uint32_t)f);
+        else
+            assert_int_equal(quant_encode(&W, normals(OUT * in, 1, 1), false, &err), OK);
+        quant_decode_rows(&W, 0, OUT, values.codes);
+        real *G = normals(OUT * in, 2, 1);
+        double *rows[3], *cols[3];
+        for (int k = 0; k < 3; k++) {
+            rows[k] = walled(&walls, OUT * sizeof(double)), cols[k] = walled(&walls, in * sizeof(double));
+            assert_int_equal(k == 2 ? quant_to_panels(&W, &err) : OK, OK);
+            c.ops->salience(&c, SALIENCE_PARAM_FIRST, k ? &W : &values, G, NULL, rows[k], cols[k]);
+            assert_memory_equal(rows[k], rows[0], OUT * sizeof(double));
+            assert_memory_equal(cols[k], cols[0], in * sizeof(double));
+        }
+        arena_free(&arena);
+    }
+    walls_down(&walls);
+}
+
 static void test_rows(void **state)
 {
     (void)state;
@@ -654,7 +687,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_linear), cmocka_unit_test(test_linear_large), cmocka_unit_test(test_linear_int8), cmocka_unit_test(test_decode),
         cmocka_unit_test(test_attention), cmocka_unit_test(test_attention_decode), cmocka_unit_test(test_head),
-        cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_rows), cmocka_unit_test(test_salience_of_codes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,6 +9,7 @@
 
 #include "blocks_model.h"
 #include "quant_cut.h"
+#include "quant_panel.h"
 
 enum { ROWS = 24, COLS = 768 };
 
@@ -75,6 +76,35 @@ static void every_format(void **state)
             }
 }
 
+/* Into F32, out of the layout of files or out of panels: the values that stay. */
+static void into_floats(void **state)
+{
+    (void)state;
+    enum { ALL = 32 }; /* rows: two panels */
+    static const int32_t column[] = {0, 3, 4, 7, 11}, line[] = {1, 2, 9, 30};
+    const struct quant_units rows = {line, 4, 1}, some = {column, 5, 64}, all = {NULL, COLS, 1};
+    for (int f = 0; f < FORMAT_COUNT; f++) {
+        struct arena a = {0};
+        struct qmat from, to;
+        place(&from, (enum format)f, false, ALL, COLS, &a);
+        blocks_fill(&from, 8);
+        for (int k = 0; k < 4; k++) {
+            const struct quant_units *cols = k % 2 ? &some : &all;
+            struct arena b = {0};
+            real want[4 * COLS];
+            size_t n = cols->n * cols->width;
+            chosen(&from, &rows, cols, want);
+            place(&to, FORMAT_F32, false, 4, n, &b);
+            if (k == 2)
+                CHECK(quant_to_panels(&from, &err));
+            CHECK(quant_cut(&to, &from, &rows, cols, &err));
+            assert_memory_equal(to.codes, want, 4 * n * sizeof *want);
+            arena_free(&b);
+        }
+        arena_free(&a);
+    }
+}
+
 /* llama.cpp's table (tensor_type_fallback in llama-quant.cpp). */
 static void falls_back_as_llama_cpp(void **state)
 {
@@ -89,6 +119,6 @@ static void falls_back_as_llama_cpp(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_format), cmocka_unit_test(falls_back_as_llama_cpp)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_format), cmocka_unit_test(into_floats), cmocka_unit_test(falls_back_as_llama_cpp)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
