@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "base/file.h"
+#include "base/order.h"
 #include "base/rng.h"
 #include "io/json.h"
 #include "io/tasks.h"
@@ -264,12 +265,6 @@ static double mcnemar(size_t fewer, size_t n)
     return fmin(2 * p, 1);
 }
 
-static int by_value(const void *a, const void *b)
-{
-    const double *x = a, *y = b;
-    return (*x > *y) - (*x < *y);
-}
-
 static double drawn_difference(const struct pairs *pairs, size_t n_tasks, uint32_t draw)
 {
     struct rng rng = {.seed = 1, .stream = RNG_BOOTSTRAP, .step = draw};
@@ -309,7 +304,7 @@ static void compare_pairs(const struct pairs *pairs, size_t n_tasks, double *dra
     c->b /= tasks;
     for (uint32_t d = 0; d < DRAWS; d++)
         draws[d] = drawn_difference(pairs, n_tasks, d);
-    qsort(draws, DRAWS, sizeof *draws, by_value);
+    qsort(draws, DRAWS, sizeof *draws, order_doubles);
     c->low = draws[DRAWS / 40];
     c->high = draws[DRAWS - 1 - DRAWS / 40];
     c->p = c->n ? mcnemar(c->only_a < c->only_b ? c->only_a : c->only_b, c->only_a + c->only_b) : NAN;

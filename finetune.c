@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/order.h"
 #include "base/rng.h"
 #include "base/stop.h"
 #include "base/text.h"
@@ -163,15 +164,9 @@ static enum status watch_skipped(const struct finetune *f, struct err *err)
                    (long long)last->step, last->loss, last->norm, MOST_SKIPPED);
 }
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static double median(double value[WINDOW])
 {
-    qsort(value, WINDOW, sizeof *value, by_value);
+    qsort(value, WINDOW, sizeof *value, order_doubles);
     return 0.5 * (value[WINDOW / 2 - 1] + value[WINDOW / 2]);
 }
 

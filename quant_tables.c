@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/order.h"
 #include "quant.h"
 
 const float quant_nf4_table[16] = {-1.0f,
@@ -50,12 +51,6 @@ static double normal_quantile(double p)
     return x;
 }
 
-static int by_value(const void *a, const void *b)
-{
-    float x = *(const float *)a, y = *(const float *)b;
-    return (x > y) - (x < y);
-}
-
 /* 128 positive quantiles from offset to 1/2, 127 negative ones and 0, divided by the largest. */
 static void fill_nf8(float table[256])
 {
@@ -67,7 +62,7 @@ static void fill_nf8(float table[256])
     for (int i = 0; i < 127; i++)
         table[n++] = (float)(-normal_quantile(offset + (0.5 - offset) * i / 127) / most);
     table[n] = 0;
-    qsort(table, 256, sizeof *table, by_value);
+    qsort(table, 256, sizeof *table, order_floats);
 }
 
 /* Point k of `steps` even ones from 0.1 to 1, from the nearer end, a single-precision step with one rounding: the reference's arithmetic,
@@ -95,7 +90,7 @@ static void fill_dynamic(float table[256], bool is_signed)
     table[n++] = 1;
     while (n < 256)
         table[n++] = 0;
-    qsort(table, 256, sizeof *table, by_value);
+    qsort(table, 256, sizeof *table, order_floats);
 }
 
 static const struct tables *tables(void)

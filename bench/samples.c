@@ -5,16 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/order.h"
+
 void samples_add(struct samples *samples, double value)
 {
     if (samples->n < SAMPLES_MOST)
         samples->value[samples->n++] = value;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
 }
 
 double samples_best(const struct samples *samples)
@@ -32,6 +28,6 @@ double samples_median(const struct samples *samples)
     if (n == 0)
         return NAN;
     memcpy(value, samples->value, (size_t)n * sizeof *value);
-    qsort(value, (size_t)n, sizeof *value, by_value);
+    qsort(value, (size_t)n, sizeof *value, order_doubles);
     return n % 2 ? value[n / 2] : 0.5 * (value[n / 2 - 1] + value[n / 2]);
 }

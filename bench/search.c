@@ -12,6 +12,7 @@
 
 #include "base/file.h"
 #include "base/linalg.h"
+#include "base/order.h"
 #include "base/rng.h"
 #include "bench/search_problems.h"
 #include "bench/table.h"
@@ -151,12 +152,6 @@ static enum status run_once(const struct problem *p, const struct contestant *wh
 
 /* ---- many runs ---- */
 
-static int by_value(const void *a, const void *b)
-{
-    const double *x = a, *y = b;
-    return (*x > *y) - (*x < *y);
-}
-
 /* Linear between the two nearest of n sorted values. */
 static double quantile(const double *sorted, size_t n, double q)
 {
@@ -187,7 +182,7 @@ static enum status summarise(const struct problem *p, const struct contestant *w
     for (size_t t = 1; status == OK && t <= MOST_TRIALS; t++) {
         for (size_t k = 0; k < seeds; k++)
             value[k] = course[k].volume[t];
-        qsort(value, seeds, sizeof *value, by_value);
+        qsort(value, seeds, sizeof *value, order_doubles);
         s->median[t] = quantile(value, seeds, 0.5);
         s->low[t] = quantile(value, seeds, 0.25);
         s->high[t] = quantile(value, seeds, 0.75);

@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/order.h"
 #include "nsga2.h"
 #include "search_strategies.h"
 #include "strategy/knapsack.h"
@@ -60,16 +61,10 @@ struct iteration {
 
 /* ---- pins ---- */
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static double median(const double *x, size_t n, double *sorted)
 {
     memcpy(sorted, x, n * sizeof *x);
-    qsort(sorted, n, sizeof *sorted, by_value);
+    qsort(sorted, n, sizeof *sorted, order_doubles);
     return n == 0 ? 0 : 0.5 * (sorted[(n - 1) / 2] + sorted[n / 2]);
 }
 

@@ -193,7 +193,7 @@ static void surrogate_knows_what_matters(void **state)
     double median[GROUPS];
     for (size_t g = 0; g < GROUPS; g++)
         median[g] = toy.importance[2 * g];
-    qsort(median, GROUPS, sizeof *median, by_value);
+    qsort(median, GROUPS, sizeof *median, order_doubles);
     for (size_t i = 0; i < MOST; i++) {
         bool matters = toy.importance[i - (i & 1)] >= median[GROUPS / 2];
         right[i] = i & 1 ? 1 : matters ? 3 : 1;

@@ -60,7 +60,7 @@ static double median_of(const char *strategy, double low_cost, bool budget)
         }
         search_archive_free(&archive);
     }
-    qsort(value, SEEDS, sizeof *value, by_value);
+    qsort(value, SEEDS, sizeof *value, order_doubles);
     return value[SEEDS / 2];
 }
 

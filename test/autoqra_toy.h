@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/order.h"
 #include "base/rng.h"
 #include "search.h"
 
@@ -135,12 +136,6 @@ static inline bool toy_go_on(const struct toy *toy, const struct search_options 
 static inline struct search_options options_of(uint64_t seed, size_t num_initial, size_t num_trials, double low_cost)
 {
     return (struct search_options){.strategy = "autoqra", .seed = seed, .num_initial = num_initial, .num_trials = num_trials, .low_cost = low_cost};
-}
-
-static inline int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
 }
 
 #endif

@@ -36,15 +36,6 @@ static void make_data(struct dataset *d)
     }
 }
 
-static void free_data(struct dataset *d)
-{
-    for (size_t i = 0; i < d->n; i++) {
-        free(d->example[i].tokens);
-        free(d->example[i].labels);
-    }
-    free(d->example);
-}
-
 /* ---- a run that can be looked into: its own slots in the table of kernels ---- */
 
 struct probe {
@@ -136,7 +127,7 @@ static void close_session(struct session *s)
 {
     toy_close(&s->toy);
     arena_free(&s->arena);
-    free_data(&s->data);
+    dataset_free(&s->data);
     stop_reset();
 }
 

@@ -6,21 +6,7 @@
 #include <math.h>
 
 #include "golden_tensors.h"
-#include "quant.h"
-
-struct placed {
-    struct qmat q;
-    struct arena arena;
-};
-
-static void place(struct placed *p, enum format format, int block, bool twice, size_t rows, size_t cols)
-{
-    struct err err;
-    memset(p, 0, sizeof *p);
-    quant_place(&p->q, format, block, twice, rows, cols, &p->arena);
-    assert_int_equal(arena_commit(&p->arena, "test", &err), OK);
-    quant_place(&p->q, format, block, twice, rows, cols, &p->arena);
-}
+#include "placed.h"
 
 static void shape_of(const struct st_tensor *t, size_t *rows, size_t *cols)
 {

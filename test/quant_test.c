@@ -11,23 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/order.h"
 #include "base/rng.h"
+#include "placed.h"
 #include "quant_affine.h"
 #include "random_blocks.h"
-
-struct placed {
-    struct qmat q;
-    struct arena arena;
-};
-
-static void place(struct placed *p, enum format format, int block, bool twice, size_t rows, size_t cols)
-{
-    struct err err;
-    memset(p, 0, sizeof *p);
-    quant_place(&p->q, format, block, twice, rows, cols, &p->arena);
-    assert_int_equal(arena_commit(&p->arena, "test", &err), OK);
-    quant_place(&p->q, format, block, twice, rows, cols, &p->arena);
-}
 
 static void encode(struct placed *p, enum format format, int block, bool twice, size_t rows, size_t cols, const float *W)
 {
@@ -316,18 +304,12 @@ static void bytes_by_hand(void **state)
 
 /* ---- errors ---- */
 
-static int ascending(const void *a, const void *b)
-{
-    float x = *(const float *)a, y = *(const float *)b;
-    return (x > y) - (x < y);
-}
-
 /* Largest distance of a number in [-1, 1] from its nearest entry: half the largest gap, or what is missing at an end. */
 static double largest_distance(const float *table, size_t n)
 {
     float sorted[256];
     memcpy(sorted, table, n * sizeof *table);
-    qsort(sorted, n, sizeof *sorted, ascending);
+    qsort(sorted, n, sizeof *sorted, order_floats);
     double most = fmax((double)sorted[0] + 1, 1 - (double)sorted[n - 1]);
     for (size_t i = 0; i + 1 < n; i++)
         most = fmax(most, ((double)sorted[i + 1] - (double)sorted[i]) / 2);

@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "base/linalg.h"
+#include "base/order.h"
 #include "choice.h"
 #include "refused.h"
 #include "search_toy.h"
@@ -42,12 +43,6 @@ static void run_all(const struct toy *toy, struct search_options options, bool f
     search_cache_free(&cache);
 }
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* The truth of the best trial within the budget. */
 static double best_truth(const struct toy *toy, const struct search_archive *archive)
 {
@@ -73,7 +68,7 @@ static double median_worth(const char *strategy, const char *predictor, bool exa
         worth[seed] = isfinite(max_size) ? best_truth(&toy, &archive) : toy_volume(&toy, &archive);
         search_archive_free(&archive);
     }
-    qsort(worth, SEEDS, sizeof *worth, by_value);
+    qsort(worth, SEEDS, sizeof *worth, order_doubles);
     return worth[SEEDS / 2];
 }
 

@@ -183,15 +183,6 @@ static void make_dataset(const struct common *c, uint64_t seed, struct dataset *
     free(order);
 }
 
-static void free_dataset(struct dataset *d)
-{
-    for (size_t i = 0; i < d->n; i++) {
-        free(d->example[i].tokens);
-        free(d->example[i].labels);
-    }
-    free(d->example);
-}
-
 /* ---- a case's model ---- */
 
 static void make_plan(const struct common *c, const struct json *scenario, const struct safetensors *arrays, bool nf4, struct plan *plan)
@@ -374,7 +365,7 @@ static void run_case(const struct common *c, const char *name, const struct json
     toy_close(&toy);
     arena_free(&arena);
     plan_free(&plan);
-    free_dataset(&data);
+    dataset_free(&data);
     safetensors_close(&arrays);
 }
 
