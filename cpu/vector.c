@@ -339,7 +339,7 @@ PER_KIND void dots_of(real *y, size_t ldy, const real *x, size_t heads, const vo
             }
         for (size_t h = 0; h < heads; h++) {
             sum_lanes(sum[h], y + h * ldy + i);
-            for (size_t j = 0; j < 4; j++)
+            for (size_t j = 0; D % 8 != 0 && j < 4; j++)
                 dots_tail(y + h * ldy + i + j, x + h * D, rows, f16, i + j, D);
         }
     }
