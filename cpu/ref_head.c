@@ -115,7 +115,8 @@ void ref_divergence(const struct ops_context *c, real *p, real *q, size_t n, siz
         const real *a = p + row * V, *b = q + row * V;
         double sum = 0, both = 0, za = log_sum_exp(a, V), zb = log_sum_exp(b, V);
         for (size_t i = 0; i < V; i++) {
-            double la = (double)a[i] - za, lb = (double)b[i] - zb, x = exp(la), y = exp(lb), lm = log(0.5 * (x + y));
+            double la = (double)a[i] - za, lb = (double)b[i] - zb, x = exp(la), y = exp(lb);
+            double lm = la == lb ? la : log(0.5 * (x + y)); /* equal rows: 0 exactly */
             sum += x * (la - lb);
             both += (x > 0 ? 0.5 * x * (la - lm) : 0) + (y > 0 ? 0.5 * y * (lb - lm) : 0);
         }
