@@ -70,6 +70,7 @@ struct memory_plan {
     size_t requantize;      /* what gptq or awq takes */
     size_t answers;         /* the context of the longest answer that a task has written */
     size_t start;           /* LoftQ's workspace for the largest linear */
+    size_t gguf;            /* model.gguf as it is written and compared with the pick */
     size_t program;         /* code, libraries, text of data and tasks: resident when the plan was made */
     size_t peak;            /* the largest sum that exists at one time */
     struct device_plan device;

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "export.h"
 #include "quant_cut.h"
 #include "quant_panel.h"
 
@@ -178,6 +179,28 @@ static size_t start_workspace(const struct engine *engine)
     return largest;
 }
 
+/* At the end: a matrix of model.gguf as it is written, then all that the pick has not in the same form beside the pick, with the logits of both; room to decode one. */
+static size_t gguf_bytes(const struct engine *engine, const struct model *pruned)
+{
+    const struct plan *widest = &engine->trials.widest;
+    struct arena beside = {0};
+    size_t written = 0, decoded = 0;
+    if (!config_list_has(engine->config->export_formats, "gguf") || !engine_has_weights(engine))
+        return 0;
+    for (int i = engine->shape.tie_word_embeddings ? -1 : -2; i < widest->n_layers * LINEAR_COUNT; i++) {
+        const struct qmat *q = i >= 0 ? &pruned->layer[i / LINEAR_COUNT].linear[i % LINEAR_COUNT] : i == -1 ? &pruned->embed : &pruned->head;
+        struct qmat from = {.format = i >= 0 ? widest->layer[i / LINEAR_COUNT].linear[i % LINEAR_COUNT].format : q->format, .rows = q->rows, .cols = q->cols};
+        enum format to = (i >= 0 && config_merges(engine->config) ? export_gguf_merged_format : export_gguf_format)(&from);
+        bool floats = i < 0 && format_is_float(from.format); /* are compared as they are */
+        if (to != from.format && !floats)
+            quant_place(&(struct qmat){0}, to, 0, false, q->rows, q->cols, &beside);
+        written = most(written, quant_bytes(to, 0, false, q->rows, q->cols));
+        decoded = most(decoded, floats ? 0 : q->rows * q->cols * sizeof(real));
+    }
+    size_t logits = engine_on_device(engine) ? 0 : evaluate_divergence_bytes(pruned, (size_t)engine->dataset.longest);
+    return decoded + most(written, beside.used + logits);
+}
+
 int engine_threads(const struct config *config)
 {
     return config->threads > 0 ? (int)config->threads : machine_cores();
@@ -204,7 +227,7 @@ static size_t peak_of(const struct engine *engine)
     size_t loading = m->base_weights + m->loading;
     size_t pruning = m->base_weights + m->importance + m->activations;
     size_t slicing = m->base_weights + (engine->config->iterative_steps > 1 ? m->base_weights + m->slicing : pruned) + m->activations;
-    size_t starting = m->weights + m->variants + m->optimizer + m->activations + most(most(m->start, m->reference), m->requantize);
+    size_t starting = m->weights + m->variants + m->optimizer + m->activations + most(most(m->start, m->reference), most(m->requantize, m->gguf));
     return most(most(most(loading, pruning), slicing), starting) + m->scratch + m->answers + m->program;
 }
 
@@ -298,6 +321,7 @@ static enum status count_pruned(struct engine *engine)
     m->variants += variants.used;
     m->optimizer += optimizer.used;
     m->start = most(m->start, start_workspace(engine));
+    m->gguf = most(m->gguf, gguf_bytes(engine, &pruned));
     size_t reference = 0;
     if (engine->held_out.n && (objective_is_divergence(trials->objective) || trials->objective == OBJECTIVE_ACCURACY))
         reference = evaluate_reference_bytes(&engine->held_out, (size_t)engine->config->search_tokens, most_rows(engine), (size_t)engine->shape.hidden_size,
@@ -482,6 +506,8 @@ void engine_print_plan(struct engine *engine, struct text *out)
     if (m->answers)
         print_bytes(out, "answers", m->answers, "keys, values and activations of the longest answer that a task has written");
     print_bytes(out, "start", m->start, "LoftQ's workspace, until all formats are made");
+    if (m->gguf)
+        print_bytes(out, "comparison", m->gguf, "model.gguf as it is written, then beside the pick, at the end");
     print_bytes(out, "peak", m->peak, "the most that exists at one time");
     engine_print_device(engine, out);
 }

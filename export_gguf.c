@@ -164,6 +164,8 @@ static enum status emit(void *user, const struct gguf_item *item, struct gguf_si
         const struct qmat *q = item->id == EMBED ? &m->embed : &m->head;
         if (takes_over(item->format, q))
             return put_stored(q, item, sink, err);
+        if (q->format == FORMAT_F32)
+            return export_gguf_encoded(q->codes, item, sink, err);
         quant_decode_rows(q, 0, q->rows, s->temp);
         return export_gguf_encoded(s->temp, item, sink, err);
     }

@@ -295,6 +295,25 @@ static void else_it_is_floats(void **state)
     RUN("model=base/model", "output_dir=steps-cut", "quant_types=nf4", "pruning_ratio=0.1", "iterative_steps=2", "export=hf", "max_steps=1");
 }
 
+/* model.gguf is held beside the pick at the end: its merged linears, room to decode the largest, two rows of logits a position; not where none is written. */
+static void plan_counts_the_comparison(void **state)
+{
+    (void)state;
+    struct veneer *job;
+    const char *text;
+    const double linears = LAYERS * (2 * 256. * 256 + 2 * 128. * 256 + 3. * FFN * 256), least = linears * 18 / 32 + 4. * FFN * 256;
+    assert_int_equal(veneer_new(&job), 0);
+    assert_int_equal(veneer_read(job, "keep.txt"), 0);
+    assert_int_equal(veneer_set(job, "quant_types=nf4", "test"), 0);
+    assert_int_equal(veneer_plan(job, &text), 0);
+    double bytes = job_number_after(text, "\ncomparison ");
+    assert_true(bytes > least && bytes < least + 48 * (2 * 4. * BLOCKS_VOCAB + 4 * BLOCKS_HIDDEN + 64) + 64 * 32);
+    assert_int_equal(veneer_set(job, "export=hf,peft", "test"), 0);
+    assert_int_equal(veneer_plan(job, &text), 0);
+    assert_null(strstr(text, "\ncomparison "));
+    veneer_free(job);
+}
+
 static void refused(const char *want, const char *a, const char *b)
 {
     char sentence[1024];
@@ -322,7 +341,7 @@ int main(void)
         cmocka_unit_test(comes_back_byte_for_byte), cmocka_unit_test(the_folder_opens),  cmocka_unit_test(merged_when_asked),
         cmocka_unit_test(pruned_by_rows),           cmocka_unit_test(plan_counts_what_is_stored), cmocka_unit_test(one_of_the_levels),
         cmocka_unit_test(pruned_in_every_way),      cmocka_unit_test(folders_come_back),        cmocka_unit_test(what_cannot_be_is_said),
-        cmocka_unit_test(a_base_stays_as_stored_until_it_is_cut), cmocka_unit_test(else_it_is_floats),
+        cmocka_unit_test(a_base_stays_as_stored_until_it_is_cut), cmocka_unit_test(else_it_is_floats), cmocka_unit_test(plan_counts_the_comparison),
     };
     return cmocka_run_group_tests(tests, setup, job_teardown);
 }
