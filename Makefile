@@ -132,12 +132,12 @@ test-golden: $(TESTS)
 # The level of 64-bit ARM, emulated; -O2, for gcc 12 fails inside at -O3 over a loop of the test: apt install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 ARM_CC   := aarch64-linux-gnu-gcc
 ARM_QEMU := qemu-aarch64
-ARM_SRC  := test/level_test.c $(wildcard quant*.c base/*.c) cpu/level.c cpu/level_plain.c cpu/level_neon.c cpu/vector.c
+ARM_SRC  := $(wildcard quant*.c base/*.c) cpu/level.c cpu/level_plain.c cpu/level_neon.c cpu/vector.c
 ARM_SRC  := $(filter-out base/linalg.c base/gzip.c,$(ARM_SRC))
 test-neon:
 	@if command -v $(ARM_CC) && command -v $(ARM_QEMU); then \
-	mkdir -p build/neon && $(ARM_CC) $(filter-out -fsanitize=%,$(CFLAGS_)) -O2 -static -DTEST_ALONE -o build/neon/level_test $(ARM_SRC) -lm && \
-	$(ARM_QEMU) -cpu max build/neon/level_test; \
+	mkdir -p build/neon && for t in level_test level_cache_test; do \
+	$(ARM_CC) $(filter-out -fsanitize=%,$(CFLAGS_)) -O2 -static -DTEST_ALONE -o build/neon/$$t test/$$t.c $(ARM_SRC) -lm && $(ARM_QEMU) -cpu max build/neon/$$t || exit 1; done; \
 	else echo 'skipped: level_neon (no $(ARM_CC) or no $(ARM_QEMU))'; fi
 .PHONY: test-neon
 # Instructions of five kernels, counted by valgrind and held to test/instructions.txt.

@@ -10,7 +10,6 @@
 
 #include "base/linalg.h"
 #include "cpu/vector.h"
-#include "half.h"
 #include "ops.h"
 #include "walled_reals.h"
 
@@ -125,50 +124,6 @@ static void dropout_sweep(const struct vector *v)
     }
 }
 
-/* Every f16 as a number and back; what lies between two, at their middle and beside it; what is too large, and what is none. */
-static void halves_sweep(const struct vector *v)
-{
-    enum { ALL = 1 << 16 };
-    uint16_t *halves = walled(&walls, ALL * sizeof *halves), *again = walled(&walls, ALL * sizeof *again);
-    real *x = zeros(ALL);
-    for (uint32_t h = 0; h < ALL; h++)
-        halves[h] = (uint16_t)h;
-    v->from_f16(x, halves, ALL);
-    v->to_f16(again, x, ALL);
-    for (uint32_t h = 0; h < ALL; h++) {
-        bool negative = h >= 0x8000, infinite = (h & 0x7fff) == 0x7c00;
-        uint32_t exponent = h >> 10 & 31, mantissa = h & 1023;
-        double want = exponent ? ldexp(1024 + mantissa, (int)exponent - 25) : ldexp(mantissa, -24);
-        if (exponent == 31 && mantissa) {
-            assert_true(isnan(x[h]) && (again[h] & 0x7fff) > 0x7c00);
-            continue;
-        }
-        assert_true((double)x[h] == copysign(infinite ? INFINITY : want, negative ? -1 : 1) && (bool)signbit(x[h]) == negative);
-        assert_int_equal(again[h], infinite ? (h & 0x8000) | 0x7bff : h);
-    }
-    enum { MIDDLES = 3 * 0x7bff };
-    real *near = zeros(MIDDLES), *back = zeros(MIDDLES);
-    for (uint32_t h = 0; h < 0x7bff; h++) { /* ascending */
-        float middle = (float)(((double)x[h] + (double)x[h + 1]) / 2);
-        near[3 * h] = middle;
-        near[3 * h + 1] = nextafterf(middle, 0);
-        near[3 * h + 2] = -nextafterf(middle, INFINITY);
-    }
-    for (size_t i = 0; i < MIDDLES; i += 31) { /* some by eights, some alone */
-        size_t n = MIDDLES - i < 31 ? MIDDLES - i : 31;
-        v->to_f16(again, near + i, n);
-        v->from_f16(back + i, again, n);
-    }
-    for (size_t i = 0; i < MIDDLES; i++)
-        assert_true((double)back[i] == half_of((double)near[i]));
-    real large[9] = {65519, 65520, -65520, 1e30f, -1e30f, INFINITY, -(real)INFINITY, NAN, 65504}, small[9]; /* eight at once, one alone */
-    v->to_f16(again, large, 9);
-    v->from_f16(small, again, 9);
-    for (int i = 0; i < 9; i++)
-        assert_true(i == 7 ? isnan(small[i]) : small[i] == copysignf(65504, large[i]));
-    walls_down(&walls);
-}
-
 static void test_vector(void **state)
 {
     (void)state;
@@ -178,7 +133,6 @@ static void test_vector(void **state)
         exp_lengths(tables[t]);
         sincos_sweep(tables[t]);
         dropout_sweep(tables[t]);
-        halves_sweep(tables[t]);
     }
 }
 
