@@ -3,6 +3,7 @@
  * The host's memory plan (engine_memory.c) stands beside it: there the base is loaded and cut, every linear is written in every format, and adapters start. */
 #include <string.h>
 
+#include "base/size.h"
 #include "cuda/device.h"
 #include "engine.h"
 #include "export.h"
@@ -10,11 +11,6 @@
 bool engine_on_device(const struct engine *engine)
 {
     return engine->ops.device || (engine->planning && strcmp(engine->config->device, "cuda") == 0);
-}
-
-static size_t most(size_t a, size_t b)
-{
-    return a > b ? a : b;
 }
 
 /* The host decodes linears into F32; cutting units changes no number of them. */
@@ -68,12 +64,12 @@ enum status engine_count_device(struct engine *engine, const struct model *prune
         TRY(model_mirror_bytes(pruned, NULL, engine_floats(engine), &whole, engine->err));
     if (config_list_has(engine->config->export_formats, "gguf") && engine_has_weights(engine))
         TRY(count_gguf(engine, pruned, &gguf));
-    d->weights = most(d->weights, weights);
+    d->weights = size_max(d->weights, weights);
     d->smallest = d->smallest && d->smallest < smallest ? d->smallest : smallest;
-    d->adapters = most(d->adapters, model_mirror_adapter_bytes(&engine->trials.lora));
-    d->unquantized = most(d->unquantized, whole);
-    d->reference = most(d->reference, reference);
-    d->gguf = most(d->gguf, gguf);
+    d->adapters = size_max(d->adapters, model_mirror_adapter_bytes(&engine->trials.lora));
+    d->unquantized = size_max(d->unquantized, whole);
+    d->reference = size_max(d->reference, reference);
+    d->gguf = size_max(d->gguf, gguf);
     return OK;
 }
 
@@ -94,7 +90,7 @@ size_t engine_device_scratch(const struct engine *engine, const struct model *ba
     size_t rows = engine_run_of(engine, true).max_n, n = model_device_scratch(base, c, rows);
     exact.compute = COMPUTE_F32;
     if (engine_measures(engine))
-        n = most(n, model_device_scratch(base, &exact, rows));
+        n = size_max(n, model_device_scratch(base, &exact, rows));
     c->shared_n = n;
     return n;
 }
@@ -116,18 +112,18 @@ enum status engine_count_device_base(struct engine *engine, const struct model *
 /* Stages: the base scored and measured; the pruned model unquantized, as it is scored and becomes the reference; trials; the pick beside its GGUF. */
 static size_t pruning_stage(const struct device_plan *d, size_t importance)
 {
-    return d->base + most(importance, d->answers);
+    return d->base + size_max(importance, d->answers);
 }
 
 static size_t trial_stage(const struct device_plan *d)
 {
-    size_t trial = d->weights + most(d->answers, d->gguf);
-    return d->adapters + d->reference + most(trial, d->unquantized ? d->unquantized + d->answers : 0);
+    size_t trial = d->weights + size_max(d->answers, d->gguf);
+    return d->adapters + d->reference + size_max(trial, d->unquantized ? d->unquantized + d->answers : 0);
 }
 
 static size_t peak_with(const struct device_plan *d, size_t importance)
 {
-    return most(pruning_stage(d, importance), trial_stage(d)) + d->activations + d->scratch + d->own;
+    return size_max(pruning_stage(d, importance), trial_stage(d)) + d->activations + d->scratch + d->own;
 }
 
 size_t engine_device_peak(struct engine *engine)

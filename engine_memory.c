@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/size.h"
 #include "export.h"
 #include "quant_cut.h"
 #include "quant_panel.h"
@@ -103,11 +104,6 @@ static enum status count_model(const struct model_config *shape, const struct mo
     return OK;
 }
 
-static size_t most(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
 /* Rows of the largest batch: a micro-batch, a document with its choices, a calibration sequence. */
 static size_t most_rows(const struct engine *engine)
 {
@@ -117,8 +113,8 @@ static size_t most_rows(const struct engine *engine)
         rows = s > rows ? s : rows;
         rows = r > rows ? r : rows;
     }
-    rows = most(rows, (size_t)engine->held_out.longest);
-    return most(rows, (size_t)engine->config->calibration_seq_len);
+    rows = size_max(rows, (size_t)engine->held_out.longest);
+    return size_max(rows, (size_t)engine->config->calibration_seq_len);
 }
 
 size_t engine_scratch_reals(struct engine *engine, const struct model *base)
@@ -128,8 +124,8 @@ size_t engine_scratch_reals(struct engine *engine, const struct model *base)
     if (engine->ops.device)
         return engine_device_scratch(engine, base, &engine->ops);
     for (int l = 0; l < c->num_hidden_layers; l++) {
-        widest = most(widest, (size_t)c->intermediate_size[l]);
-        widest = most(widest, (size_t)c->num_attention_heads[l] * (size_t)c->head_dim);
+        widest = size_max(widest, (size_t)c->intermediate_size[l]);
+        widest = size_max(widest, (size_t)c->num_attention_heads[l] * (size_t)c->head_dim);
     }
     return engine->ops.ops->scratch_size(&engine->ops, widest, widest, (size_t)c->head_dim, most_rows(engine), (size_t)c->vocab_size);
 }
@@ -174,7 +170,7 @@ static size_t start_workspace(const struct engine *engine)
             size_t out, in;
             plan_shape(&engine->trials.plan, &engine->shape, l, (enum linear)j, &out, &in);
             size_t decoded = keeps ? out * in * sizeof(real) : 0;
-            largest = most(largest, decoded + lora_start_bytes(out, in, engine->trials.plan.layer[l].linear[j].rank, &options));
+            largest = size_max(largest, decoded + lora_start_bytes(out, in, engine->trials.plan.layer[l].linear[j].rank, &options));
         }
     return largest;
 }
@@ -194,11 +190,11 @@ static size_t gguf_bytes(const struct engine *engine, const struct model *pruned
         bool floats = i < 0 && format_is_float(from.format); /* are compared as they are */
         if (to != from.format && !floats)
             quant_place(&(struct qmat){0}, to, 0, false, q->rows, q->cols, &beside);
-        written = most(written, quant_bytes(to, 0, false, q->rows, q->cols));
-        decoded = most(decoded, floats ? 0 : q->rows * q->cols * sizeof(real));
+        written = size_max(written, quant_bytes(to, 0, false, q->rows, q->cols));
+        decoded = size_max(decoded, floats ? 0 : q->rows * q->cols * sizeof(real));
     }
     size_t logits = engine_on_device(engine) ? 0 : evaluate_divergence_bytes(pruned, (size_t)engine->dataset.longest);
-    return decoded + most(written, beside.used + logits);
+    return decoded + size_max(written, beside.used + logits);
 }
 
 int engine_threads(const struct config *config)
@@ -213,8 +209,8 @@ static size_t recoding_bytes(const struct engine *engine, const struct model *pr
     for (int l = 0; l < pruned->plan.n_layers; l++)
         for (int j = 0; j < LINEAR_COUNT; j++) {
             const struct qmat *q = &pruned->layer[l].linear[j];
-            size_t wide = most((size_t)engine->base_shape.intermediate_size[l], q->cols);
-            bytes = most(bytes, quant_cut_bytes(q->rows, q->cols, wide));
+            size_t wide = size_max((size_t)engine->base_shape.intermediate_size[l], q->cols);
+            bytes = size_max(bytes, quant_cut_bytes(q->rows, q->cols, wide));
         }
     return bytes;
 }
@@ -227,8 +223,8 @@ static size_t peak_of(const struct engine *engine)
     size_t loading = m->base_weights + m->loading;
     size_t pruning = m->base_weights + m->importance + m->activations;
     size_t slicing = m->base_weights + (engine->config->iterative_steps > 1 ? m->base_weights + m->slicing : pruned) + m->activations;
-    size_t starting = m->weights + m->variants + m->optimizer + m->activations + most(most(m->start, m->reference), most(m->requantize, m->gguf));
-    return most(most(most(loading, pruning), slicing), starting) + m->scratch + m->answers + m->program;
+    size_t starting = m->weights + m->variants + m->optimizer + m->activations + size_max(size_max(m->start, m->reference), size_max(m->requantize, m->gguf));
+    return size_max(size_max(size_max(loading, pruning), slicing), starting) + m->scratch + m->answers + m->program;
 }
 
 /* max_memory is the device's, where there is one. */
@@ -320,22 +316,22 @@ static enum status count_pruned(struct engine *engine)
     m->weights += weights;
     m->variants += variants.used;
     m->optimizer += optimizer.used;
-    m->start = most(m->start, start_workspace(engine));
-    m->gguf = most(m->gguf, gguf_bytes(engine, &pruned));
+    m->start = size_max(m->start, start_workspace(engine));
+    m->gguf = size_max(m->gguf, gguf_bytes(engine, &pruned));
     size_t reference = 0;
     if (engine->held_out.n && (objective_is_divergence(trials->objective) || trials->objective == OBJECTIVE_ACCURACY))
         reference = evaluate_reference_bytes(&engine->held_out, (size_t)engine->config->search_tokens, most_rows(engine), (size_t)engine->shape.hidden_size,
                                              (size_t)engine->shape.vocab_size);
     if (!engine_on_device(engine))
-        m->reference = most(m->reference, reference);
+        m->reference = size_max(m->reference, reference);
     else if (status == OK)
         status = engine_count_device(engine, &pruned, reference);
     if (engine_requantizes(engine->config) || trials_start_from_data(engine->config)) {
         size_t tokens = (size_t)(engine->config->quantizer_samples * engine->config->calibration_seq_len);
-        m->requantize = most(m->requantize, trials_requantize_bytes(trials, &pruned, tokens, engine->ops.threads) + engine_host_run_bytes(engine, &pruned));
+        m->requantize = size_max(m->requantize, trials_requantize_bytes(trials, &pruned, tokens, engine->ops.threads) + engine_host_run_bytes(engine, &pruned));
     }
     if (recodes)
-        m->slicing = most(m->slicing, recoding_bytes(engine, &pruned));
+        m->slicing = size_max(m->slicing, recoding_bytes(engine, &pruned));
     model_free(&pruned);
     return status;
 }
@@ -345,8 +341,8 @@ static size_t largest_answers(const struct engine *engine, const struct model *b
 {
     size_t bytes = 0, rank = trials_max_rank(&engine->trials);
     for (size_t i = 0; i < engine->tasks.n; i++) {
-        bytes = most(bytes, evaluate_bytes(engine->tasks.search[i], base, rank, &engine->ops));
-        bytes = most(bytes, evaluate_bytes(engine->tasks.report[i], base, rank, &engine->ops));
+        bytes = size_max(bytes, evaluate_bytes(engine->tasks.search[i], base, rank, &engine->ops));
+        bytes = size_max(bytes, evaluate_bytes(engine->tasks.report[i], base, rank, &engine->ops));
     }
     return bytes;
 }
@@ -359,7 +355,7 @@ static size_t panel_copy(const struct model *base)
         for (int j = 0; j < (l < 0 ? 2 : LINEAR_COUNT); j++) {
             const struct qmat *q = l >= 0 ? &base->layer[l].linear[j] : j ? &base->head : &base->embed;
             if (quant_has_panels(q->format, q->block, q->rows, q->cols))
-                bytes = most(bytes, quant_bytes(q->format, q->block, q->double_quant, q->rows, q->cols));
+                bytes = size_max(bytes, quant_bytes(q->format, q->block, q->double_quant, q->rows, q->cols));
         }
     return bytes;
 }
@@ -372,7 +368,7 @@ static enum status count_base(struct engine *engine, struct model *base)
     enum status status = count_model(&engine->base_shape, &held, &m->base_weights, base, engine->err);
     plan_free(&held.plan);
     TRY(status);
-    m->loading = most(engine->checkpoint ? model_load_bytes(base, engine->checkpoint) : 0, panel_copy(base));
+    m->loading = size_max(engine->checkpoint ? model_load_bytes(base, engine->checkpoint) : 0, panel_copy(base));
     size_t importance, answers = largest_answers(engine, base);
     TRY(engine_importance_bytes(engine, base, &importance));
     if (engine_on_device(engine))

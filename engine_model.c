@@ -40,12 +40,6 @@ const char *engine_compute(const struct engine *engine)
     return !engine->ops.device ? compute_name(compute) : compute == COMPUTE_F32 ? "f32" : "bf16";
 }
 
-/* Memory of passes: what the host reads of it is in `tables` where it is a device's. */
-static void use_tables(const struct engine *engine, struct arena *arena, struct arena *tables)
-{
-    arena->tables = engine->ops.device ? tables : NULL;
-}
-
 /* ---- pruning ---- */
 
 /* Sequences for importance and for calibrated quantizers: the first ones of a Philox order of the data, cut. */
@@ -139,7 +133,7 @@ enum status engine_place_run(struct engine *engine, const struct model *model)
     TRY(place_scratch(&engine->ops, engine_scratch_reals(engine, model), &engine->scratch, engine->err));
     struct model_run *run = &engine->run;
     *run = engine_run_of(engine, engine->memory.keep_activations);
-    use_tables(engine, &engine->activations, &engine->tables[0]);
+    model_use_tables(&engine->ops, &engine->activations, &engine->tables[0]);
     TRY(model_run_place(run, model, &engine->trials.lora, &engine->activations, engine->err));
     TRY(model_commit(&engine->ops, &engine->activations, "activations", engine->err));
     return model_run_place(run, model, &engine->trials.lora, &engine->activations, engine->err);
@@ -218,7 +212,7 @@ static enum status place_room(struct engine *engine, const struct model *model, 
     struct arena *arena = &engine->importance;
     if (!engine_measures(engine))
         return OK;
-    use_tables(engine, arena, &engine->tables[1]);
+    model_use_tables(&engine->ops, arena, &engine->tables[1]);
     prune_room_place(room, model, &engine->prune_options, rows, arena);
     TRY(model_commit(&engine->ops, arena, "importance", engine->err));
     prune_room_place(room, model, &engine->prune_options, rows, arena);

@@ -98,7 +98,7 @@ static void set_up(struct generator *g, const struct model *model, size_t max_ra
     g->model = model;
     g->ops = (struct ops_context){.ops = ops->ops, .device = ops->device, .threads = ops->threads, .compute = ops->compute};
     g->run = (struct model_run){.ops = &g->ops, .max_rank = max_rank};
-    g->memory.tables = ops->device ? &g->tables : NULL;
+    model_use_tables(ops, &g->memory, &g->tables);
 }
 
 enum status generator_open(struct generator *g, const struct model *model, const struct lora *lora, size_t context, enum format cache_type,

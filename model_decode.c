@@ -1,23 +1,19 @@
 /* model_decode.c: one sequence, token by token, with its keys and values kept. */
+#include "base/size.h"
 #include "base/stop.h"
 #include "model_acts.h"
-
-static size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
 
 /* Products have few rows, attention many keys: what one kernel takes, others take in turn. */
 size_t model_decode_scratch_size(const struct model *model, struct ops_context *c, size_t rows, size_t context)
 {
     size_t D = (size_t)model->config.head_dim, width = 0;
     for (int l = 0; l < model->plan.n_layers; l++)
-        width = larger(width, (size_t)model->plan.layer[l].heads * D);
+        width = size_max(width, (size_t)model->plan.layer[l].heads * D);
     model_scratch_size(model, c, rows);
     size_t shared = c->shared_n, own = c->scratch_n;
     c->ops->scratch_size(c, width, width, D, context, 1);
-    c->shared_n = larger(c->shared_n, shared);
-    c->scratch_n = larger(c->scratch_n, own);
+    c->shared_n = size_max(c->shared_n, shared);
+    c->scratch_n = size_max(c->scratch_n, own);
     return c->shared_n + c->scratch_n * (size_t)c->threads;
 }
 

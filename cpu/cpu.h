@@ -25,16 +25,6 @@ static inline const real *cpu_row(const struct qmat *W, size_t i, real *row)
     return row;
 }
 
-static inline size_t cpu_max(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
-static inline size_t cpu_min(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
 /* Dropout keeps an element when its 32 random bits reach this: p * 2^32. */
 static inline uint32_t dropout_threshold(float p)
 {

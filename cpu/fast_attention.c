@@ -6,6 +6,7 @@
  * owner and are summed in the order of its query heads and blocks. */
 #include <string.h>
 
+#include "base/size.h"
 #include "cpu/cpu.h"
 #include "cpu/fast.h"
 #include "cpu/vector.h"
@@ -41,14 +42,14 @@ static size_t packed_most(size_t D, size_t T)
 
 size_t fast_attention_own(size_t D, size_t T)
 {
-    size_t wide = cpu_max(T, rounded(D, MICRO_NR_MOST)) + 2 * MICRO_NR_MOST;
+    size_t wide = size_max(T, rounded(D, MICRO_NR_MOST)) + 2 * MICRO_NR_MOST;
     return 4 * packed_most(D, T) + 4 * BLOCK * wide;
 }
 
 static void open_worker(struct worker *w, const struct ops_context *c, size_t D, size_t stride, size_t T)
 {
     real *at = cpu_scratch(c);
-    size_t packed = packed_most(D, T), wide = cpu_max(T, rounded(D, MICRO_NR_MOST)) + 2 * MICRO_NR_MOST;
+    size_t packed = packed_most(D, T), wide = size_max(T, rounded(D, MICRO_NR_MOST)) + 2 * MICRO_NR_MOST;
     *w = (struct worker){.micro = micro_of(c), .D = D, .stride = stride};
     w->k_rows[0] = at;
     w->v_columns[0] = at + packed;
@@ -65,7 +66,7 @@ static real *pack_rows(const struct worker *w, real *to, const real *x, size_t n
 {
     size_t NR = (size_t)w->micro->NR, units = units_of(w->micro, w->D);
     for (size_t j = 0; j < n; j += NR, to += units * NR)
-        w->micro->pack(to, NR, x + j * w->stride, w->stride, cpu_min(NR, n - j), w->D);
+        w->micro->pack(to, NR, x + j * w->stride, w->stride, size_min(NR, n - j), w->D);
     return to;
 }
 
@@ -74,7 +75,7 @@ static real *pack_columns(const struct worker *w, real *to, const real *x, size_
 {
     size_t NR = (size_t)w->micro->NR, units = units_of(w->micro, n);
     for (size_t j = 0; j < w->D; j += NR, to += units * NR)
-        w->micro->pack_t(to, NR, x + j, ld, cpu_min(NR, w->D - j), n);
+        w->micro->pack_t(to, NR, x + j, ld, size_min(NR, w->D - j), n);
     return to;
 }
 
@@ -99,7 +100,7 @@ static void pack_left(const struct worker *w, const real *x, size_t ld, size_t m
 {
     size_t MR = (size_t)w->micro->MR, units = units_of(w->micro, k);
     for (size_t i = 0; i < m; i += MR) {
-        size_t rows = cpu_min(MR, m - i);
+        size_t rows = size_min(MR, m - i);
         if (transposed)
             w->micro->pack_t(w->a + i * units, rows, x + i, ld, rows, k);
         else
@@ -113,7 +114,7 @@ static void multiply(const struct worker *w, const real *b, size_t all_units, si
     size_t MR = (size_t)w->micro->MR, NR = (size_t)w->micro->NR, units = units_of(w->micro, k);
     for (size_t j = 0; j < n; j += NR)
         for (size_t i = 0; i < m; i += MR)
-            w->micro->kernel(units, w->a + i * units, b + j * all_units, C + i * ldc + j, ldc, cpu_min(MR, m - i), cpu_min(NR, n - j), add);
+            w->micro->kernel(units, w->a + i * units, b + j * all_units, C + i * ldc + j, ldc, size_min(MR, m - i), size_min(NR, n - j), add);
 }
 
 /* A block of queries of one head: m rows; the first of them sees `seen` keys of the second run, each further row one more. */
@@ -186,7 +187,7 @@ static void segment_forward(const struct ops_context *c, const struct attention_
         for (size_t i0 = 0; i0 < len; i0 += BLOCK) {
             size_t at = ((start + i0) * H + h) * D;
             struct block b = {.q = a->q + at, .out = a->out + at, .lse = a->lse ? a->lse + (start + i0) * H + h : NULL,
-                              .m = cpu_min(BLOCK, len - i0), .seen = i0 + 1, .q_stride = H * D, .lse_stride = H};
+                              .m = size_min(BLOCK, len - i0), .seen = i0 + 1, .q_stride = H * D, .lse_stride = H};
             block_forward(&w, &b);
         }
 }
@@ -231,7 +232,7 @@ static void decode_many(const struct ops_context *c, const struct decode_args *a
     for (size_t h = g * group; h < (g + 1) * group; h++)
         for (size_t i0 = 0; i0 < a->n; i0 += BLOCK) {
             size_t row = (i0 * H + h) * D;
-            struct block b = {.q = a->q + row, .out = a->out + row, .m = cpu_min(BLOCK, a->n - i0), .seen = a->past + i0 + 1, .q_stride = H * D};
+            struct block b = {.q = a->q + row, .out = a->out + row, .m = size_min(BLOCK, a->n - i0), .seen = a->past + i0 + 1, .q_stride = H * D};
             block_forward(&w, &b);
         }
 }
@@ -267,7 +268,7 @@ static void block_scatter(const struct worker *w, const real *P, size_t keys, co
 {
     pack_columns(w, w->b, x, ld, m);
     for (size_t j = 0; j < keys; j += BLOCK) {
-        size_t some = cpu_min(BLOCK, keys - j);
+        size_t some = size_min(BLOCK, keys - j);
         pack_left(w, P + j, keys, some, m, true);
         multiply(w, w->b, units_of(w->micro, m), m, d + j * w->stride, w->stride, some, w->D, true);
     }
@@ -299,7 +300,7 @@ static void segment_backward(const struct ops_context *c, const struct attention
     }
     for (size_t h = g * group; h < (g + 1) * group; h++)
         for (size_t i0 = 0; i0 < len; i0 += BLOCK)
-            block_backward(&w, a, start, h, i0, cpu_min(BLOCK, len - i0));
+            block_backward(&w, a, start, h, i0, size_min(BLOCK, len - i0));
 }
 
 void fast_attention_backward(const struct ops_context *c, const struct attention_args *a)

@@ -9,6 +9,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/size.h"
 #include "cpu/cpu.h"
 #include "cpu/fast.h"
 #include "cpu/vector.h"
@@ -17,7 +18,7 @@ enum { SPAN_REALS = 4096, SPAN_LEAST = 32 /* keys */, SPAN_MOST = 128 };
 
 static size_t span_of(size_t D)
 {
-    return cpu_min(cpu_max(SPAN_REALS / D, SPAN_LEAST), SPAN_MOST);
+    return size_min(size_max(SPAN_REALS / D, SPAN_LEAST), SPAN_MOST);
 }
 
 /* Reals of what the spans of one row leave; heads * D <= width. */
@@ -55,13 +56,13 @@ static void attend_span(const struct ops_context *c, const struct decode_args *a
     size_t next = s + 1 < spans ? at + span * D : (g + 1) * a->capacity * D;
     real *scores = cpu_scratch(c), scale = (real)(1 / sqrt((double)D));
     for (size_t i = 0, heads; i < group; i += heads) {
-        heads = cpu_min(group - i, VECTOR_HEADS);
+        heads = size_min(group - i, VECTOR_HEADS);
         ask_for(a, a->v_cache, at + all * i / group, at + all * (i + heads) / group);
         f->dots(scores + i * span, span, q + (g * group + i) * D, heads, number_at(a, a->k_cache, at), f16, n, D);
     }
     for (size_t i = 0, heads; i < group; i += heads) {
         real *left = left_by(c, g * group + i, spans, s, D), *p = scores + i * span;
-        heads = cpu_min(group - i, VECTOR_HEADS);
+        heads = size_min(group - i, VECTOR_HEADS);
         if (!last)
             ask_for(a, a->k_cache, next + all * i / group, next + all * (i + heads) / group);
         for (size_t h = 0; h < heads; h++) {
@@ -119,7 +120,7 @@ static void decode_row(const struct ops_context *c, const struct decode_args *a,
     {
 #pragma omp for schedule(static)
         for (size_t t = 0; t < KV * spans; t++)
-            attend_span(c, a, a->q + i * H * D, t / spans, spans, t % spans, cpu_min(span, keys - t % spans * span));
+            attend_span(c, a, a->q + i * H * D, t / spans, spans, t % spans, size_min(span, keys - t % spans * span));
 #pragma omp for schedule(static) nowait
         for (size_t h = 0; h < H; h++)
             join_spans(c, h, spans, D, a->out + (i * H + h) * D);
