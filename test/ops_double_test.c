@@ -115,7 +115,7 @@ static void linear_gradients(const struct ops *ops, size_t n, size_t out, size_t
     assert_true(fabs(t.a.dx[0] - 2 * once) <= 1e-12 * fabs(once) && fabs(t.a.dW[0] - 2 * onceW) <= 1e-12 * fabs(onceW));
     assert_true(fabs(t.a.lora.dA[0] - 2 * onceA) <= 1e-12 * fabs(onceA));
     real *all[] = {t.c.scratch, (real *)t.w, W.codes, x, bias, A, B, t.a.y, t.a.dx, t.a.dW, t.a.dbias, t.a.lora.dA, t.a.lora.dB,
-                   t.a.lora.h};
+                   t.a.lora.h, (real *)(void *)t.a.lora.mask};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
 }
