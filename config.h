@@ -96,6 +96,8 @@ void config_identity(const struct config *config, struct text *out);
 bool config_identity_differs(const char *before, const char *now, char *out, size_t n);
 /* Is `item` in a comma-separated list? */
 bool config_list_has(const char *list, const char *item);
+/* Formats and ranks are chosen by a search, not given by a plan or by the keys alone. */
+bool config_searches(const struct config *config);
 /* The key quant_types, auto resolved: the levels of the strategy's paper (AMQ's space; AutoQRA's configurations: 2, 3, 4 and 8 bits). */
 const char *config_quant_types(const struct config *config);
 /* The base stays in the formats of its checkpoint, at least as one that is chosen from: quant_types holds keep. */

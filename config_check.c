@@ -39,6 +39,11 @@ enum objective config_objective(const struct config *config)
     return OBJECTIVE_ACCURACY;
 }
 
+bool config_searches(const struct config *config)
+{
+    return strcmp(config->search, "none") != 0 && !*config->plan;
+}
+
 const char *config_quant_types(const struct config *config)
 {
     static const struct {
@@ -126,7 +131,7 @@ static enum status check_keep(const struct config *config, struct err *err)
         {strcmp(config->quantizer, "hqq") != 0, "quantizer", "a calibrated quantizer needs the weights before quantization: want quantizer = hqq with quant_types = keep"},
         {strcmp(config->search_quantizer, "hqq") != 0, "search_quantizer", "a calibrated quantizer needs the weights before quantization: want search_quantizer = hqq with quant_types = keep"},
         {*config->search_prior, "search_prior", "search_prior cannot compare quant_types = keep, which is another format in every model"},
-        {alone && !ranks && !*config->pruning_ratios && !*config->plan && strcmp(config->search, "none") != 0, "search",
+        {alone && !ranks && !*config->pruning_ratios && config_searches(config), "search",
          "nothing to choose with quant_types = keep alone: want search = none, or rank_types, pruning_ratios or more quant_types"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
@@ -166,7 +171,7 @@ enum status config_check(const struct config *config, struct err *err)
     TRY(check_keep(config, err));
     if (!full)
         TRY(need(config, "dataset", config->dataset, "fine-tuning needs data", err));
-    if (!full && strcmp(config->search, "none") != 0 && !*config->plan && config_objective(config) == OBJECTIVE_ACCURACY)
+    if (!full && config_searches(config) && config_objective(config) == OBJECTIVE_ACCURACY)
         TRY(need(config, "eval_data", config->eval_data, "the search is scored on tasks", err));
     if (full && strcmp(config_embedding(config), "f32") != 0)
         return err_set(err, ERR_INPUT, "%s: embedding_type = %s, want f32 with train_mode = full, which trains the embedding too",

@@ -187,7 +187,7 @@ static void milestone_level(const struct engine *engine, enum milestone which, u
         level[i] = which == ALL_HIGH ? (uint8_t)(engine->space.n_levels[i] - 1) : 0;
     if (engine->n_ratios)
         level[engine->trials.n_variables] = (uint8_t)engine->ratio_in_use;
-    if (which == PICK && engine_searches(engine))
+    if (which == PICK && config_searches(engine->config))
         memcpy(level, engine->archive.point[engine->pick].level, engine->space.n);
 }
 
@@ -278,7 +278,7 @@ static enum status compress(struct engine *engine)
     engine->space.prior = engine->prior.gp.n ? &engine->prior : NULL;
     if (engine->n_ratios == 0)
         TRY(score_pruned(engine));
-    if (engine_searches(engine)) {
+    if (config_searches(engine->config)) {
         TRY(search(engine));
         TRY(choose_pick(engine));
         if (engine->n_ratios) /* of which ratio is known now */

@@ -172,7 +172,6 @@ bool engine_has_weights(const struct engine *engine);      /* false: a plan of a
 void engine_free(struct engine *engine);
 
 /* engine_budget.c */
-bool engine_searches(const struct engine *engine);         /* formats are chosen, not given */
 double engine_size_budget(const struct engine *engine);    /* the largest stored size that target_size and target_bpw allow; INFINITY without them */
 /* embedding_type = auto, where nothing fits target_size with f32: the widest of 16 bits, int8 and nf4 with which something does (engine->embedding).
  * From the shape after pruning, before anything is counted; of several ratios from the most pruned one. */

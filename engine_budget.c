@@ -6,11 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool engine_searches(const struct engine *engine)
-{
-    return strcmp(engine->config->search, "none") != 0 && !*engine->config->plan;
-}
-
 /* max_memory bounds the memory plan, in which every format of every linear stands beside the others, so it does not depend on the configuration. */
 double engine_size_budget(const struct engine *engine)
 {
@@ -61,7 +56,7 @@ enum status engine_fit_embedding(struct engine *engine)
     const char *const candidate[] = {NULL, engine->stored.embed == FORMAT_F16 ? "f16" : "bf16", "int8", "nf4"}, *best = NULL;
     bool is_free = strcmp(config->embedding_type, "auto") == 0 && strcmp(config_embedding(config), "f32") == 0 && strcmp(config->pruning_mode, "channel") != 0;
     double least = INFINITY, size;
-    if (!engine_searches(engine) || config->target_size == 0 || !is_free)
+    if (!config_searches(config) || config->target_size == 0 || !is_free)
         return OK;
     for (size_t i = 0; i < sizeof candidate / sizeof *candidate && least > config->target_size; i++) {
         TRY(least_with(engine, candidate[i], &size));
@@ -95,7 +90,7 @@ static enum status too_small(struct engine *engine)
 enum status engine_check_budget(struct engine *engine)
 {
     TRY(engine_make_space(engine, engine_size_budget(engine)));
-    if (!engine_searches(engine))
+    if (!config_searches(engine->config))
         return OK;
     enum status status = search_check_budget(&engine->space, engine->err);
     return status == ERR_INPUT ? too_small(engine) : status;

@@ -65,7 +65,7 @@ bool engine_requantizes(const struct config *config)
 
 static bool needs_held_out(const struct config *config)
 {
-    bool searches = strcmp(config->search, "none") != 0 && !*config->plan && strcmp(config->train_mode, "full") != 0;
+    bool searches = config_searches(config) && strcmp(config->train_mode, "full") != 0;
     return config_objective(config) != OBJECTIVE_ACCURACY || engine_requantizes(config) || (searches && strcmp(config->search, "autoqra") == 0); /* it measures importance there */
 }
 
