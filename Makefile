@@ -101,9 +101,9 @@ $(B)/test/%_test: $(B)/test/%_test.o $(B)/libveneer.a
 $(B)/test/limits_test: | $(B)/train $(B)/tools/generate
 $(B)/test/merge_report_test $(B)/test/convert_test: | $(B)/tools/convert
 # Other programs on our files (docs/interop.md): a virtual environment of theirs, then one line a check.  llama.cpp is built on
-# the way, without -march=native: CMAKE_ARGS says otherwise.
+# the way, without -march=native and with its BLAS backend beside its CPU kernels: CMAKE_ARGS says otherwise.
 CLIENTS := build/clients
-CMAKE_ARGS ?= -DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF
+CMAKE_ARGS ?= -DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF -DGGML_BLAS=ON -DGGML_BLAS_VENDOR=OpenBLAS
 $(B)/clients/ours: $(B)/test/clients/ours.o $(B)/libveneer.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(LDFLAGS_) $(LIBS)
