@@ -109,7 +109,8 @@ $(B)/clients/ours: $(B)/test/clients/ours.o $(B)/libveneer.a
 	$(CC) -o $@ $^ $(LDFLAGS_) $(LIBS)
 $(CLIENTS)/installed: test/clients/requirements.txt
 	python3 -m venv $(CLIENTS)/venv
-	CMAKE_ARGS='$(CMAKE_ARGS)' $(CLIENTS)/venv/bin/python -m pip install $(PIP_ARGS) -r $<
+	CMAKE_ARGS='$(CMAKE_ARGS)' $(CLIENTS)/venv/bin/python -m pip install $(PIP_ARGS) --no-cache-dir --no-deps $$(grep ^llama-cpp-python $<) # pip's cache may hold one without BLAS
+	$(CLIENTS)/venv/bin/python -m pip install $(PIP_ARGS) -r $<
 	touch $@
 test-clients: $(PROGRAMS) $(B)/clients/ours $(CLIENTS)/installed
 	$(CLIENTS)/venv/bin/python -B test/clients/run.py --ours $(B)/clients/ours $(CLIENTS_ARGS)
