@@ -115,7 +115,7 @@ struct model_run {
     size_t max_n, max_rank;
     bool dropout; /* room for the masks of adapters' dropout */
     bool training, keep;
-    bool halves; /* what is kept is kept as bf16 (model_keep.c), not as it is */
+    bool halves; /* what is kept, activations or the residual stream alone, is kept as bf16 (model_keep.c), not as it is */
     struct model_acts *acts; /* private, carved from the arena */
 };
 /* Reals of scratch that the kernels need for this model and up to T rows; sets c's sizes (ops.h). */

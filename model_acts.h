@@ -15,8 +15,9 @@ struct layer_acts {
     uint32_t *mask[LINEAR_COUNT]; /* [n, mask_words(in)] */
 };
 
-/* What is kept of a layer in bf16 until its backward pass; the rest is computed again from these: norms, and silu(gate) * up. */
+/* What is kept of a layer in bf16 until its backward pass; the rest is computed again from these: norms, and silu(gate) * up; all but x where x alone is kept. */
 struct layer_kept {
+    bool stream_only;
     uint16_t *x, *q, *k, *v, *att, *xm, *gate, *up; /* shapes as in layer_acts */
 };
 
@@ -31,7 +32,7 @@ struct model_there {
 
 struct model_acts {
     real **x;                 /* [L + 1] residual stream before each layer, and after the last: each [n, C] */
-    struct layer_kept *kept;  /* [L], or NULL: activations are kept as they are, or not at all */
+    struct layer_kept *kept;  /* [L], or NULL: what is kept is kept as it is */
     struct layer_acts *layer; /* [L]; all the same memory when a layer is recomputed in backward */
     real *nf, *sf;            /* after the final norm [n, C], its scales [n] */
     real *angles;             /* [n, D] of the batch's positions (ops.h) */
@@ -39,7 +40,7 @@ struct model_acts {
     struct model_there *there; /* on a device: the batch, and what comes back; NULL on the CPU */
     real *dx, *dn;            /* [n, C] of the residual stream, of a norm's output */
     real *dq, *dk, *dv, *datt; /* [n, H D] or [n, KV D] */
-    real *dgate, *dup, *dact; /* [n, F] */
+    real *dact; /* [n, F]; those of gate and up take the place of gate and up */
 };
 
 /* One layer forward: x -> y, leaving a.  Shared by training, scoring and (without attention over segments) decoding. */
@@ -58,10 +59,11 @@ struct layer_pass {
 /* Sines and cosines of the batch's positions into acts->angles, scaled where the model's RoPE says so (yarn). */
 void model_angles(const struct model_run *run, const struct model *model, const int32_t *positions, size_t n);
 struct linear_args model_linear_args(const struct layer_pass *p, enum linear j, const struct layer_acts *a, const real *x);
-/* model_keep.c: memory of a layer's bf16 copies; into them, before attention and at the layer's end; back into a, and x before the layer. */
-void model_kept_place(struct layer_kept *kept, size_t n, size_t C, size_t HD, size_t KVD, size_t F, struct arena *arena);
+/* model_keep.c: memory of a layer's bf16 copies; into them, x before the layer, q, k, v before attention, the rest at its end; back into a and x. */
+void model_kept_place(struct layer_kept *kept, bool stream_only, size_t n, size_t C, size_t HD, size_t KVD, size_t F, struct arena *arena);
+void model_keep_stream(const struct layer_pass *p, const struct layer_kept *kept, const real *x);
 void model_keep_qkv(const struct layer_pass *p, const struct layer_kept *kept, struct layer_acts *a);
-void model_keep_rest(const struct layer_pass *p, const struct layer_kept *kept, const struct layer_acts *a, const real *x);
+void model_keep_rest(const struct layer_pass *p, const struct layer_kept *kept, const struct layer_acts *a);
 void model_restore(const struct layer_pass *p, const struct layer_kept *kept, struct layer_acts *a, real *x);
 void model_layer_qkv(const struct layer_pass *p, struct layer_acts *a, const real *x);
 /* y NULL: up to what backward needs, the layer's output is not wanted again. */

@@ -61,14 +61,12 @@ static struct widest widest_layer(const struct model *model)
     return w;
 }
 
-/* Those of the MLP are gone when those of attention begin (layer_backward): they lie in the same memory. */
+/* That of act is gone when those of attention begin (layer_backward): they lie in the same memory. */
 static void place_gradients(struct model_acts *acts, size_t n, size_t C, const struct widest *w, struct arena *arena)
 {
     acts->dx = arena_take(arena, n * C, sizeof(real));
     acts->dn = arena_take(arena, n * C, sizeof(real));
     size_t start = arena->used;
-    acts->dgate = arena_take(arena, n * w->F, sizeof(real));
-    acts->dup = arena_take(arena, n * w->F, sizeof(real));
     acts->dact = arena_take(arena, n * w->F, sizeof(real));
     size_t end = arena->used;
     arena->used = start;
@@ -105,7 +103,8 @@ enum status model_run_place(struct model_run *run, const struct model *model, co
     acts = acts ? acts : &none;
     acts->x = arena_take_table(arena, L + 1, sizeof *acts->x);
     acts->layer = arena_take_table(arena, L, sizeof *acts->layer);
-    bool halves = run->training && run->keep && run->halves; /* model_keep.c */
+    bool halves = run->training && run->halves; /* model_keep.c */
+    bool shares = !run->training || !run->keep || halves; /* all layers one set of activations */
     bool streams = run->training && !halves; /* scoring alone needs only two residual streams, so do streams kept in halves */
     real *even = NULL, *odd = NULL;
     struct layer_acts shared = {0};
@@ -114,7 +113,7 @@ enum status model_run_place(struct model_run *run, const struct model *model, co
         odd = arena_take(arena, n * C, sizeof(real));
     }
     acts->kept = halves ? arena_take_table(arena, L, sizeof *acts->kept) : NULL;
-    if (!run->training || !run->keep || halves)
+    if (shares)
         place_layer(run, &shared, c, w.HD, w.KVD, w.H, w.F, arena);
     for (size_t l = 0; l <= L; l++) {
         real *x = streams ? arena_take(arena, n * C, sizeof(real)) : l % 2 ? odd : even;
@@ -127,16 +126,17 @@ enum status model_run_place(struct model_run *run, const struct model *model, co
         size_t D = (size_t)c->head_dim, H = (size_t)p->heads;
         if (halves) {
             struct layer_kept kept;
-            model_kept_place(&kept, n, C, H * D, (size_t)p->kv_heads * D, (size_t)p->ffn, arena);
-            place_small(run, &a, C, H * D, H, (size_t)p->ffn, arena);
+            model_kept_place(&kept, !run->keep, n, C, H * D, (size_t)p->kv_heads * D, (size_t)p->ffn, arena);
+            if (run->keep)
+                place_small(run, &a, C, H * D, H, (size_t)p->ffn, arena);
             if (acts->kept)
                 acts->kept[l] = kept;
-        } else if (run->training && run->keep)
+        } else if (!shares)
             place_layer(run, &a, c, H * D, (size_t)p->kv_heads * D, H, (size_t)p->ffn, arena);
         if (acts->layer)
             acts->layer[l] = a;
     }
-    acts->nf = arena_take(arena, n * C, sizeof(real));
+    acts->nf = shares ? shared.n1 : arena_take(arena, n * C, sizeof(real)); /* the last layer's n1 is read no more, or computed again */
     acts->sf = arena_take(arena, n, sizeof(real));
     acts->angles = arena_take(arena, n * (size_t)c->head_dim, sizeof(real));
     acts->nll = arena_take(arena, n, sizeof *acts->nll);
@@ -245,6 +245,8 @@ void model_layer_rest(const struct layer_pass *p, struct layer_acts *a, const re
 /* kept: where to keep the activations, or NULL.  y NULL: computed again for its backward. */
 static void layer_forward(const struct layer_pass *p, struct layer_acts *a, const struct layer_kept *kept, const real *x, real *y)
 {
+    if (kept)
+        model_keep_stream(p, kept, x);
     model_layer_qkv(p, a, x);
     if (kept)
         model_keep_qkv(p, kept, a);
@@ -252,7 +254,17 @@ static void layer_forward(const struct layer_pass *p, struct layer_acts *a, cons
     p->ops->ops->attention_forward(p->ops, &attention);
     model_layer_rest(p, a, x, y);
     if (kept)
-        model_keep_rest(p, kept, a, x);
+        model_keep_rest(p, kept, a);
+}
+
+/* The activations of layer l that its backward pass reads: from what is kept of it, or from the stream before it, which stands in x[l] then. */
+static void layer_restore(const struct model_run *run, const struct layer_pass *p)
+{
+    struct model_acts *acts = run->acts;
+    if (acts->kept)
+        model_restore(p, &acts->kept[p->l], &acts->layer[p->l], acts->x[p->l]);
+    if (!run->keep)
+        layer_forward(p, &acts->layer[p->l], NULL, acts->x[p->l], NULL);
 }
 
 /* dx: on entry the gradient of y, on exit that of x (unless `last`: nothing below is trained, and it is left unfinished). */
@@ -266,12 +278,13 @@ static void layer_backward(const struct layer_pass *p, struct model_acts *acts, 
     size_t n = p->batch->n, C = (size_t)p->model->config.hidden_size, F = (size_t)w->ffn;
 
     backward(p, LINEAR_DOWN, a, a->act, acts->dx, acts->dact, false);
-    ops->swiglu_backward(p->ops, acts->dgate, acts->dup, acts->dact, a->gate, a->up, n * F);
-    backward(p, LINEAR_UP, a, a->n2, acts->dup, acts->dn, false);
-    backward(p, LINEAR_GATE, a, a->n2, acts->dgate, acts->dn, true);
+    real *dgate = a->gate, *dup = a->up; /* in their places: nobody reads them again */
+    ops->swiglu_backward(p->ops, dgate, dup, acts->dact, a->gate, a->up, n * F);
+    backward(p, LINEAR_UP, a, a->n2, dup, acts->dn, false);
+    backward(p, LINEAR_GATE, a, a->n2, dgate, acts->dn, true);
     ops->rmsnorm_backward(p->ops, acts->dx, dpost_norm, acts->dn, a->xm, layer->post_norm, a->s2, n, C); /* dx += */
 
-    /* datt, dq, dk, dv lie where dgate, dup, dact were */
+    /* datt, dq, dk, dv lie where dact was */
     backward(p, LINEAR_O, a, a->att, acts->dx, acts->datt, false);
     struct attention_args attention = attention_args(p, a);
     attention.dout = acts->datt;
@@ -410,10 +423,7 @@ static enum status backward_all(struct model_run *run, struct layer_pass *p, str
     bool whole = p->grads && !p->grads->linears_only; /* embeddings and norms too */
     for (p->l = L - 1; p->l >= lowest; p->l--) {
         TRY(stop_check(err));
-        if (acts->kept)
-            model_restore(p, &acts->kept[p->l], &acts->layer[p->l], acts->x[p->l]);
-        else if (!run->keep)
-            layer_forward(p, &acts->layer[p->l], NULL, acts->x[p->l], NULL);
+        layer_restore(run, p);
         layer_backward(p, acts, &acts->layer[p->l], acts->x[p->l], p->l == lowest && !whole);
     }
     if (whole)
@@ -499,9 +509,12 @@ enum status model_block_backward(struct model_run *run, const struct model *mode
     TRY(batch_in(run, model, batch, &read, err));
     TRY(stop_check(err));
     model_angles(run, model, read.positions, read.n);
-    layer_forward(&p, &acts.layer[l], kept, x, NULL);
+    if (kept && kept->stream_only)
+        model_keep_stream(&p, kept, x);
+    else
+        layer_forward(&p, &acts.layer[l], kept, x, NULL);
     if (kept)
-        model_restore(&p, kept, &acts.layer[l], acts.x[l]);
+        layer_restore(run, &p);
     acts.dx = dx;
     layer_backward(&p, &acts, &acts.layer[l], kept ? acts.x[l] : x, l == 0);
     return OK;

@@ -2,7 +2,10 @@
  *
  * Half the memory of keeping them as they are, and none of a second forward pass: only the norms and silu(gate) * up are computed again.  Where
  * products are computed in bf16 anyway, what is kept is what those products read.  q, k, v are rounded before attention reads them: the
- * scores that backward computes again then agree with the log-sum-exp that forward left. */
+ * scores that backward computes again then agree with the log-sum-exp that forward left.
+ *
+ * Where the whole layer is computed again (gradient_checkpointing), only the residual stream before it is kept, in bf16 too: the second forward pass
+ * starts from the rounded stream, the first one does not, so that the loss is that of an unrounded stream. */
 #include "model_acts.h"
 
 struct widths {
@@ -17,9 +20,11 @@ static struct widths widths_of(const struct layer_pass *p)
                            .F = (size_t)w->ffn};
 }
 
-void model_kept_place(struct layer_kept *kept, size_t n, size_t C, size_t HD, size_t KVD, size_t F, struct arena *arena)
+void model_kept_place(struct layer_kept *kept, bool stream_only, size_t n, size_t C, size_t HD, size_t KVD, size_t F, struct arena *arena)
 {
-    kept->x = arena_take(arena, n * C, sizeof *kept->x);
+    *kept = (struct layer_kept){.stream_only = stream_only, .x = arena_take(arena, n * C, sizeof *kept->x)};
+    if (stream_only)
+        return;
     kept->q = arena_take(arena, n * HD, sizeof *kept->q);
     kept->k = arena_take(arena, n * KVD, sizeof *kept->k);
     kept->v = arena_take(arena, n * KVD, sizeof *kept->v);
@@ -39,17 +44,25 @@ static void keep_rounded(const struct layer_pass *p, uint16_t *kept, real *x, si
 void model_keep_qkv(const struct layer_pass *p, const struct layer_kept *kept, struct layer_acts *a)
 {
     struct widths w = widths_of(p);
+    if (kept->stream_only)
+        return;
     keep_rounded(p, kept->q, a->q, p->batch->n * w.HD);
     keep_rounded(p, kept->k, a->k, p->batch->n * w.KVD);
     keep_rounded(p, kept->v, a->v, p->batch->n * w.KVD);
 }
 
-void model_keep_rest(const struct layer_pass *p, const struct layer_kept *kept, const struct layer_acts *a, const real *x)
+void model_keep_stream(const struct layer_pass *p, const struct layer_kept *kept, const real *x)
+{
+    p->ops->ops->to_bf16(p->ops, kept->x, x, p->batch->n * widths_of(p).C);
+}
+
+void model_keep_rest(const struct layer_pass *p, const struct layer_kept *kept, const struct layer_acts *a)
 {
     struct widths w = widths_of(p);
     size_t n = p->batch->n;
     void (*to)(const struct ops_context *, uint16_t *, const real *, size_t) = p->ops->ops->to_bf16;
-    to(p->ops, kept->x, x, n * w.C);
+    if (kept->stream_only)
+        return;
     to(p->ops, kept->att, a->att, n * w.HD);
     to(p->ops, kept->xm, a->xm, n * w.C);
     to(p->ops, kept->gate, a->gate, n * w.F);
@@ -64,6 +77,8 @@ void model_restore(const struct layer_pass *p, const struct layer_kept *kept, st
     struct widths w = widths_of(p);
     size_t n = p->batch->n;
     ops->from_bf16(p->ops, x, kept->x, n * w.C);
+    if (kept->stream_only)
+        return;
     ops->from_bf16(p->ops, a->q, kept->q, n * w.HD);
     ops->from_bf16(p->ops, a->k, kept->k, n * w.KVD);
     ops->from_bf16(p->ops, a->v, kept->v, n * w.KVD);

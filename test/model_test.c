@@ -156,16 +156,17 @@ static void test_kept_in_halves(void **state)
     free_outcome(&exact), free_outcome(&kept), free_outcome(&recomputed), free_outcome(&again);
 }
 
-/* Layer by layer from the top, with the gradients of one layer at a time: model_train's, to the bit, whether it keeps activations, computes them again or keeps them in bf16. */
+/* Layer by layer from the top, with the gradients of one layer at a time: model_train's, to the bit, whether it keeps activations or the stream alone, as they are or in bf16. */
 static void test_one_layer_at_a_time(void **state)
 {
     (void)state;
     static const struct fixture_options ways[] = {{.threads = 1, .keep = true},
                                                   {.threads = 1, .keep = false},
-                                                  {.threads = 1, .keep = true, .compute = COMPUTE_BF16}};
+                                                  {.threads = 1, .keep = true, .compute = COMPUTE_BF16},
+                                                  {.threads = 1, .keep = false, .compute = COMPUTE_BF16}};
     static struct fixture_batch b;
     make_batch(&b);
-    for (int w = 0; w < 3; w++) {
+    for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
         struct fixture f;
         struct arena arena = {0};
         struct model_grads one = {0};
@@ -269,14 +270,23 @@ static void test_shared_prefix(void **state)
 static void test_modes_take_what_they_count(void **state)
 {
     (void)state;
-    size_t used[3];
-    for (int mode = 0; mode < 3; mode++) {
+    enum { SCORED, STREAM_HALVES, STREAM, HALVES, WHOLE, MODES };
+    static const struct fixture_options modes[MODES] = {
+        [SCORED] = {.threads = 1, .scoring = true},
+        [STREAM_HALVES] = {.threads = 1, .compute = COMPUTE_BF16},
+        [STREAM] = {.threads = 1},
+        [HALVES] = {.threads = 1, .keep = true, .compute = COMPUTE_BF16},
+        [WHOLE] = {.threads = 1, .keep = true},
+    };
+    size_t used[MODES];
+    for (int m = 0; m < MODES; m++) {
         struct fixture f; /* fixture_open compares counted with carved */
-        open_model(&f, 4, (struct fixture_options){.threads = 1, .scoring = mode == 0, .keep = mode == 2});
-        used[mode] = f.acts.used;
+        open_model(&f, 4, modes[m]);
+        used[m] = f.acts.used;
         fixture_close(&f);
     }
-    assert_true(used[0] < used[1] && used[1] < used[2]);
+    assert_true(used[SCORED] < used[STREAM_HALVES] && used[STREAM_HALVES] < used[STREAM] && used[STREAM] < used[WHOLE]);
+    assert_true(used[STREAM_HALVES] < used[HALVES] && used[HALVES] < used[WHOLE]);
 }
 
 static void test_a_step_takes_no_memory(void **state)
