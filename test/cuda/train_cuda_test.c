@@ -202,11 +202,12 @@ static void fine_tuning_in_bf16(void **state)
     both_train(COMPUTE_BF16, true, true, 5e-3, true);
 }
 
-/* Layers computed again in backward. */
+/* Layers computed again in backward, from the residual streams as they were or rounded to bf16. */
 static void fine_tuning_with_checkpointing(void **state)
 {
     (void)state;
     both_train(COMPUTE_F32, false, false, 1e-5, false);
+    both_train(COMPUTE_BF16, false, true, 5e-3, true);
 }
 
 #ifdef VENEER_CUDA_EMU
