@@ -47,12 +47,40 @@ static void decode_layer(const struct layer_pass *p, struct layer_acts *a, struc
     model_layer_rest(p, a, x, y);
 }
 
+struct token_pass {
+    struct layer_pass p;
+    struct model_run *run;
+    struct kv_cache *cache;
+    real *logits; /* where kernels put them */
+    enum status status;
+    struct err *err;
+};
+
+/* All layers, and the logits of the last row. */
+static void decode_token(void *args)
+{
+    struct token_pass *t = args;
+    struct layer_pass *p = &t->p;
+    const struct model *model = p->model;
+    struct model_acts *acts = t->run->acts;
+    const struct ops *ops = p->ops->ops;
+    size_t n = p->batch->n, C = (size_t)model->config.hidden_size;
+    int L = model->config.num_hidden_layers;
+    model_angles(t->run, model, p->batch->positions, n);
+    ops->embed_forward(p->ops, &model->embed, p->batch->tokens, n, acts->x[0]);
+    for (p->l = 0; p->l < L; p->l++) {
+        if ((t->status = stop_check(t->err)) != OK)
+            return;
+        decode_layer(p, &acts->layer[p->l], t->cache, acts->x[p->l], acts->x[p->l + 1]);
+    }
+    ops->rmsnorm_forward(p->ops, acts->nf, acts->sf, acts->x[L] + (n - 1) * C, model->norm, (real)model->config.rms_norm_eps, 1, C);
+    model_logits(t->run, model, acts->nf, 1, t->logits);
+}
+
 enum status model_decode(struct model_run *run, const struct model *model, const struct lora *lora, struct kv_cache *cache,
                          const int32_t *tokens, size_t n, real *logits, struct err *err)
 {
     struct model_acts *acts = run->acts;
-    size_t C = (size_t)model->config.hidden_size;
-    int L = model->config.num_hidden_layers;
     if (n == 0 || n > run->max_n)
         return err_set(err, ERR_FAILED, "%zu tokens at once, memory was planned for 1 to %zu", n, run->max_n);
     if (n > cache->capacity - cache->n)
@@ -61,17 +89,14 @@ enum status model_decode(struct model_run *run, const struct model *model, const
     for (size_t i = 0; i < n; i++)
         positions[i] = (int32_t)(cache->n + i);
     struct batch batch = {.n = n, .tokens = tokens, .positions = positions}, read;
-    struct layer_pass p = {.ops = run->ops, .model = model, .lora = lora, .batch = &read, .angles = acts->angles};
+    struct token_pass t = {.p = {.ops = run->ops, .model = model, .lora = lora, .batch = &read, .angles = acts->angles}, .run = run, .cache = cache,
+                           .logits = acts->there ? acts->there->logits : logits, .err = err};
     TRY(model_batch_up(run, &batch, &read, err));
-    model_angles(run, model, read.positions, n);
-    run->ops->ops->embed_forward(run->ops, &model->embed, read.tokens, n, acts->x[0]);
-    for (p.l = 0; p.l < L; p.l++) {
-        TRY(stop_check(err));
-        decode_layer(&p, &acts->layer[p.l], cache, acts->x[p.l], acts->x[p.l + 1]);
-    }
+    if (n == 1)
+        run->ops->ops->together(run->ops, decode_token, &t);
+    else
+        decode_token(&t);
+    TRY(t.status);
     cache->n += n;
-    const real *last = acts->x[L] + (n - 1) * C;
-    run->ops->ops->rmsnorm_forward(run->ops, acts->nf, acts->sf, last, model->norm, (real)model->config.rms_norm_eps, 1, C);
-    model_logits(run, model, acts->nf, 1, acts->there ? acts->there->logits : logits);
     return model_logits_down(run, logits, model->head.rows, err);
 }

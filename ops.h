@@ -137,6 +137,8 @@ struct ops {
     /* Reals of scratch in all for c->threads threads, matrices up to max_out x max_in, heads of size D, up to T rows, vocabulary V; sets c->shared_n and
      * c->scratch_n. */
     size_t (*scratch_size)(struct ops_context *c, size_t max_out, size_t max_in, size_t D, size_t T, size_t V);
+    /* body(args), in which slots are called that each take little time: on the CPU threads stay awake for them. */
+    void (*together)(const struct ops_context *c, void (*body)(void *args), void *args);
 
     /* y[i] = W[tokens[i]] */
     void (*embed_forward)(const struct ops_context *c, const struct qmat *W, const int32_t *tokens, size_t n, real *y);

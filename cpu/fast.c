@@ -180,6 +180,7 @@ static double fast_sum_squares(const struct ops_context *c, const real *x, size_
 const struct ops fast_table = {
     .name = "fast",
     .scratch_size = fast_scratch_size,
+    .together = team_together,
     .embed_forward = fast_embed_forward,
     .embed_backward = fast_embed_backward,
     .rmsnorm_forward = fast_rmsnorm_forward,

@@ -5,6 +5,7 @@
 #ifndef VENEER_CPU_FAST_H
 #define VENEER_CPU_FAST_H
 #include "cpu/gemm.h"
+#include "cpu/team.h"
 #include "ops.h"
 
 /* A length cut into equal tiles of at most `most`, each a multiple of 16 but the last. */
@@ -25,12 +26,6 @@ static inline size_t tile_length(const struct tiles *t, size_t i)
 {
     size_t left = t->n - i * t->size;
     return left < t->size ? left : t->size;
-}
-
-/* Threads worth waking for so many multiplications. */
-static inline int team(const struct ops_context *c, size_t work)
-{
-    return work < 60000 ? 1 : c->threads;
 }
 
 /* Reals of scratch: of a thread, of the team. */

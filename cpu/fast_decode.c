@@ -101,30 +101,53 @@ static void keep_head(const struct decode_args *a, void *cache, const real *from
         memcpy(to, from, (size_t)a->D * sizeof *from);
 }
 
-void fast_attention_keep(const struct ops_context *c, const struct decode_args *a)
+/* Head t % KV of row t / KV, from begin to end - 1. */
+static void keep_heads(void *args, size_t begin, size_t end)
 {
+    const struct decode_args *a = args;
     size_t KV = (size_t)a->KV, D = (size_t)a->D;
-#pragma omp parallel for num_threads(team(c, a->n * KV * D)) schedule(static)
-    for (size_t t = 0; t < a->n * KV; t++) {
+    for (size_t t = begin; t < end; t++) {
         size_t i = t / KV, at = (t % KV * a->capacity + a->past + i) * D;
         keep_head(a, a->k_cache, a->k + t * D, at);
         keep_head(a, a->v_cache, a->v + t * D, at);
     }
 }
 
-/* Row i of the new ones. */
+void fast_attention_keep(const struct ops_context *c, const struct decode_args *a)
+{
+    struct decode_args args = *a;
+    size_t heads = a->n * (size_t)a->KV;
+    team_share(c, heads * (size_t)a->D, heads, keep_heads, &args);
+}
+
+struct row {
+    const struct ops_context *c;
+    const struct decode_args *a;
+    size_t i, keys, span, spans; /* number of the row among the new ones */
+};
+
+static void attend_spans(void *args, size_t begin, size_t end)
+{
+    const struct row *r = args;
+    const real *q = r->a->q + r->i * (size_t)(r->a->H * r->a->D);
+    for (size_t t = begin; t < end; t++)
+        attend_span(r->c, r->a, q, t / r->spans, r->spans, t % r->spans, size_min(r->span, r->keys - t % r->spans * r->span));
+}
+
+static void join_heads(void *args, size_t begin, size_t end)
+{
+    const struct row *r = args;
+    size_t H = (size_t)r->a->H, D = (size_t)r->a->D;
+    for (size_t h = begin; h < end; h++)
+        join_spans(r->c, h, r->spans, D, r->a->out + (r->i * H + h) * D);
+}
+
 static void decode_row(const struct ops_context *c, const struct decode_args *a, size_t i)
 {
-    size_t H = (size_t)a->H, KV = (size_t)a->KV, D = (size_t)a->D, keys = a->past + i + 1, span = span_of(D), spans = (keys + span - 1) / span;
-#pragma omp parallel num_threads(team(c, keys * H * D))
-    {
-#pragma omp for schedule(static)
-        for (size_t t = 0; t < KV * spans; t++)
-            attend_span(c, a, a->q + i * H * D, t / spans, spans, t % spans, size_min(span, keys - t % spans * span));
-#pragma omp for schedule(static) nowait
-        for (size_t h = 0; h < H; h++)
-            join_spans(c, h, spans, D, a->out + (i * H + h) * D);
-    }
+    size_t H = (size_t)a->H, D = (size_t)a->D, keys = a->past + i + 1, span = span_of(D), spans = (keys + span - 1) / span;
+    struct row row = {.c = c, .a = a, .i = i, .keys = keys, .span = span, .spans = spans};
+    team_share(c, keys * H * D, (size_t)a->KV * spans, attend_spans, &row);
+    team_share(c, spans * H * D, H, join_heads, &row);
 }
 
 void fast_attention_decode(const struct ops_context *c, const struct decode_args *a)

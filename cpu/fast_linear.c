@@ -1,6 +1,8 @@
 /* fast_linear.c: ref_linear.c's equations over gemm.h: many rows as a product with packed panels, a few rows straight from the weights.
  *
  * The adapter is part of the same product (gemm.h), but for dropout, whose mask differs from element to element. */
+#include <stdatomic.h>
+
 #include "cpu/cpu.h"
 #include "cpu/fast.h"
 #include "cpu/gemm.h"
@@ -79,40 +81,58 @@ static void fill_bias(const struct linear_args *a)
             a->y[i * out + o] = a->bias[o];
 }
 
+struct span {
+    const struct ops_context *c;
+    const struct linear_args *a;
+    size_t count;
+    struct product p[LINEAR_GROUP];
+};
+
+static void span_team(void *args)
+{
+    struct span *s = args;
+    const struct linear_args *a = s->a;
+    product_pack(&s->p[0], a->x, a->W->cols);
+#pragma omp barrier
+    for (size_t j = 0; j < s->count; j++) {
+        if (s->p[j].extra.r > 0 && a[j].lora.dropout > 0)
+            masked_hidden(s->c, &a[j]);
+        else if (s->p[j].extra.r > 0)
+            product_narrow(s->c, &s->p[j], a[j].lora.A, s->p[j].extra.r, a[j].lora.h);
+        if (a[j].bias && a[j].y)
+            fill_bias(&a[j]);
+    }
+#pragma omp barrier
+    for (size_t j = 0; j < s->count; j++)
+        if (s->p[j].extra.r > 0 && a[j].y)
+            product_pack_extra(&s->p[j], a[j].lora.h, a[j].lora.s);
+#pragma omp barrier
+    for (size_t j = 0; j < s->count; j++)
+        if (a[j].y)
+            product_multiply(s->c, &s->p[j], a[j].y, a[j].W->rows, a[j].bias != NULL);
+}
+
+/* Multiplications of a group without its adapters. */
+static size_t group_work(const struct linear_args *a, size_t count)
+{
+    size_t work = 0;
+    for (size_t j = 0; j < count; j++)
+        work += a->n * a->W->cols * a[j].W->rows;
+    return work;
+}
+
 /* Products of one x with several matrices: three meetings of the team, however many they are. */
 static void forward_span(const struct ops_context *c, const struct linear_args *a, size_t count)
 {
-    struct product p[LINEAR_GROUP];
-    size_t in = a->W->cols, work = 0;
-    real *packed = c->scratch + 2 * HIDDEN, *extra = packed + a->n * units_of(micro_of(c), in);
+    struct span s = {.c = c, .a = a, .count = count};
+    real *packed = c->scratch + 2 * HIDDEN, *extra = packed + a->n * units_of(micro_of(c), a->W->cols);
     for (size_t j = 0; j < count; j++) {
         size_t r = (size_t)a[j].lora.r;
-        p[j] = (struct product){.micro = micro_of(c), .W = a[j].W, .n = a->n, .packed = packed,
-                                .extra = {.r = r, .right = a[j].lora.B, .ld = r, .packed = extra}};
+        s.p[j] = (struct product){.micro = micro_of(c), .W = a[j].W, .n = a->n, .packed = packed,
+                                  .extra = {.r = r, .right = a[j].lora.B, .ld = r, .packed = extra}};
         extra += a->n * units_of(micro_of(c), r);
-        work += a->n * in * a[j].W->rows;
     }
-#pragma omp parallel num_threads(team(c, work))
-    {
-        product_pack(&p[0], a->x, in);
-#pragma omp barrier
-        for (size_t j = 0; j < count; j++) {
-            if (p[j].extra.r > 0 && a[j].lora.dropout > 0)
-                masked_hidden(c, &a[j]);
-            else if (p[j].extra.r > 0)
-                product_narrow(c, &p[j], a[j].lora.A, p[j].extra.r, a[j].lora.h);
-            if (a[j].bias && a[j].y)
-                fill_bias(&a[j]);
-        }
-#pragma omp barrier
-        for (size_t j = 0; j < count; j++)
-            if (p[j].extra.r > 0 && a[j].y)
-                product_pack_extra(&p[j], a[j].lora.h, a[j].lora.s);
-#pragma omp barrier
-        for (size_t j = 0; j < count; j++)
-            if (a[j].y)
-                product_multiply(c, &p[j], a[j].y, a[j].W->rows, a[j].bias != NULL);
-    }
+    team_run(c, group_work(a, count), span_team, &s);
 }
 
 /* Rows of W that each thread takes: whole pairs of panels. */
@@ -139,50 +159,59 @@ static bool few_rows(const struct ops_context *c, const struct linear_args *a, c
     return true;
 }
 
-/* h of a few rows. */
-static void few_hidden(const struct ops_context *c, const struct linear_args *a)
+struct few {
+    const struct ops_context *c;
+    const struct linear_args *a;
+    size_t count;
+    const real *packed;
+    atomic_bool refused; /* a format that the level has no such product for */
+};
+
+/* Columns begin .. end-1 of all h of a group, one after the other. */
+static void few_hidden(void *args, size_t begin, size_t end)
 {
-    size_t in = a->W->cols, r = (size_t)a->lora.r;
-    if (a->lora.dropout > 0) {
-        masked_hidden(c, a);
-        return;
+    const struct few *f = args;
+    size_t first = 0;
+    for (size_t k = 0; k < f->count; first += (size_t)f->a[k++].lora.r) {
+        const struct linear_args *a = &f->a[k];
+        size_t in = a->W->cols, r = (size_t)a->lora.r;
+        for (size_t j = size_max(begin, first); j < size_min(end, first + r); j++)
+            for (size_t i = 0; i < a->n; i++)
+                a->lora.h[i * r + j - first] = vector()->dot(a->x + i * in, a->lora.A + (j - first) * in, in);
     }
-#pragma omp for schedule(static) nowait
-    for (size_t j = 0; j < r; j++)
-        for (size_t i = 0; i < a->n; i++)
-            a->lora.h[i * r + j] = vector()->dot(a->x + i * in, a->lora.A + j * in, in);
 }
 
-/* At most FEW_MOST rows: one A panel, W as it lies in memory; every thread takes a run of its rows. */
+/* Shares begin .. end-1 of each matrix of a group. */
+static void few_shares(void *args, size_t begin, size_t end)
+{
+    struct few *f = args;
+    for (size_t j = 0; j < f->count; j++) {
+        size_t out = f->a[j].y ? f->a[j].W->rows : 0, share = share_of(f->c, f->a[j].W);
+        for (size_t s = begin; s < end && s * share < out; s++)
+            if (!few_rows(f->c, &f->a[j], f->packed, s * share, size_min(share, out - s * share)))
+                atomic_store(&f->refused, true);
+    }
+}
+
+/* At most FEW_MOST rows without dropout: one A panel, W as it lies in memory; every thread takes a run of its rows. */
 static bool forward_few(const struct ops_context *c, const struct linear_args *a, size_t count)
 {
     const struct micro *m = micro_of(c);
-    size_t in = a->W->cols, work = 0;
-    bool done = true, adapters = false;
+    size_t in = a->W->cols, ranks = 0;
     real *packed = c->scratch + 2 * HIDDEN;
+    struct few f = {.c = c, .a = a, .count = count, .packed = packed};
     if (!m->few || a->n > FEW_MOST)
         return false;
     for (size_t j = 0; j < count; j++) {
-        work += a->n * in * a[j].W->rows;
-        adapters = adapters || a[j].lora.r > 0;
+        ranks += (size_t)a[j].lora.r;
+        if (a[j].lora.r > 0 && a[j].lora.dropout > 0)
+            return false;
     }
     m->pack(packed, a->n, a->x, in, a->n, in);
-#pragma omp parallel num_threads(team(c, work)) reduction(&& : done)
-    {
-        for (size_t j = 0; j < count; j++)
-            if (a[j].lora.r > 0)
-                few_hidden(c, &a[j]);
-        if (adapters) {
-#pragma omp barrier
-        }
-        for (size_t j = 0; j < count; j++) {
-            size_t out = a[j].y ? a[j].W->rows : 0, share = share_of(c, a[j].W);
-#pragma omp for schedule(static) nowait
-            for (size_t o0 = 0; o0 < out; o0 += share)
-                done = few_rows(c, &a[j], packed, o0, size_min(share, out - o0)) && done;
-        }
-    }
-    return done;
+    if (ranks > 0)
+        team_share(c, a->n * in * ranks, ranks, few_hidden, &f);
+    team_share(c, group_work(a, count), (size_t)c->threads, few_shares, &f);
+    return !f.refused;
 }
 
 /* y += s (x A^T) B^T, some rows. */
@@ -202,26 +231,29 @@ static void adapter_rows(const struct ops_context *c, const struct linear_args *
 }
 
 /* int8.h's product of at most so many rows that the packed x fits; adapters in bf16. */
-static void int8_span(const struct ops_context *c, const struct int8_product *p, const struct linear_args *a, size_t count)
+struct int8_span {
+    const struct ops_context *c;
+    const struct int8_product *p;
+    const struct linear_args *a;
+    size_t count;
+    int32_t *packed;
+};
+
+static void int8_team(void *args)
 {
-    int32_t *packed = (int32_t *)(void *)(c->scratch + 2 * HIDDEN);
-    size_t in = a->W->cols, work = 0;
-    for (size_t j = 0; j < count; j++)
-        work += a->n * in * a[j].W->rows;
-#pragma omp parallel num_threads(team(c, work))
-    {
-        int8_pack(p, packed, a->x, a->n, in);
-        for (size_t j = 0; j < count; j++)
-            if (a[j].bias)
-                fill_bias(&a[j]);
+    const struct int8_span *s = args;
+    const struct linear_args *a = s->a;
+    int8_pack(s->p, s->packed, a->x, a->n, a->W->cols);
+    for (size_t j = 0; j < s->count; j++)
+        if (a[j].bias)
+            fill_bias(&a[j]);
 #pragma omp barrier
-        for (size_t j = 0; j < count; j++)
-            int8_multiply(c, p, a[j].W, packed, a->n, a[j].y, a[j].bias != NULL);
+    for (size_t j = 0; j < s->count; j++)
+        int8_multiply(s->c, s->p, a[j].W, s->packed, a->n, a[j].y, a[j].bias != NULL);
 #pragma omp barrier
-        for (size_t j = 0; j < count; j++)
-            if (a[j].lora.r > 0)
-                adapter_rows(c, &a[j]);
-    }
+    for (size_t j = 0; j < s->count; j++)
+        if (a[j].lora.r > 0)
+            adapter_rows(s->c, &a[j]);
 }
 
 /* The fast mode, when all matrices have it: rows that fit the place of the packed x (fast_linear_shared counts 4 bytes a column; here 5/4 are needed). */
@@ -256,7 +288,8 @@ void fast_linear_forward(const struct ops_context *c, const struct linear_args *
             part[j].lora.index0 += (uint64_t)i0 * in;
         }
         if (eight > 0)
-            int8_span(c, int8, part, count);
+            team_run(c, group_work(part, count), int8_team,
+                     &(struct int8_span){c, int8, part, count, (int32_t *)(void *)(c->scratch + 2 * HIDDEN)});
         else
             forward_span(c, part, count);
     }
