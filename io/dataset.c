@@ -16,12 +16,6 @@ enum status dataset_no_memory(const struct loader *load)
     return err_set(load->err, ERR_MEMORY, "%s: out of memory for examples", load->path);
 }
 
-static enum status push_bos(const struct loader *load, struct tokens *tokens)
-{
-    int32_t bos = tokenizer_bos_for(load->tokenizer, load->options->bos);
-    return bos >= 0 ? tokens_push(tokens, bos, load->err) : OK;
-}
-
 enum status dataset_add_example(struct loader *load, const int32_t *tokens, const uint8_t *learn, size_t n)
 {
     struct dataset *d = load->dataset;
@@ -59,7 +53,7 @@ enum status dataset_add_example(struct loader *load, const int32_t *tokens, cons
 
 /* ---- prompt and answer ---- */
 
-/* The boundary is found in the joint tokens: as many as the prompt alone has. */
+/* The boundary is found in the joint tokens: as many as the prompt alone has, its one BOS among them. */
 static enum status add_prompt(struct loader *load, const char *prompt, const char *answer)
 {
     struct tokens all = {0}, alone = {0};
@@ -67,13 +61,12 @@ static enum status add_prompt(struct loader *load, const char *prompt, const cha
     text_puts(&text, prompt);
     text_puts(&text, answer);
     enum status status = text.failed ? dataset_no_memory(load) : OK;
+    int32_t bos = tokenizer_bos_for(load->tokenizer, load->options->bos);
+    size_t most = (size_t)load->options->max_seq_len;
     if (status == OK)
-        status = push_bos(load, &all);
-    size_t bos = all.n, most = (size_t)load->options->max_seq_len;
+        status = tokenizer_encode_bos(load->tokenizer, bos, text.s ? text.s : "", text.n, &all, load->err);
     if (status == OK)
-        status = tokenizer_encode(load->tokenizer, text.s ? text.s : "", text.n, true, &all, load->err);
-    if (status == OK)
-        status = tokenizer_encode(load->tokenizer, prompt, strlen(prompt), true, &alone, load->err);
+        status = tokenizer_encode_bos(load->tokenizer, bos, prompt, strlen(prompt), &alone, load->err);
     int32_t eos = tokenizer_eos(load->tokenizer);
     if (status == OK && all.n < most && eos >= 0 && (all.n == 0 || all.id[all.n - 1] != eos))
         status = tokens_push(&all, eos, load->err);
@@ -81,7 +74,7 @@ static enum status add_prompt(struct loader *load, const char *prompt, const cha
     if (status == OK && !learn)
         status = dataset_no_memory(load);
     for (size_t t = 0; status == OK && t < all.n; t++)
-        learn[t] = load->options->train_on_inputs || t >= bos + alone.n;
+        learn[t] = load->options->train_on_inputs || t >= alone.n;
     if (status == OK)
         status = dataset_add_example(load, all.id, learn, all.n);
     free(learn);
@@ -149,8 +142,8 @@ static enum status add_completion(struct loader *load, const struct json *record
 enum status dataset_add_text(struct loader *load, const char *text, size_t n)
 {
     struct tokens all = {0};
-    enum status status = push_bos(load, &all);
-    int32_t eos = tokenizer_eos(load->tokenizer);
+    int32_t bos = tokenizer_bos_for(load->tokenizer, load->options->bos), eos = tokenizer_eos(load->tokenizer);
+    enum status status = bos >= 0 ? tokens_push(&all, bos, load->err) : OK;
     if (status == OK)
         status = tokenizer_encode(load->tokenizer, text, n, false, &all, load->err);
     if (status == OK && eos >= 0)

@@ -136,8 +136,6 @@ static void cut_on_the_right(void **state)
     tokens_free(&prompt);
 }
 
-/* ---- conversations ---- */
-
 static void same_datasets(const struct dataset *a, const struct dataset *b)
 {
     assert_int_equal(a->n, b->n);
@@ -148,6 +146,20 @@ static void same_datasets(const struct dataset *a, const struct dataset *b)
         assert_memory_equal(a->example[i].labels, b->example[i].labels, bytes);
     }
 }
+
+/* A prompt that brings its BOS along is the same example as one that does not. */
+static void one_bos_before_a_prompt(void **state)
+{
+    (void)state;
+    struct dataset with = load("{\"prompt\": \"<s>one two\", \"completion\": \" three four\"}\n", "auto", usual);
+    struct dataset without = load("{\"prompt\": \"one two\", \"completion\": \" three four\"}\n", "auto", usual);
+    assert_int_equal(without.example[0].tokens[0], 1);
+    same_datasets(&with, &without);
+    dataset_free(&with);
+    dataset_free(&without);
+}
+
+/* ---- conversations ---- */
 
 static void answers_of_a_conversation(void **state)
 {
@@ -414,7 +426,7 @@ static void no_json(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(alpaca_template), cmocka_unit_test(answer_is_learned), cmocka_unit_test(cut_on_the_right),
+        cmocka_unit_test(alpaca_template), cmocka_unit_test(answer_is_learned), cmocka_unit_test(cut_on_the_right), cmocka_unit_test(one_bos_before_a_prompt),
         cmocka_unit_test(answers_of_a_conversation), cmocka_unit_test(conversations_by_a_template), cmocka_unit_test(alpaca_by_a_template),
         cmocka_unit_test(refused_by_a_template), cmocka_unit_test(documents), cmocka_unit_test(packed_rows),
         cmocka_unit_test(no_more_than_the_limit), cmocka_unit_test(files_that_lie), cmocka_unit_test(no_json),
