@@ -3,14 +3,14 @@
 # format everywhere (HQQ, GPTQ, AWQ), llama.cpp's rule by hand (one bit more for v_proj and down_proj of the first and last eighth of the layers and of every third one between) and
 # BitStack.  Perplexity of WikiText-2 test (windows of 2048), KL and JSD from the unquantized model there, seven tasks.
 #   sh docs/results/amq-smollm2.sh [--quick]      writes build/amq/table.md; --quick: few probes of a small text: that it runs
-# OUT, LEVELS, BUDGETS, STRATEGIES, UNIFORM, QUANTIZERS, HAND, LIMIT, TEST_BYTES choose a part of it.  Goes on after any stop.  DATA is where lm/, commonsense/ and instruct/ are.  Searching text, calibration text and test text are disjoint.
+# OUT, LEVELS, BUDGETS, STRATEGIES, WRITERS, UNIFORM, QUANTIZERS, HAND, LIMIT, TEST_BYTES choose a part of it.  Goes on after any stop.  DATA is where lm/, commonsense/ and instruct/ are.  Searching text, calibration text and test text are disjoint.
 set -e
 cd "$(dirname "$0")/../.."
 DATA=${DATA:-../shared/data} MODEL=data/models/SmolLM2-135M-Instruct.Q4_1.gguf
-out=${OUT:-build/amq} budgets=${BUDGETS-"2.5 3.0 3.5 4.0"} strategies=${STRATEGIES-"amq dp evopress random"} uniform=${UNIFORM-"2 3 4"} quantizers=${QUANTIZERS-"hqq gptq awq"} hand=${HAND-"2 3"}
+out=${OUT:-build/amq} budgets=${BUDGETS-"2.5 3.0 3.5 4.0"} strategies=${STRATEGIES-"amq dp evopress random"} uniform=${UNIFORM-"2 3 4"} quantizers=${QUANTIZERS-"hqq gptq awq"} writers=${WRITERS-"gptq awq"} hand=${HAND-"2 3"}
 levels=${LEVELS:-gptq} more="" limit=${LIMIT:-30} test_bytes=${TEST_BYTES:-160000} window=2048
 if [ "$1" = --quick ]; then
-    out=build/amq-quick budgets=3.0 strategies="amq random" uniform=3 quantizers=hqq hand=3 limit=2 test_bytes=4000 window=256
+    out=build/amq-quick budgets=3.0 strategies="amq random" writers=gptq uniform=3 quantizers=hqq hand=3 limit=2 test_bytes=4000 window=256
     more="search_space=layer num_initial=2 num_trials=2 search_tokens=128 max_seq_len=128 calibration_seq_len=64 quantizer_samples=4"
 fi
 [ -d "$DATA/lm" ] || { echo "no $DATA/lm: set DATA to a folder that has lm/, commonsense/ and instruct/"; exit 2; }
@@ -25,8 +25,8 @@ train() {
         eval_data=$DATA/commonsense eval_limit=$limit $more "$@"
 }
 
-# One search without a budget a strategy: its front has every budget.  Levels are GPTQ's by the moments of the unquantized model; the plan is written by GPTQ
-# again, from the inputs that the quantized layers before leave.  LEVELS=hqq: AMQ's own proxy.
+# One search without a budget a strategy: its front has every budget.  Levels are GPTQ's by the moments of the unquantized model; the plan is written by each
+# of the writers, GPTQ from the inputs that the quantized layers before leave.  LEVELS=hqq: AMQ's own proxy.
 for s in $strategies; do
     [ -s $out/search-$s/report.html ] || train search=$s objective=jsd search_quantizer=$levels quantizer=hqq export=none eval_limit=1 output_dir=$out/search-$s
 done
@@ -47,10 +47,12 @@ measure() { # DIR: divergence and perplexity of what was written
 rows="" stacks=""
 for b in $budgets; do
     for s in $strategies; do
-        dir=$out/$s-$b
-        [ -s $dir/report.html ] || train search=none plan=$out/search-$s/search/front/trial-$(best_plan $s $b).txt output_dir=$dir
-        measure $dir
-        rows="$rows $dir"
+        for w in $writers; do
+            dir=$out/$s-$b-$w
+            [ -s $dir/report.html ] || train search=none plan=$out/search-$s/search/front/trial-$(best_plan $s $b).txt quantizer=$w output_dir=$dir
+            measure $dir
+            rows="$rows $dir"
+        done
     done
 done
 for b in ${STACKS-$budgets}; do # BitStack: any size
