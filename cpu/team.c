@@ -102,7 +102,7 @@ void team_share(const struct ops_context *c, size_t multiplications, size_t n, v
 void team_together(const struct ops_context *c, void (*body)(void *args), void *args)
 {
     struct crew crew = {.threads = 1};
-    if (c->threads == 1 || c->threads > omp_get_num_procs()) { /* who has no core of its own must not wait awake */
+    if (here || c->threads == 1 || c->threads > omp_get_num_procs()) { /* who has no core of its own must not wait awake */
         body(args);
         return;
     }
