@@ -261,7 +261,7 @@ static enum status score_pruned(struct engine *engine)
         TRY(trials_score(&engine->trials, PART_REPORT, 1, &engine->pruned, NULL, &after->outcome, engine->err));
     else
         after->outcome = engine->milestone[BEFORE_PRUNING].outcome; /* the same model */
-    after->outcome.size = (double)plan_bytes(&engine->pruned.plan, &engine->shape, &engine->trials.storage);
+    TRY(engine_untried_bytes(engine, &engine->pruned.plan, &engine->shape, &after->outcome.size));
     TRY(engine_record_milestone(engine, AFTER_PRUNING));
     log_line(&engine->log, "after pruning, untuned: %.4f", after->outcome.score);
     return OK;

@@ -185,7 +185,9 @@ int engine_threads(const struct config *config);
 size_t engine_scratch_reals(struct engine *engine, const struct model *base); /* of the kernels, for the largest batch; sets ops' sizes */
 struct model_run engine_run_of(const struct engine *engine, bool keep); /* what a pass over the largest batch needs room for */
 bool engine_prunes(const struct config *config);
-/* The formats in which a model of these widths lies in memory before trials change them: F32; with quant_types = keep those of the checkpoint, or what a cut
+/* Whether a model's linears lie as the file stores them until they are quantized: with quant_types = keep, and in 16-bit floats, which a cut only moves. */
+bool engine_as_stored(const struct engine *engine);
+/* The formats in which a model of these widths lies in memory before trials change them: F32, or as stored those of the checkpoint, or what a cut
  * leaves of them (prune_formats, which appends to told).  Embedding and head by embedding_type.  plan_free(&held->plan) releases. */
 enum status engine_held(const struct engine *engine, const struct model_config *shape, struct model_stored *held, struct text *told);
 enum status engine_held_base(const struct engine *engine, struct model_stored *held); /* those of the base until it is cut; likewise */
@@ -204,6 +206,8 @@ void engine_print_device(const struct engine *engine, struct text *out);
 
 /* engine_model.c */
 enum status engine_prune(struct engine *engine);        /* loads, scores milestone BEFORE_PRUNING, prunes (to every ratio), frees the base */
+/* Bytes of a model of this plan before trials, as its row of the final table says: kept linears as they are, else in export_dtype, however they lie in memory. */
+enum status engine_untried_bytes(struct engine *engine, const struct plan *plan, const struct model_config *shape, double *bytes);
 enum status engine_importance_bytes(struct engine *engine, const struct model *base, size_t *bytes); /* what measuring takes beside a pass */
 size_t engine_host_run_bytes(const struct engine *engine, const struct model *model); /* of the CPU's own run, beside a device's */
 enum status engine_place_training(struct engine *engine); /* trials of every ratio */

@@ -61,10 +61,21 @@ static bool takes_base(const struct engine *engine)
     return engine->n_ratios ? engine->ratio[engine->n_ratios - 1].value == 0 : !engine_prunes(engine->config);
 }
 
-/* A base that is cut once lies as it is stored until then; what a cut leaves, also for the next of several steps, is F32 unless formats are kept. */
+/* Calibrated quantizers and the training of all weights work on F32. */
+static bool works_on_reals(const struct config *config)
+{
+    return strcmp(config->train_mode, "full") == 0 || engine_requantizes(config) || trials_start_from_data(config);
+}
+
+bool engine_as_stored(const struct engine *engine)
+{
+    return config_keeps(engine->config) || (engine_floats(engine) != FORMAT_F32 && !works_on_reals(engine->config));
+}
+
+/* A base that is cut once lies as it is stored until then, whatever the cut leaves. */
 static bool base_as_stored(const struct engine *engine)
 {
-    return config_keeps(engine->config) || (!takes_base(engine) && engine->config->iterative_steps == 1 && !engine->stored.encoded);
+    return engine_as_stored(engine) || (!takes_base(engine) && engine->config->iterative_steps == 1 && !engine->stored.encoded);
 }
 
 static enum status held_in(const struct engine *engine, const struct model_config *shape, bool as_stored, struct model_stored *held, struct text *told)
@@ -84,7 +95,7 @@ static enum status held_in(const struct engine *engine, const struct model_confi
 
 enum status engine_held(const struct engine *engine, const struct model_config *shape, struct model_stored *held, struct text *told)
 {
-    return held_in(engine, shape, config_keeps(engine->config), held, told);
+    return held_in(engine, shape, engine_as_stored(engine), held, told);
 }
 
 enum status engine_held_base(const struct engine *engine, struct model_stored *held)
@@ -164,12 +175,12 @@ static size_t start_workspace(const struct engine *engine)
     if (lora_init_parse(engine->config->lora_init, &options.init, &err) != OK)
         return 0;
     size_t largest = 0;
-    bool keeps = config_keeps(engine->config), quantizes = trials_quantizes(&engine->trials);
+    bool decodes = engine_as_stored(engine), quantizes = trials_quantizes(&engine->trials);
     for (int l = 0; quantizes && l < engine->shape.num_hidden_layers; l++)
         for (int j = 0; j < LINEAR_COUNT; j++) {
             size_t out, in;
             plan_shape(&engine->trials.plan, &engine->shape, l, (enum linear)j, &out, &in);
-            size_t decoded = keeps ? out * in * sizeof(real) : 0;
+            size_t decoded = decodes ? out * in * sizeof(real) : 0;
             largest = size_max(largest, decoded + lora_start_bytes(out, in, engine->trials.plan.layer[l].linear[j].rank, &options));
         }
     return largest;
@@ -488,7 +499,7 @@ void engine_print_plan(struct engine *engine, struct text *out)
     bool device = engine_on_device(engine); /* where these lie then */
     if (!device)
         print_bytes(out, "importance", m->importance, "gradients and what calibration keeps, until it is pruned");
-    print_bytes(out, "weights", m->weights, weights[keeps][engine->n_ratios > 0]);
+    print_bytes(out, "weights", m->weights, weights[engine_as_stored(engine)][engine->n_ratios > 0]);
     print_bytes(out, "formats", m->variants, keeps ? "adapter starts, and its linears in every other format" : "its linears in every format, with adapter starts");
     print_bytes(out, "optimizer", m->optimizer, device ? "adapters, micro-batch" : "adapters, gradients, moments, micro-batch");
     if (!device)

@@ -287,17 +287,17 @@ static void log_layers(const struct engine *engine, const int32_t *layer, int32_
     text_free(&gone);
 }
 
-/* The smaller model's linears are F32; with quant_types = keep in what the cut leaves of from's formats, and what it divides is told. */
+/* The smaller model's linears are F32, or as stored in what the cut leaves of from's formats; with quant_types = keep what it divides is told. */
 static enum status place_cut(struct engine *engine, const struct model *from, const struct model_config *shape, const struct prune_selection *selection,
                              struct model *to, struct arena *arena)
 {
     struct model_stored held = {.embed = from->embed.format, .head = from->head.format};
     struct text told = {0};
     TRY(plan_new(&held.plan, shape, FORMAT_F32, engine->err));
-    if (config_keeps(engine->config)) {
+    if (engine_as_stored(engine))
         prune_formats(&held.plan, shape, &from->plan, &from->config, selection->mode, selection, &told);
+    if (config_keeps(engine->config))
         log_line(&engine->log, "stored blocks: %s%s", told.n ? "encoded anew, as the cut divides them: " : "all that stay are as they were", told.n ? told.s : "");
-    }
     text_free(&told);
     enum status status = place_model(engine, to, shape, &held, arena, "pruned weights");
     plan_free(&held.plan);
@@ -424,21 +424,22 @@ static void log_kept(const struct engine *engine)
         log_line(&engine->log, "lora_init = loftq finds nothing that a stored format lacks: beside it adapters start with B = 0, as with default");
 }
 
-/* As its row of the final table says: with linears in what trials start from, however they lie until they are cut. */
-static enum status base_size(const struct engine *engine, double *bytes)
+enum status engine_untried_bytes(struct engine *engine, const struct plan *plan, const struct model_config *shape, double *bytes)
 {
-    struct model_stored held;
-    struct text told = {0};
-    TRY(engine_held(engine, &engine->base_shape, &held, &told));
-    text_free(&told);
-    *bytes = (double)plan_bytes(&held.plan, &engine->base_shape, &engine->trials.storage);
-    plan_free(&held.plan);
+    struct plan reals;
+    if (config_keeps(engine->config)) {
+        *bytes = (double)plan_bytes(plan, shape, &engine->trials.storage);
+        return OK;
+    }
+    TRY(plan_new(&reals, shape, FORMAT_F32, engine->err));
+    *bytes = (double)plan_bytes(&reals, shape, &engine->trials.storage);
+    plan_free(&reals);
     return OK;
 }
 
 enum status engine_prune(struct engine *engine)
 {
-    bool moves = config_keeps(engine->config) && engine_prunes(engine->config); /* the cut moves bytes: it wants linears in the layout of files */
+    bool moves = engine_as_stored(engine) && engine_prunes(engine->config); /* the cut moves bytes: it wants linears in the layout of files */
     TRY(place_base(engine));
     TRY(model_load(&engine->base, engine->checkpoint, engine->err));
     if (!engine->ops.device) /* which reads the layout of files */
@@ -453,7 +454,7 @@ enum status engine_prune(struct engine *engine)
     struct milestone_record *before = &engine->milestone[BEFORE_PRUNING];
     if (!before->done) {
         TRY(trials_score(&engine->trials, PART_REPORT, 1, &engine->base, NULL, &before->outcome, engine->err));
-        TRY(base_size(engine, &before->outcome.size));
+        TRY(engine_untried_bytes(engine, &engine->base.plan, &engine->base_shape, &before->outcome.size));
         log_line(&engine->log, "before pruning: %.4f +- %.4f", before->outcome.score, sqrt(before->outcome.variance));
         TRY(engine_record_milestone(engine, BEFORE_PRUNING));
     }
@@ -474,7 +475,7 @@ static enum status place_training(struct engine *engine)
     trials_free(&old);
     memset(t, 0, sizeof *t);
     TRY(trials_init(t, engine->config, &engine->shape, &held, engine->err));
-    if (config_keeps(engine->config) && !engine->ops.device)
+    if (engine_as_stored(engine) && !engine->ops.device)
         TRY(model_to_panels(&engine->pruned, engine->err));
     if (engine->ops.device)
         TRY(place_host_run(engine, &engine->pruned));
