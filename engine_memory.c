@@ -69,7 +69,8 @@ static bool works_on_reals(const struct config *config)
 
 bool engine_as_stored(const struct engine *engine)
 {
-    return config_keeps(engine->config) || (engine_floats(engine) != FORMAT_F32 && !works_on_reals(engine->config));
+    bool only_moved = engine_floats(engine) != FORMAT_F32 && !engine->stored.encoded;
+    return config_keeps(engine->config) || (only_moved && !works_on_reals(engine->config));
 }
 
 /* A base that is cut once lies as it is stored until then, whatever the cut leaves. */

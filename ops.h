@@ -198,6 +198,13 @@ struct ops {
                      double *rows, double *cols);
 };
 
+/* ops->together where nothing is gained by it. */
+static inline void ops_alone(const struct ops_context *c, void (*body)(void *args), void *args)
+{
+    (void)c;
+    body(args);
+}
+
 /* The best table of this machine, or the plain reference when `reference` (or VENEER_CPU=ref). */
 const struct ops *cpu_ops(bool reference);
 /* VENEER_CPU names an instruction set: ref, plain, avx2, avx512, avx512_bf16, neon.  ERR_INPUT when there is none of that name or this CPU lacks it. */

@@ -8,7 +8,7 @@
 static const struct ops reference_table = {
     .name = "reference",
     .scratch_size = ref_scratch_size,
-    .together = ref_together,
+    .together = ops_alone,
     .embed_forward = ref_embed_forward,
     .embed_backward = ref_embed_backward,
     .rmsnorm_forward = ref_rmsnorm_forward,

@@ -50,7 +50,6 @@ static inline size_t cpu_scratch_sizes(struct ops_context *c, size_t shared, siz
 
 /* The reference's slots (ref*.c). */
 size_t ref_scratch_size(struct ops_context *c, size_t max_out, size_t max_in, size_t D, size_t T, size_t V);
-void ref_together(const struct ops_context *c, void (*body)(void *args), void *args);
 void ref_embed_forward(const struct ops_context *c, const struct qmat *W, const int32_t *tokens, size_t n, real *y);
 void ref_embed_backward(const struct ops_context *c, real *dW, const int32_t *tokens, size_t n, size_t C, const real *dy);
 void ref_rmsnorm_forward(const struct ops_context *c, real *y, real *s, const real *x, const real *g, real eps, size_t n,

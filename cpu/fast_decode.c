@@ -123,15 +123,17 @@ void fast_attention_keep(const struct ops_context *c, const struct decode_args *
 struct row {
     const struct ops_context *c;
     const struct decode_args *a;
-    size_t i, keys, span, spans; /* number of the row among the new ones */
+    size_t i; /* number of the row among the new ones */
+    size_t keys, spans;
 };
 
 static void attend_spans(void *args, size_t begin, size_t end)
 {
     const struct row *r = args;
     const real *q = r->a->q + r->i * (size_t)(r->a->H * r->a->D);
+    size_t span = span_of((size_t)r->a->D);
     for (size_t t = begin; t < end; t++)
-        attend_span(r->c, r->a, q, t / r->spans, r->spans, t % r->spans, size_min(r->span, r->keys - t % r->spans * r->span));
+        attend_span(r->c, r->a, q, t / r->spans, r->spans, t % r->spans, size_min(span, r->keys - t % r->spans * span));
 }
 
 static void join_heads(void *args, size_t begin, size_t end)
@@ -145,7 +147,7 @@ static void join_heads(void *args, size_t begin, size_t end)
 static void decode_row(const struct ops_context *c, const struct decode_args *a, size_t i)
 {
     size_t H = (size_t)a->H, D = (size_t)a->D, keys = a->past + i + 1, span = span_of(D), spans = (keys + span - 1) / span;
-    struct row row = {.c = c, .a = a, .i = i, .keys = keys, .span = span, .spans = spans};
+    struct row row = {.c = c, .a = a, .i = i, .keys = keys, .spans = spans};
     team_share(c, keys * H * D, (size_t)a->KV * spans, attend_spans, &row);
     team_share(c, spans * H * D, H, join_heads, &row);
 }

@@ -12,12 +12,6 @@ size_t ref_scratch_size(struct ops_context *c, size_t max_out, size_t max_in, si
     return cpu_scratch_sizes(c, 0, size_max(linear, size_max(attention, head)));
 }
 
-void ref_together(const struct ops_context *c, void (*body)(void *args), void *args)
-{
-    (void)c;
-    body(args);
-}
-
 /* ---- embedding ---- */
 
 void ref_embed_forward(const struct ops_context *c, const struct qmat *W, const int32_t *tokens, size_t n, real *y)

@@ -1,16 +1,10 @@
 /* table.c: the table of the device's kernels. */
 #include "cuda/private.h"
 
-static void together(const struct ops_context *c, void (*body)(void *args), void *args)
-{
-    (void)c;
-    body(args);
-}
-
 static const struct ops cuda_table = {
     .name = "cuda",
     .scratch_size = device_scratch_size,
-    .together = together,
+    .together = ops_alone,
     .embed_forward = cuda_embed_forward,
     .embed_backward = cuda_embed_backward,
     .rmsnorm_forward = cuda_rmsnorm_forward,
