@@ -5,6 +5,7 @@
  * A gradient is `d` + the name.  Gradients of parameters (dW, dA, dB, dg, dbias) are ADDED to; gradients of
  * activations (dx, dq ...) are overwritten unless the slot says "+=".  NULL where a pointer is said optional means: not wanted.
  * Kernels cannot fail: shapes were checked when the plan was made.  Everything but scalars lives on the device.
+ * Streams (the residual stream, its gradient), statistics and parameters are reals; what lies inside a layer between two kernels is an `act`.
  * Results do not depend on the number of threads: outputs are shared out in fixed tiles, a sum's order depends on its length. */
 #ifndef VENEER_OPS_H
 #define VENEER_OPS_H
@@ -14,6 +15,10 @@
 
 #include "base/real.h"
 #include "quant.h"
+
+/* An activation inside a layer, or its gradient: a real.  In memory of a device whose context computes in bf16 or int8 it is a bf16, two bytes: half the memory, and what
+ * products read without a copy.  Such memory is taken by act_bytes and indexed by act_at; only that device's kernels look inside. */
+typedef real act;
 
 /* A run of consecutive rows that is one sequence: row i attends to rows prefix_start .. prefix_start+prefix_len-1 (a shared
  * prefix, forward only) and then causally to rows start .. i. prefix_len is 0 in training. */
@@ -47,10 +52,11 @@ struct linear_args {
     const real *bias;      /* [out], optional */
     struct lora_args lora; /* r = 0: none */
     size_t n;
-    const real *x;         /* [n, in] */
-    real *y;               /* forward: [n, out]; NULL: only lora.h is wanted (a layer computed again for its backward) */
-    const real *dy;        /* backward: [n, out] */
-    real *dx;              /* backward: [n, in], optional; += when dx_add */
+    const act *x;          /* [n, in] */
+    act *y;                /* forward: [n, out]; NULL: only lora.h is wanted (a layer computed again for its backward) */
+    const act *dy;         /* backward: [n, out] */
+    bool real_y;           /* y and dy are reals whatever an act is: a stream, logits */
+    act *dx;               /* backward: [n, in], optional; += when dx_add */
     bool dx_add;
     real *dW;              /* backward: [out, in], optional (full training, importance) */
     real *dbias;           /* backward: [out], optional */
@@ -63,19 +69,19 @@ struct attention_args {
     size_t n_segments;
     size_t n;             /* rows in all */
     int32_t H, KV, D;     /* H % KV == 0; query head h reads KV head h / (H/KV) */
-    const real *q, *k, *v; /* [n, H*D], [n, KV*D], [n, KV*D], after RoPE */
-    real *out;             /* [n, H*D] */
+    const act *q, *k, *v; /* [n, H*D], [n, KV*D], [n, KV*D], after RoPE */
+    act *out;              /* [n, H*D] */
     real *lse;             /* [n, H] log-sum-exp of the scores: forward writes, backward reads */
-    const real *dout;
-    real *dq, *dk, *dv;
+    const act *dout;
+    act *dq, *dk, *dv;
 };
 
 /* One sequence that is being decoded: n new rows at positions past .. past+n-1.  The caches hold the rows of each KV head one after the other, so
  * that decoding reads them as they lie: as reals (FORMAT_F32), or rounded to f16 (FORMAT_F16). */
 struct decode_args {
-    real *out;             /* [n, H*D] */
-    const real *q;         /* [n, H*D], after RoPE */
-    const real *k, *v;     /* [n, KV*D], k after RoPE: what attention_keep puts into the cache */
+    act *out;              /* [n, H*D] */
+    const act *q;          /* [n, H*D], after RoPE */
+    const act *k, *v;      /* [n, KV*D], k after RoPE: what attention_keep puts into the cache */
     void *k_cache, *v_cache; /* [KV, capacity, D] */
     enum format cache_type;
     size_t n, past, capacity;
@@ -92,11 +98,11 @@ static inline size_t cache_number_bytes(enum format cache_type)
 struct head_args {
     const struct qmat *W;  /* [V, C]: lm_head, or the embedding when tied */
     size_t n;
-    const real *x;         /* [n, C], after the final norm */
+    const act *x;          /* [n, C], after the final norm */
     const int32_t *labels; /* [n]: the token that row predicts, or -1: row not computed */
     double *nll;           /* [n] nats, 0 where label is -1; optional */
     uint8_t *greedy;       /* [n] 1 when the label is the (first) largest logit; optional */
-    real *dx;              /* [n, C], overwritten (0 for unlabelled rows) with scale * d(sum nll)/dx; optional */
+    act *dx;               /* [n, C], overwritten (0 for unlabelled rows) with scale * d(sum nll)/dx; optional */
     real *dW;              /* [V, C], added to; optional */
     real scale;
 };
@@ -131,6 +137,23 @@ struct ops_context {
     size_t shared_n, scratch_n;
 };
 
+/* Whether an act is a bf16, and its bytes. */
+static inline bool act_in_halves(const struct ops_context *c)
+{
+    return c->device && c->compute != COMPUTE_F32;
+}
+
+static inline size_t act_bytes(const struct ops_context *c)
+{
+    return act_in_halves(c) ? sizeof(uint16_t) : sizeof(real);
+}
+
+/* Where element i of x lies. */
+static inline const act *act_at(const struct ops_context *c, const act *x, size_t i)
+{
+    return act_in_halves(c) ? (const act *)(const void *)((const uint16_t *)(const void *)x + i) : x + i;
+}
+
 /* Table of kernels.  First argument: the context. */
 struct ops {
     const char *name;
@@ -145,11 +168,11 @@ struct ops {
     /* dW[tokens[i]] += dy[i] */
     void (*embed_backward)(const struct ops_context *c, real *dW, const int32_t *tokens, size_t n, size_t C, const real *dy);
 
-    /* y[i,c] = g[c] x[i,c] s[i],  s[i] = 1/sqrt(mean_c x^2 + eps).  y may be x; s [n] is kept for backward. */
-    void (*rmsnorm_forward)(const struct ops_context *c, real *y, real *s, const real *x, const real *g, real eps, size_t n,
+    /* y[i,c] = g[c] x[i,c] s[i],  s[i] = 1/sqrt(mean_c x^2 + eps).  y may be x where both are reals; s [n] is kept for backward. */
+    void (*rmsnorm_forward)(const struct ops_context *c, act *y, real *s, const real *x, const real *g, real eps, size_t n,
                             size_t C);
     /* dx[i,c] += s g[c] dy - x s^3/C sum_c(g dy x);  dg[c] += sum_i dy x s (optional) */
-    void (*rmsnorm_backward)(const struct ops_context *c, real *dx, real *dg, const real *dy, const real *x, const real *g,
+    void (*rmsnorm_backward)(const struct ops_context *c, real *dx, real *dg, const act *dy, const real *x, const real *g,
                              const real *s, size_t n, size_t C);
 
     /* y = x W^T + bias + lora for `count` linears (at most LINEAR_GROUP) that read the same x: a[i].x and a[i].n are all alike. */
@@ -161,7 +184,7 @@ struct ops {
      * backward (yarn's attention factor). */
     void (*rope_angles)(const struct ops_context *c, real *angles, const int32_t *positions, const float *inv_freq, real scale, size_t n, size_t D);
     /* Rotates pairs (j, j + D/2) of each head of x[n, heads*D] by these angles; backward: by the negative ones. */
-    void (*rope)(const struct ops_context *c, real *x, const real *angles, size_t n, size_t heads, size_t D, bool backward);
+    void (*rope)(const struct ops_context *c, act *x, const real *angles, size_t n, size_t heads, size_t D, bool backward);
 
     /* out = softmax(q k^T / sqrt(D)) v in blocks; T x T is never stored. */
     void (*attention_forward)(const struct ops_context *c, const struct attention_args *a);
@@ -172,13 +195,13 @@ struct ops {
     void (*attention_decode)(const struct ops_context *c, const struct decode_args *a);
 
     /* y = silu(gate) * up */
-    void (*swiglu_forward)(const struct ops_context *c, real *y, const real *gate, const real *up, size_t n);
+    void (*swiglu_forward)(const struct ops_context *c, act *y, const act *gate, const act *up, size_t n);
     /* dgate and dup may be dy's own memory or gate's and up's */
-    void (*swiglu_backward)(const struct ops_context *c, real *dgate, real *dup, const real *dy, const real *gate,
-                            const real *up, size_t n);
+    void (*swiglu_backward)(const struct ops_context *c, act *dgate, act *dup, const act *dy, const act *gate,
+                            const act *up, size_t n);
     void (*add)(const struct ops_context *c, real *y, const real *x, size_t n); /* y += x */
     void (*add_squares)(const struct ops_context *c, real *y, const real *x, real divisor, size_t n); /* y += x^2 / divisor */
-    /* Activations that are kept for backward in half the memory: to[i] = bf16(x[i]), to nearest even; back exactly. */
+    /* Reals that are kept for backward in half the memory: to[i] = bf16(x[i]), to nearest even; back exactly. */
     void (*to_bf16)(const struct ops_context *c, uint16_t *to, const real *x, size_t n);
     void (*from_bf16)(const struct ops_context *c, real *y, const uint16_t *from, size_t n);
 

@@ -21,11 +21,6 @@ template <class KEY> struct key_rows {
     const KEY *k, *v;
 };
 
-__device__ static inline float real_of(float x)
-{
-    return x;
-}
-
 __device__ static inline float real_of(uint16_t h)
 {
     return f32_of_f16(h);

@@ -113,11 +113,6 @@ __device__ static inline float masked(const uint32_t *mask, struct spot at, size
     return mask[at.row * ((in + 31) / 32) + at.col / 32] >> (at.col & 31) & 1 ? x * kept : 0;
 }
 
-__device__ static inline void put(float *to, float x)
-{
-    *to = x;
-}
-
 __device__ static inline void put(uint16_t *to, float x)
 {
     *to = bf16_of(x);

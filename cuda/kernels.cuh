@@ -91,6 +91,65 @@ __device__ static inline float f32_of_f16(uint32_t h)
     return __half2float(__ushort_as_half((uint16_t)h));
 }
 
+/* A bf16 in memory: what an act is where products are computed in halves (ops.h).  Kernels of acts are templates over its type T, float or bf16. */
+struct bf16 {
+    uint16_t bits;
+};
+
+__device__ static inline float real_of(float x)
+{
+    return x;
+}
+
+__device__ static inline float real_of(bf16 x)
+{
+    return f32_of_bf16(x.bits);
+}
+
+__device__ static inline void put(float *to, float x)
+{
+    *to = x;
+}
+
+__device__ static inline void put(bf16 *to, float x)
+{
+    to->bits = bf16_of(x);
+}
+
+struct __align__(8) halves4 {
+    uint16_t v[4];
+};
+
+/* As of floats: four at once are 8 bytes. */
+template <int V> __device__ static inline floats<V> load(const bf16 *p)
+{
+    floats<V> r;
+    if (V == 4) {
+        uint2 u = *(const uint2 *)p;
+        halves4 h;
+        memcpy(&h, &u, sizeof h);
+        for (int i = 0; i < V; i++)
+            r.v[i] = f32_of_bf16(h.v[i]);
+    } else {
+        r.v[0] = real_of(*p);
+    }
+    return r;
+}
+
+template <int V> __device__ static inline void store(bf16 *p, floats<V> x)
+{
+    if (V == 4) {
+        halves4 h;
+        for (int i = 0; i < V; i++)
+            h.v[i] = bf16_of(x.v[i]);
+        uint2 u;
+        memcpy(&u, &h, sizeof u);
+        *(uint2 *)p = u;
+    } else {
+        put(p, x.v[0]);
+    }
+}
+
 /* Eight at once: 16 bytes. */
 struct __align__(16) halves8 {
     uint16_t v[8];

@@ -61,13 +61,13 @@ void *piece_take(struct pieces *p, size_t bytes);
 /* The slots (ops.h says what each computes), by file. */
 /* ops.cu */
 void cuda_embed_backward(const struct ops_context *c, real *dW, const int32_t *tokens, size_t n, size_t C, const real *dy);
-void cuda_rmsnorm_forward(const struct ops_context *c, real *y, real *s, const real *x, const real *g, real eps, size_t n, size_t C);
-void cuda_rmsnorm_backward(const struct ops_context *c, real *dx, real *dg, const real *dy, const real *x, const real *g, const real *s, size_t n,
+void cuda_rmsnorm_forward(const struct ops_context *c, act *y, real *s, const real *x, const real *g, real eps, size_t n, size_t C);
+void cuda_rmsnorm_backward(const struct ops_context *c, real *dx, real *dg, const act *dy, const real *x, const real *g, const real *s, size_t n,
                            size_t C);
 void cuda_rope_angles(const struct ops_context *c, real *angles, const int32_t *positions, const float *inv_freq, real scale, size_t n, size_t D);
-void cuda_rope(const struct ops_context *c, real *x, const real *angles, size_t n, size_t heads, size_t D, bool backward);
-void cuda_swiglu_forward(const struct ops_context *c, real *y, const real *gate, const real *up, size_t n);
-void cuda_swiglu_backward(const struct ops_context *c, real *dgate, real *dup, const real *dy, const real *gate, const real *up, size_t n);
+void cuda_rope(const struct ops_context *c, act *x, const real *angles, size_t n, size_t heads, size_t D, bool backward);
+void cuda_swiglu_forward(const struct ops_context *c, act *y, const act *gate, const act *up, size_t n);
+void cuda_swiglu_backward(const struct ops_context *c, act *dgate, act *dup, const act *dy, const act *gate, const act *up, size_t n);
 void cuda_add(const struct ops_context *c, real *y, const real *x, size_t n);
 void cuda_add_squares(const struct ops_context *c, real *y, const real *x, real divisor, size_t n);
 void cuda_to_bf16(const struct ops_context *c, uint16_t *to, const real *x, size_t n);

@@ -125,6 +125,29 @@ __attribute__((unused)) static void *down(const void *from, size_t bytes)
     return to;
 }
 
+/* Acts (ops.h): from reals, rounded where the device's context holds them in bf16; NaN until a kernel writes them; back as reals. */
+__attribute__((unused)) static act *up_acts(const real *x, size_t n)
+{
+    uint16_t *halves = take(n * sizeof *halves + 1);
+    for (size_t i = 0; i < n; i++)
+        halves[i] = bf16_from_f32(x[i]);
+    return act_in_halves(&gpu) ? up(halves, n * sizeof *halves) : up(x, n * sizeof *x);
+}
+
+__attribute__((unused)) static act *up_nan_acts(size_t n)
+{
+    return up(memset(take(n * sizeof(real) + 1), 0xff, n * sizeof(real)), n * act_bytes(&gpu));
+}
+
+__attribute__((unused)) static real *down_acts(const act *from, size_t n)
+{
+    real *x = take(n * sizeof *x + 1);
+    const void *got = down(from, n * act_bytes(&gpu));
+    for (size_t i = 0; i < n; i++)
+        x[i] = act_in_halves(&gpu) ? f32_from_bf16(((const uint16_t *)got)[i]) : ((const real *)got)[i];
+    return x;
+}
+
 #define UP(x, n) up(x, (n) * sizeof *(x))
 #define DOWN(x, n) down(x, (n) * sizeof *(x))
 
