@@ -1,7 +1,7 @@
 /* ops.cu: the slots that are one pass over their arguments: RMSNorm, RoPE, SwiGLU, additions, bf16, the embedding's gradient, AdamW, the sum of squares.
  *
- * All are bound by memory.  Activations are reals (float) as in ops.h; sums over a row are of floats, thread by thread and then as a tree; sums over
- * rows, whose length has no bound, are of doubles. */
+ * All are bound by memory.  T is the type of an act (ops.h), float or bf16; what is computed of it is fp32.  Sums over a row are of floats, thread by
+ * thread and then as a tree; sums over rows, whose length has no bound, are of doubles. */
 #include "cuda/kernels.cuh"
 
 /* ---- embedding ---- */
@@ -24,7 +24,7 @@ extern "C" void cuda_embed_backward(const struct ops_context *c, real *dW, const
 
 /* ---- RMSNorm: a block a row ---- */
 
-template <int V> __global__ void __launch_bounds__(THREADS) k_rmsnorm_forward(float *y, float *s, const float *x, const float *g, float eps, size_t C)
+template <int V, class T> __global__ void __launch_bounds__(THREADS) k_rmsnorm_forward(T *y, float *s, const float *x, const float *g, float eps, size_t C)
 {
     size_t row = blockIdx.x;
     x += row * C;
@@ -46,18 +46,27 @@ template <int V> __global__ void __launch_bounds__(THREADS) k_rmsnorm_forward(fl
     }
 }
 
-extern "C" void cuda_rmsnorm_forward(const struct ops_context *c, real *y, real *s, const real *x, const real *g, real eps, size_t n, size_t C)
+template <class T> static void rmsnorm_forward(struct device *d, T *y, real *s, const real *x, const real *g, real eps, size_t n, size_t C)
 {
     if (n == 0)
         return;
     if (in_fours(C, y, x, g))
-        k_rmsnorm_forward<4><<<(unsigned)n, THREADS, 0, c->device->stream>>>(y, s, x, g, eps, C);
+        k_rmsnorm_forward<4, T><<<(unsigned)n, THREADS, 0, d->stream>>>(y, s, x, g, eps, C);
     else
-        k_rmsnorm_forward<1><<<(unsigned)n, THREADS, 0, c->device->stream>>>(y, s, x, g, eps, C);
-    launched(c->device, "rmsnorm_forward");
+        k_rmsnorm_forward<1, T><<<(unsigned)n, THREADS, 0, d->stream>>>(y, s, x, g, eps, C);
+    launched(d, "rmsnorm_forward");
 }
 
-template <int V> __global__ void __launch_bounds__(THREADS) k_rmsnorm_backward(float *dx, const float *dy, const float *x, const float *g, const float *s, size_t C)
+extern "C" void cuda_rmsnorm_forward(const struct ops_context *c, act *y, real *s, const real *x, const real *g, real eps, size_t n, size_t C)
+{
+    if (act_in_halves(c))
+        rmsnorm_forward(c->device, (bf16 *)y, s, x, g, eps, n, C);
+    else
+        rmsnorm_forward(c->device, y, s, x, g, eps, n, C);
+}
+
+template <int V, class T>
+__global__ void __launch_bounds__(THREADS) k_rmsnorm_backward(float *dx, const T *dy, const float *x, const float *g, const float *s, size_t C)
 {
     size_t row = blockIdx.x;
     x += row * C;
@@ -79,31 +88,40 @@ template <int V> __global__ void __launch_bounds__(THREADS) k_rmsnorm_backward(f
 }
 
 /* dg: a thread a column. */
-__global__ void __launch_bounds__(THREADS) k_rmsnorm_dg(float *dg, const float *dy, const float *x, const float *s, size_t n, size_t C)
+template <class T> __global__ void __launch_bounds__(THREADS) k_rmsnorm_dg(float *dg, const T *dy, const float *x, const float *s, size_t n, size_t C)
 {
     size_t j = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (j >= C)
         return;
     double sum = 0;
     for (size_t i = 0; i < n; i++)
-        sum += (double)(dy[i * C + j] * x[i * C + j] * s[i]);
+        sum += (double)(real_of(dy[i * C + j]) * x[i * C + j] * s[i]);
     dg[j] += (float)sum;
 }
 
-extern "C" void cuda_rmsnorm_backward(const struct ops_context *c, real *dx, real *dg, const real *dy, const real *x, const real *g, const real *s,
-                                      size_t n, size_t C)
+template <class T>
+static void rmsnorm_backward(struct device *d, real *dx, real *dg, const T *dy, const real *x, const real *g, const real *s, size_t n, size_t C)
 {
     if (n == 0)
         return;
     if (in_fours(C, dx, dy, x, g))
-        k_rmsnorm_backward<4><<<(unsigned)n, THREADS, 0, c->device->stream>>>(dx, dy, x, g, s, C);
+        k_rmsnorm_backward<4, T><<<(unsigned)n, THREADS, 0, d->stream>>>(dx, dy, x, g, s, C);
     else
-        k_rmsnorm_backward<1><<<(unsigned)n, THREADS, 0, c->device->stream>>>(dx, dy, x, g, s, C);
-    launched(c->device, "rmsnorm_backward");
+        k_rmsnorm_backward<1, T><<<(unsigned)n, THREADS, 0, d->stream>>>(dx, dy, x, g, s, C);
+    launched(d, "rmsnorm_backward");
     if (!dg)
         return;
-    k_rmsnorm_dg<<<blocks_for(C, THREADS), THREADS, 0, c->device->stream>>>(dg, dy, x, s, n, C);
-    launched(c->device, "rmsnorm_backward");
+    k_rmsnorm_dg<T><<<blocks_for(C, THREADS), THREADS, 0, d->stream>>>(dg, dy, x, s, n, C);
+    launched(d, "rmsnorm_backward");
+}
+
+extern "C" void cuda_rmsnorm_backward(const struct ops_context *c, real *dx, real *dg, const act *dy, const real *x, const real *g, const real *s,
+                                      size_t n, size_t C)
+{
+    if (act_in_halves(c))
+        rmsnorm_backward(c->device, dx, dg, (const bf16 *)dy, x, g, s, n, C);
+    else
+        rmsnorm_backward(c->device, dx, dg, dy, x, g, s, n, C);
 }
 
 /* ---- RoPE ---- */
@@ -142,7 +160,7 @@ extern "C" void cuda_rope_angles(const struct ops_context *c, real *angles, cons
 }
 
 /* A thread a pair, `each` blocks a row; sign is -1 for backward. */
-__global__ void __launch_bounds__(THREADS) k_rope(float *x, const float *angles, unsigned each, unsigned heads, unsigned pairs, float sign)
+template <class T> __global__ void __launch_bounds__(THREADS) k_rope(T *x, const float *angles, unsigned each, unsigned heads, unsigned pairs, float sign)
 {
     unsigned i = blockIdx.x % each * THREADS + threadIdx.x, head = i / pairs, j = i % pairs;
     size_t row = blockIdx.x / each;
@@ -150,18 +168,27 @@ __global__ void __launch_bounds__(THREADS) k_rope(float *x, const float *angles,
         return;
     angles += row * 2 * pairs + j;
     float sine = sign * angles[0], cosine = angles[pairs];
-    float *p = x + (row * heads + head) * 2 * pairs + j, a = p[0], b = p[pairs];
-    p[0] = a * cosine - b * sine;
-    p[pairs] = b * cosine + a * sine;
+    T *p = x + (row * heads + head) * 2 * pairs + j;
+    float a = real_of(p[0]), b = real_of(p[pairs]);
+    put(p, a * cosine - b * sine);
+    put(p + pairs, b * cosine + a * sine);
 }
 
-extern "C" void cuda_rope(const struct ops_context *c, real *x, const real *angles, size_t n, size_t heads, size_t D, bool backward)
+template <class T> static void rope(struct device *d, T *x, const real *angles, size_t n, size_t heads, size_t D, bool backward)
 {
     if (n == 0)
         return;
     unsigned each = blocks_for(heads * (D / 2), THREADS);
-    k_rope<<<(unsigned)n * each, THREADS, 0, c->device->stream>>>(x, angles, each, (unsigned)heads, (unsigned)(D / 2), backward ? -1.f : 1.f);
-    launched(c->device, "rope");
+    k_rope<T><<<(unsigned)n * each, THREADS, 0, d->stream>>>(x, angles, each, (unsigned)heads, (unsigned)(D / 2), backward ? -1.f : 1.f);
+    launched(d, "rope");
+}
+
+extern "C" void cuda_rope(const struct ops_context *c, act *x, const real *angles, size_t n, size_t heads, size_t D, bool backward)
+{
+    if (act_in_halves(c))
+        rope(c->device, (bf16 *)x, angles, n, heads, D, backward);
+    else
+        rope(c->device, x, angles, n, heads, D, backward);
 }
 
 /* ---- SwiGLU, addition ---- */
@@ -172,7 +199,7 @@ __device__ static inline float sigmoid(float z)
     return 1 / (1 + expf(-z));
 }
 
-template <int V> __global__ void __launch_bounds__(THREADS) k_swiglu_forward(float *y, const float *gate, const float *up, size_t n)
+template <int V, class T> __global__ void __launch_bounds__(THREADS) k_swiglu_forward(T *y, const T *gate, const T *up, size_t n)
 {
     size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * V;
     if (i >= n)
@@ -183,19 +210,27 @@ template <int V> __global__ void __launch_bounds__(THREADS) k_swiglu_forward(flo
     store<V>(y + i, z);
 }
 
-extern "C" void cuda_swiglu_forward(const struct ops_context *c, real *y, const real *gate, const real *up, size_t n)
+template <class T> static void swiglu_forward(struct device *d, T *y, const T *gate, const T *up, size_t n)
 {
     if (n == 0)
         return;
     if (in_fours(n, y, gate, up))
-        k_swiglu_forward<4><<<blocks_for(n, 4 * THREADS), THREADS, 0, c->device->stream>>>(y, gate, up, n);
+        k_swiglu_forward<4, T><<<blocks_for(n, 4 * THREADS), THREADS, 0, d->stream>>>(y, gate, up, n);
     else
-        k_swiglu_forward<1><<<blocks_for(n, THREADS), THREADS, 0, c->device->stream>>>(y, gate, up, n);
-    launched(c->device, "swiglu_forward");
+        k_swiglu_forward<1, T><<<blocks_for(n, THREADS), THREADS, 0, d->stream>>>(y, gate, up, n);
+    launched(d, "swiglu_forward");
+}
+
+extern "C" void cuda_swiglu_forward(const struct ops_context *c, act *y, const act *gate, const act *up, size_t n)
+{
+    if (act_in_halves(c))
+        swiglu_forward(c->device, (bf16 *)y, (const bf16 *)gate, (const bf16 *)up, n);
+    else
+        swiglu_forward(c->device, y, gate, up, n);
 }
 
 /* Outputs may lie in the inputs: a thread reads its elements, then writes them. */
-template <int V> __global__ void __launch_bounds__(THREADS) k_swiglu_backward(float *dgate, float *dup, const float *dy, const float *gate, const float *up, size_t n)
+template <int V, class T> __global__ void __launch_bounds__(THREADS) k_swiglu_backward(T *dgate, T *dup, const T *dy, const T *gate, const T *up, size_t n)
 {
     size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * V;
     if (i >= n)
@@ -210,15 +245,23 @@ template <int V> __global__ void __launch_bounds__(THREADS) k_swiglu_backward(fl
     store<V>(dup + i, u);
 }
 
-extern "C" void cuda_swiglu_backward(const struct ops_context *c, real *dgate, real *dup, const real *dy, const real *gate, const real *up, size_t n)
+template <class T> static void swiglu_backward(struct device *d, T *dgate, T *dup, const T *dy, const T *gate, const T *up, size_t n)
 {
     if (n == 0)
         return;
     if (in_fours(n, dgate, dup, dy, gate, up))
-        k_swiglu_backward<4><<<blocks_for(n, 4 * THREADS), THREADS, 0, c->device->stream>>>(dgate, dup, dy, gate, up, n);
+        k_swiglu_backward<4, T><<<blocks_for(n, 4 * THREADS), THREADS, 0, d->stream>>>(dgate, dup, dy, gate, up, n);
     else
-        k_swiglu_backward<1><<<blocks_for(n, THREADS), THREADS, 0, c->device->stream>>>(dgate, dup, dy, gate, up, n);
-    launched(c->device, "swiglu_backward");
+        k_swiglu_backward<1, T><<<blocks_for(n, THREADS), THREADS, 0, d->stream>>>(dgate, dup, dy, gate, up, n);
+    launched(d, "swiglu_backward");
+}
+
+extern "C" void cuda_swiglu_backward(const struct ops_context *c, act *dgate, act *dup, const act *dy, const act *gate, const act *up, size_t n)
+{
+    if (act_in_halves(c))
+        swiglu_backward(c->device, (bf16 *)dgate, (bf16 *)dup, (const bf16 *)dy, (const bf16 *)gate, (const bf16 *)up, n);
+    else
+        swiglu_backward(c->device, dgate, dup, dy, gate, up, n);
 }
 
 template <int V> __global__ void __launch_bounds__(THREADS) k_add(float *y, const float *x, size_t n)

@@ -2,18 +2,25 @@
  * squares; on odd shapes, on rows that may and may not be read four at a time. */
 #include "on_device.h"
 
+/* An act is stored once: in bf16 rounded by HALF_UNIT of itself, of what is off by less than a hundredth of it already; in u. */
+static double stored(void)
+{
+    return act_in_halves(&gpu) ? 1.01 * HALF_UNIT / UNIT : 0;
+}
+
 /* ---- RMSNorm ---- */
 
 /* Forward: the sum of squares is of ceil(C / 256) floats a thread and 16 additions of a tree, all positive: relative error gamma(C / 256 + 18), half of it
  * in its root, then root, division, and two products: 4 roundings. */
-static void rmsnorm(size_t n, size_t C)
+static void rmsnorm(enum compute compute, size_t n, size_t C)
 {
-    real *x = normals(n * C, 1, 2), *g = normals(C, 2, 1), *dy = normals(n * C, 3, 1), *dx = normals(n * C, 4, 1), *dg = normals(C, 5, 1);
-    real *y = zeros(n * C), *s = zeros(n), *Y = up_nan(n * C), *S = up_nan(n), *X = UP(x, n * C), *G = UP(g, C), *DX = UP(dx, n * C), *DG = UP(dg, C);
+    set_compute(compute);
+    real *x = normals(n * C, 1, 2), *g = normals(C, 2, 1), *dy = normal_halves(n * C, 3, 1), *dx = normals(n * C, 4, 1), *dg = normals(C, 5, 1);
+    real *y = zeros(n * C), *s = zeros(n), *Y = up_nan_acts(n * C), *S = up_nan(n), *X = UP(x, n * C), *G = UP(g, C), *DX = UP(dx, n * C), *DG = UP(dg, C);
     double chain = (double)C / 256 + 18;
     cpu.ops->rmsnorm_forward(&cpu, y, s, x, g, 1e-5f, n, C);
     gpu.ops->rmsnorm_forward(&gpu, Y, S, X, G, 1e-5f, n, C);
-    check("rmsnorm", DOWN(Y, n * C), y, NULL, 0, chain / 2 + 6, n * C);
+    check("rmsnorm", down_acts(Y, n * C), y, NULL, 0, chain / 2 + 6 + stored(), n * C);
     check("rmsnorm's scale", DOWN(S, n), s, NULL, 0, chain / 2 + 4, n);
 
     /* dx: its sum is of products with both signs, bounded by the reference on absolute values (where both terms add up); dg likewise */
@@ -28,7 +35,7 @@ static void rmsnorm(size_t n, size_t C)
             dg_size[j] += ady[i * C + j] * ax[i * C + j] * s[i];
     }
     S = UP(s, n);
-    gpu.ops->rmsnorm_backward(&gpu, DX, DG, UP(dy, n * C), X, G, S, n, C);
+    gpu.ops->rmsnorm_backward(&gpu, DX, DG, up_acts(dy, n * C), X, G, S, n, C);
     cpu.ops->rmsnorm_backward(&cpu, dx, dg, dy, x, g, s, n, C);
     check("rmsnorm's dx", DOWN(DX, n * C), dx, size, gamma_of(chain + 8), 1, n * C);
     check("rmsnorm's dg", DOWN(DG, C), dg, dg_size, gamma_of(4), 1, C);
@@ -37,9 +44,12 @@ static void rmsnorm(size_t n, size_t C)
 static void rmsnorm_is_the_references(void **state)
 {
     (void)state;
-    rmsnorm(33, 576);
-    rmsnorm(3, 1030);
-    rmsnorm(1, 1);
+    for (int i = 0; i < 2; i++) {
+        enum compute compute = i ? COMPUTE_BF16 : COMPUTE_F32;
+        rmsnorm(compute, 33, 576);
+        rmsnorm(compute, 3, 1030);
+        rmsnorm(compute, 1, 1);
+    }
 }
 
 /* y may be x, and dg is optional. */
@@ -57,15 +67,15 @@ static void rmsnorm_in_place(void **state)
 /* ---- RoPE ---- */
 
 /* Angles: the reduced angle rounded to float (at most pi / 4: 2^-25) and polynomials that are good to one unit of the last place below 1: 2 u + u. */
-static void rope_is_the_references(void **state)
+static void rope(enum compute compute)
 {
-    (void)state;
     enum { N = 7, HEADS = 3, D = 64 };
+    set_compute(compute);
     int32_t positions[N] = {0, 1, 2, 3, 4095, 131071, 1000000};
     float inv_freq[D / 2];
     for (int j = 0; j < D / 2; j++)
         inv_freq[j] = (float)pow(10000, -2.0 * j / D);
-    real *angles = zeros(N * D), *x = normals(N * HEADS * D, 1, 1), *A = up_nan(N * D), *X = UP(x, N * HEADS * D);
+    real *angles = zeros(N * D), *x = normal_halves(N * HEADS * D, 1, 1), *A = up_nan(N * D), *X = up_acts(x, N * HEADS * D);
     cpu.ops->rope_angles(&cpu, angles, positions, inv_freq, 1, N, D);
     gpu.ops->rope_angles(&gpu, A, UP(positions, N), UP(inv_freq, D / 2), 1, N, D);
     real *ones = zeros(N * D);
@@ -79,30 +89,39 @@ static void rope_is_the_references(void **state)
             size[i * D + j] = size[i * D + D / 2 + j] = size[i * D + j] + size[i * D + D / 2 + j];
     cpu.ops->rope(&cpu, x, angles, N, HEADS, D, false);
     gpu.ops->rope(&gpu, X, A, N, HEADS, D, false);
-    check("rope", DOWN(X, N * HEADS * D), x, size, 3 * UNIT, 0, N * HEADS * D);
-    X = UP(x, N * HEADS * D);
+    check("rope", down_acts(X, N * HEADS * D), x, size, 3 * UNIT, stored(), N * HEADS * D);
+    X = up_acts(x, N * HEADS * D);
+    x = down_acts(X, N * HEADS * D); /* as it is held */
     cpu.ops->rope(&cpu, x, angles, N, HEADS, D, true);
     gpu.ops->rope(&gpu, X, A, N, HEADS, D, true);
-    check("rope backward", DOWN(X, N * HEADS * D), x, size, 2 * 3 * UNIT, 0, N * HEADS * D);
+    check("rope backward", down_acts(X, N * HEADS * D), x, size, 2 * 3 * UNIT, stored(), N * HEADS * D);
+}
+
+static void rope_is_the_references(void **state)
+{
+    (void)state;
+    rope(COMPUTE_F32);
+    rope(COMPUTE_BF16);
 }
 
 /* ---- SwiGLU, addition, bf16 ---- */
 
 /* exp: 2 units; 1 + e, the division and the products one each: 8 roundings at most, relative, but where e^-z is infinite and the result 0 (the exact one
  * is below 1e-36).  Backward's 1 + z (1 - sig) cancels near z = -1.28: bounded by the sum of its terms. */
-static void swiglu(size_t n, size_t shift)
+static void swiglu(enum compute compute, size_t n, size_t shift)
 {
-    real *gate = normals(n + 1, 1, 4), *up_ = normals(n + 1, 2, 1), *dy = normals(n + 1, 3, 1), *y = zeros(n), *tiny = zeros(n), *size = zeros(n);
+    set_compute(compute);
+    real *gate = normal_halves(n + 1, 1, 4), *up_ = normal_halves(n + 1, 2, 1), *dy = normal_halves(n + 1, 3, 1), *y = zeros(n), *tiny = zeros(n), *size = zeros(n);
     gate += shift;
     for (size_t i = 0; i < n; i++)
         tiny[i] = 1e-30f;
     gate[0] = -120;
-    real *Y = up_nan(n), *G = UP(gate, n), *P = (real *)UP(up_ + shift, n), *DY = UP(dy + shift, n);
+    act *Y = up_nan_acts(n), *G = up_acts(gate, n), *P = up_acts(up_ + shift, n), *DY = up_acts(dy + shift, n);
     up_ += shift;
     dy += shift;
     cpu.ops->swiglu_forward(&cpu, y, gate, up_, n);
     gpu.ops->swiglu_forward(&gpu, Y, G, P, n);
-    check("swiglu", DOWN(Y, n), y, tiny, 1, 8, n);
+    check("swiglu", down_acts(Y, n), y, tiny, 1, 8 + stored(), n);
     for (size_t i = 0; i < n; i++) {
         double z = (double)gate[i], sig = 1 / (1 + exp(-z));
         size[i] = (real)(fabs((double)dy[i] * (double)up_[i]) * sig * (1 + fabs(z))) + 1e-24f;
@@ -110,15 +129,17 @@ static void swiglu(size_t n, size_t shift)
     real *dgate = zeros(n), *dup = zeros(n);
     cpu.ops->swiglu_backward(&cpu, dgate, dup, dy, gate, up_, n);
     gpu.ops->swiglu_backward(&gpu, G, P, DY, G, P, n); /* into its inputs */
-    check("swiglu's dgate", DOWN(G, n), dgate, size, 10 * UNIT, 0, n);
-    check("swiglu's dup", DOWN(P, n), dup, tiny, 1, 8, n);
+    check("swiglu's dgate", down_acts(G, n), dgate, size, 10 * UNIT, stored(), n);
+    check("swiglu's dup", down_acts(P, n), dup, tiny, 1, 8 + stored(), n);
 }
 
 static void swiglu_is_the_references(void **state)
 {
     (void)state;
-    swiglu(33 * 172, 0);
-    swiglu(1003, 1);
+    for (int i = 0; i < 2; i++) {
+        swiglu(i ? COMPUTE_BF16 : COMPUTE_F32, 33 * 172, 0);
+        swiglu(i ? COMPUTE_BF16 : COMPUTE_F32, 1003, 1);
+    }
 }
 
 /* One rounding on both sides: the same bits; also where four at a time are not to be had. */
