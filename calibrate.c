@@ -130,7 +130,7 @@ static enum status pass(struct calibration *c, int l, bool outputs, struct err *
     size_t C = (size_t)c->model->config.hidden_size;
     real *x = c->x;
     for (size_t i = 0; i < c->n_batches; x += c->batches[i++].n * C) {
-        const real *inputs[LINEAR_COUNT];
+        const act *inputs[LINEAR_COUNT];
         TRY(model_block(c->run, &c->view, &c->batches[i], l, x, outputs ? x : NULL, inputs, err));
         for (int k = 0; k < GRAM_COUNT && !outputs; k++)
             gram_add(&c->block.gram[k], c->run->ops, inputs[gram_reader((enum gram_input)k)], c->batches[i].n, c->block.part);

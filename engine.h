@@ -42,6 +42,11 @@ struct milestone_record {
     uint8_t *level;               /* owned, [variables]; NULL for the first two */
 };
 
+/* Bytes of activations: of the largest batch; of the longest sequence that importance is measured on, in f32, in the place of the first. */
+struct device_run {
+    size_t tuning, measuring;
+};
+
 /* Bytes in a GPU's memory, of the largest model of any ratio; 0 where passes run on the CPU. */
 struct device_plan {
     size_t base, importance;  /* the model as it is stored, what measuring takes beside it, unless nothing reads them */
@@ -49,8 +54,7 @@ struct device_plan {
     size_t weights, smallest; /* as they are stored, every linear in the largest of its formats, or in the smallest */
     size_t adapters;          /* with gradients and moments */
     size_t reference, answers, gguf; /* hidden states of the unquantized model; the longest written answer; model.gguf compared with the pick */
-    size_t kept, recomputed;  /* activations of the largest batch, either way */
-    size_t activations;       /* the one of them that was chosen */
+    struct device_run kept, recomputed, activations; /* either way; the one of them that was chosen */
     size_t scratch, own;      /* of the kernels; of every open device */
     size_t peak;              /* the most that lies there at one time */
 };
@@ -184,6 +188,7 @@ void engine_print_plan(struct engine *engine, struct text *out);
 int engine_threads(const struct config *config);
 size_t engine_scratch_reals(struct engine *engine, const struct model *base); /* of the kernels, for the largest batch; sets ops' sizes */
 struct model_run engine_run_of(const struct engine *engine, bool keep); /* what a pass over the largest batch needs room for */
+struct model_run engine_measuring_run(const struct engine *engine, bool keep); /* on a device: what a pass that measures importance needs room for */
 bool engine_prunes(const struct config *config);
 /* Whether a model's linears lie as the file stores them until they are quantized: with quant_types = keep, and in 16-bit floats, which a cut only moves. */
 bool engine_as_stored(const struct engine *engine);

@@ -75,22 +75,30 @@ enum status engine_count_device(struct engine *engine, const struct model *prune
 
 /* ---- the base, and what all stages share ---- */
 
-static enum status count_run(const struct engine *engine, const struct model *model, bool keep, size_t *bytes)
+static enum status count_run(const struct engine *engine, const struct model *model, struct model_run run, size_t *bytes)
 {
     struct arena tables = {0}, count = {.tables = &tables};
-    struct model_run run = engine_run_of(engine, keep);
     TRY(model_run_place(&run, model, NULL, &count, engine->err));
     *bytes = count.used;
     return OK;
 }
 
+static enum status count_runs(const struct engine *engine, const struct model *model, bool keep, struct device_run *d)
+{
+    struct ops_context exact = {.compute = COMPUTE_F32};
+    struct model_run run = engine_measuring_run(engine, keep);
+    run.ops = &exact;
+    TRY(count_run(engine, model, engine_run_of(engine, keep), &d->tuning));
+    return engine_measures(engine) ? count_run(engine, model, run, &d->measuring) : OK;
+}
+
 size_t engine_device_scratch(const struct engine *engine, const struct model *base, struct ops_context *c)
 {
-    struct ops_context exact = *c; /* importance is computed in f32 */
-    size_t rows = engine_run_of(engine, true).max_n, n = model_device_scratch(base, c, rows);
+    struct ops_context exact = *c;
+    size_t n = model_device_scratch(base, c, engine_run_of(engine, true).max_n);
     exact.compute = COMPUTE_F32;
     if (engine_measures(engine))
-        n = size_max(n, model_device_scratch(base, &exact, rows));
+        n = size_max(n, model_device_scratch(base, &exact, engine_measuring_run(engine, true).max_n));
     c->shared_n = n;
     return n;
 }
@@ -105,25 +113,25 @@ enum status engine_count_device_base(struct engine *engine, const struct model *
     d->answers = answers;
     d->scratch = engine_device_scratch(engine, base, &c) * sizeof(real);
     d->own = device_own_bytes();
-    TRY(count_run(engine, base, true, &d->kept));
-    return count_run(engine, base, false, &d->recomputed);
+    TRY(count_runs(engine, base, true, &d->kept));
+    return count_runs(engine, base, false, &d->recomputed);
 }
 
 /* Stages: the base scored and measured; the pruned model unquantized, as it is scored and becomes the reference; trials; the pick beside its GGUF. */
 static size_t pruning_stage(const struct device_plan *d, size_t importance)
 {
-    return d->base + size_max(importance, d->answers);
+    return d->base + size_max(importance ? importance + d->activations.measuring : 0, d->answers + d->activations.tuning);
 }
 
 static size_t trial_stage(const struct device_plan *d)
 {
     size_t trial = d->weights + size_max(d->answers, d->gguf);
-    return d->adapters + d->reference + size_max(trial, d->unquantized ? d->unquantized + d->answers : 0);
+    return d->adapters + d->reference + d->activations.tuning + size_max(trial, d->unquantized ? d->unquantized + d->answers : 0);
 }
 
 static size_t peak_with(const struct device_plan *d, size_t importance)
 {
-    return size_max(pruning_stage(d, importance), trial_stage(d)) + d->activations + d->scratch + d->own;
+    return size_max(pruning_stage(d, importance), trial_stage(d)) + d->scratch + d->own;
 }
 
 size_t engine_device_peak(struct engine *engine)
@@ -173,15 +181,16 @@ void engine_print_device(const struct engine *engine, struct text *out)
     text_printf(out, "\non the device in bytes, for batches of up to %zu tokens\n", engine_run_of(engine, false).max_n);
     text_printf(out, "%-16s %14zu  as they are stored, every linear in the largest of its formats; in the smallest %zu\n", "weights", d->weights, d->smallest);
     print_row(out, "adapters", d->adapters, "with gradients and moments");
-    print_row(out, "activations", d->activations, engine->memory.keep_activations ? "kept for backward" : "recomputed in backward");
+    print_row(out, "activations", d->activations.tuning, engine->memory.keep_activations ? "kept for backward" : "recomputed in backward");
     print_row(out, "scratch", d->scratch, "of the kernels: a decoded matrix, factors in bf16, a chunk of logits");
     print_row(out, "own", d->own, "cuBLAS's workspace, tables of the formats");
     print_row(out, "base", d->base, "the model as it is stored, while it is scored and its importance measured");
     print_row(out, "importance", d->importance, "gradients and what calibration keeps, until it is pruned");
+    print_row(out, "measuring", d->activations.measuring, "activations in f32 meanwhile, in the place of the others");
     print_row(out, "unquantized", d->unquantized, "a pruned model before it is quantized, while it is scored or becomes the reference");
     print_row(out, "reference", d->reference, "its hidden states on the held-out text");
     print_row(out, "answers", d->answers, "keys, values and activations of the longest answer that a task has written");
     print_row(out, "comparison", d->gguf, "model.gguf beside the pick, at the end");
-    print_row(out, "tuning", d->weights + d->adapters + d->activations + d->scratch + d->own, "the first five together: what a trial's fine-tuning takes");
+    print_row(out, "tuning", d->weights + d->adapters + d->activations.tuning + d->scratch + d->own, "the first five together: what a trial's fine-tuning takes");
     print_row(out, "peak", d->peak, "the most that lies there at one time; the driver takes some hundred MB beside it");
 }

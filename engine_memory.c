@@ -155,6 +155,14 @@ struct model_run engine_run_of(const struct engine *engine, bool keep)
                               .dropout = engine->config->lora_dropout > 0, .training = true, .keep = keep, .halves = keeps_halves(engine)};
 }
 
+/* Importance is computed in f32, so that which units go does not depend on the machine's instructions: on a device, where acts are wider then, by a run of its own. */
+struct model_run engine_measuring_run(const struct engine *engine, bool keep)
+{
+    struct model_run run = engine_run_of(engine, keep);
+    run.max_n = (size_t)engine->config->calibration_seq_len;
+    return run;
+}
+
 /* The activations of the larger of the two models, for training with adapters of the plan. */
 static enum status count_activations(struct engine *engine, const struct model *model, bool keep, size_t *bytes)
 {

@@ -128,15 +128,28 @@ static enum status place_scratch(struct ops_context *c, size_t n, struct arena *
     return OK;
 }
 
+static enum status place_activations(struct engine *engine, const struct model *model, struct model_run run)
+{
+    engine->run = run;
+    model_use_tables(&engine->ops, &engine->activations, &engine->tables[0]);
+    TRY(model_run_place(&engine->run, model, &engine->trials.lora, &engine->activations, engine->err));
+    TRY(model_commit(&engine->ops, &engine->activations, "activations", engine->err));
+    return model_run_place(&engine->run, model, &engine->trials.lora, &engine->activations, engine->err);
+}
+
 enum status engine_place_run(struct engine *engine, const struct model *model)
 {
     TRY(place_scratch(&engine->ops, engine_scratch_reals(engine, model), &engine->scratch, engine->err));
-    struct model_run *run = &engine->run;
-    *run = engine_run_of(engine, engine->memory.keep_activations);
-    model_use_tables(&engine->ops, &engine->activations, &engine->tables[0]);
-    TRY(model_run_place(run, model, &engine->trials.lora, &engine->activations, engine->err));
-    TRY(model_commit(&engine->ops, &engine->activations, "activations", engine->err));
-    return model_run_place(run, model, &engine->trials.lora, &engine->activations, engine->err);
+    return place_activations(engine, model, engine_run_of(engine, engine->memory.keep_activations));
+}
+
+/* On a device, others in the place of those that are there. */
+static enum status change_activations(struct engine *engine, const struct model *model, struct model_run run)
+{
+    if (!engine->ops.device)
+        return OK;
+    model_release(&engine->ops, &engine->activations);
+    return place_activations(engine, model, run);
 }
 
 /* Second moments of a linear's inputs are summed up on the CPU, also where passes run on a device. */
@@ -219,21 +232,32 @@ static enum status place_room(struct engine *engine, const struct model *model, 
     return OK;
 }
 
+static enum status measure_units(struct engine *engine, const struct model *model, const struct calibration *c, struct prune_scores *scores)
+{
+    struct prune_room room = {0};
+    bool keep = engine->memory.keep_activations;
+    enum compute compute = engine->ops.compute;
+    engine->ops.compute = COMPUTE_F32; /* engine_measuring_run */
+    enum status status = engine_measures(engine) ? change_activations(engine, &engine->base, engine_measuring_run(engine, keep)) : OK;
+    if (status == OK)
+        status = place_room(engine, model, all_rows(c), &room);
+    if (status == OK)
+        status = prune_scores_compute(scores, model, &engine->run, &room, c->batch, c->n, &engine->prune_options, engine->err);
+    engine->ops.compute = compute;
+    model_release(&engine->ops, &engine->importance);
+    if (status == OK && engine_measures(engine))
+        status = change_activations(engine, &engine->base, engine_run_of(engine, keep));
+    return status;
+}
+
 static enum status score_units(struct engine *engine, const struct model *model, struct prune_scores *scores)
 {
     struct calibration calibration = {0};
-    struct prune_room room = {0};
     enum status status = make_calibration(engine, (size_t)engine->config->calibration_samples, &calibration);
     if (status == OK && engine_measures(engine))
         status = model_mirror_model(engine_mirror(engine), model, NULL, &model, engine->err);
     if (status == OK)
-        status = place_room(engine, model, all_rows(&calibration), &room);
-    enum compute compute = engine->ops.compute;
-    engine->ops.compute = COMPUTE_F32; /* which units go should not depend on the machine's instructions */
-    if (status == OK)
-        status = prune_scores_compute(scores, model, &engine->run, &room, calibration.batch, calibration.n, &engine->prune_options, engine->err);
-    engine->ops.compute = compute;
-    model_release(&engine->ops, &engine->importance);
+        status = measure_units(engine, model, &calibration, scores);
     free_calibration(&calibration);
     return status;
 }

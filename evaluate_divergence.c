@@ -102,7 +102,7 @@ static enum status pick_next(struct logits *l, const int32_t *next, size_t k, st
 }
 
 /* Adds n rows of hidden states; kept[n, V]: the reference's logits, or NULL; next[n]: the tokens that follow, or NULL. */
-static enum status add_rows(struct logits *l, const struct side *reference, const real *x0, const real *kept, const struct side *model, const real *x, size_t n,
+static enum status add_rows(struct logits *l, const struct side *reference, const act *x0, const real *kept, const struct side *model, const act *x, size_t n,
                             const int32_t *next, struct sums *sums, struct err *err)
 {
     size_t C0 = (size_t)reference->model->config.hidden_size, C = (size_t)model->model->config.hidden_size;
@@ -111,8 +111,8 @@ static enum status add_rows(struct logits *l, const struct side *reference, cons
         if (kept)
             model_copy(l->ops, l->p, 0, kept + row * l->V, 0, k * l->V, 1);
         else
-            model_logits(reference->run, reference->model, x0 + row * C0, k, l->p);
-        model_logits(model->run, model->model, x + row * C, k, l->q);
+            model_logits(reference->run, reference->model, act_at(reference->run->ops, x0, row * C0), k, l->p);
+        model_logits(model->run, model->model, act_at(model->run->ops, x, row * C), k, l->q);
         if (next) /* before the logits are overwritten */
             TRY(pick_next(l, next + row, k, err));
         l->ops->ops->divergence(l->ops, l->p, l->q, k, l->V, l->there.kl, l->there.jsd, l->there.lse);
@@ -134,10 +134,10 @@ static enum status same_vocabulary(const struct model *reference, const struct m
 }
 
 /* Logits, and the reference's hidden states of a window: the two runs may share memory. */
-static void place_window(struct logits *l, real **hidden, const struct side *reference, const struct side *model, size_t window, struct arena *arena)
+static void place_window(struct logits *l, act **hidden, const struct side *reference, const struct side *model, size_t window, struct arena *arena)
 {
     logits_place(l, model->run->ops, (size_t)model->model->config.vocab_size, window, arena);
-    *hidden = arena_take(arena, window * (size_t)reference->model->config.hidden_size, sizeof **hidden);
+    *hidden = arena_take(arena, window * (size_t)reference->model->config.hidden_size, sizeof **hidden); /* the larger kind of act: it is counted for none */
 }
 
 size_t evaluate_divergence_bytes(const struct model *model, size_t window)
@@ -146,18 +146,18 @@ size_t evaluate_divergence_bytes(const struct model *model, size_t window)
     struct side side = {&run, model, NULL};
     struct logits l;
     struct arena count = {0};
-    real *hidden;
+    act *hidden;
     place_window(&l, &hidden, &side, &side, window, &count);
     return count.used;
 }
 
-static enum status diverge_window(struct logits *l, const struct side *reference, const struct side *model, const struct text_window *w, real *hidden,
+static enum status diverge_window(struct logits *l, const struct side *reference, const struct side *model, const struct text_window *w, act *hidden,
                                   struct sums *sums, struct err *err)
 {
     size_t C = (size_t)reference->model->config.hidden_size;
-    const real *x;
+    const act *x;
     TRY(model_hidden(reference->run, reference->model, reference->lora, &w->batch, &x, err));
-    model_copy(l->ops, hidden, 0, x, 0, w->batch.n * C, 1);
+    model_copy_acts(l->ops, hidden, x, w->batch.n * C);
     TRY(model_hidden(model->run, model->model, model->lora, &w->batch, &x, err));
     return add_rows(l, reference, hidden, NULL, model, x, w->batch.n - 1, w->labels, sums, err);
 }
@@ -171,7 +171,7 @@ enum status evaluate_divergence(struct model_run *run, const struct model *model
     struct logits l;
     struct sums sums = {0};
     struct arena memory = {0}, tables = {0};
-    real *hidden;
+    act *hidden;
     size_t count = 0;
     TRY(same_vocabulary(reference, model, err));
     TRY(text_window_check(run, n, window, err));
@@ -203,7 +203,7 @@ struct evaluate_reference {
     struct side reference;
     struct arena memory, tables; /* of logits, hidden and kept */
     struct logits logits;
-    real *hidden;       /* [rows of all sequences, C] */
+    act *hidden;        /* [rows of all sequences, C] */
     real *kept;         /* [rows, V] logits, or NULL: there are too many */
     size_t *first;      /* [n + 1] row of each sequence's beginning */
     size_t n, capacity; /* sequences; rows of a batch */
@@ -233,10 +233,10 @@ static enum status keep_hidden(struct evaluate_reference *r, struct err *err)
 {
     size_t C = (size_t)r->reference.model->config.hidden_size;
     for (size_t at = 0, next; at < r->n; at = next) {
-        const real *x;
+        const act *x;
         next = fill_batch(r, at, r->n);
         TRY(model_hidden(r->reference.run, r->reference.model, r->reference.lora, &r->batch, &x, err));
-        model_copy(r->reference.run->ops, r->hidden + r->first[at] * C, 0, x, 0, r->batch.n * C, 1);
+        model_copy_acts(r->reference.run->ops, act_at(r->reference.run->ops, r->hidden, r->first[at] * C), x, r->batch.n * C);
     }
     return OK;
 }
@@ -253,7 +253,7 @@ static enum status keep_logits(struct evaluate_reference *r, struct err *err)
     for (size_t row = 0; r->kept && row < rows; row += r->logits.rows) {
         size_t k = rows - row < r->logits.rows ? rows - row : r->logits.rows;
         TRY(stop_check(err));
-        model_logits(r->reference.run, r->reference.model, r->hidden + row * C, k, r->kept + row * V);
+        model_logits(r->reference.run, r->reference.model, act_at(r->reference.run->ops, r->hidden, row * C), k, r->kept + row * V);
     }
     return OK;
 }
@@ -347,10 +347,11 @@ size_t evaluate_reference_bytes(const struct dataset *text, size_t max_tokens, s
 }
 
 /* Sums over one sequence, its last row left out: nothing follows it. */
-static enum status add_sequence(struct evaluate_reference *r, const struct side *model, size_t i, const real *x, double *kl, double *jsd, struct err *err)
+static enum status add_sequence(struct evaluate_reference *r, const struct side *model, size_t i, const act *x, double *kl, double *jsd, struct err *err)
 {
     size_t rows = r->first[i + 1] - r->first[i];
-    const real *hidden = r->hidden + r->first[i] * (size_t)r->reference.model->config.hidden_size, *kept = r->kept ? r->kept + r->first[i] * r->logits.V : NULL;
+    const act *hidden = act_at(r->reference.run->ops, r->hidden, r->first[i] * (size_t)r->reference.model->config.hidden_size);
+    const real *kept = r->kept ? r->kept + r->first[i] * r->logits.V : NULL;
     size_t scored = rows > 1 ? rows - 1 : 1;
     struct sums sums = {0};
     TRY(add_rows(&r->logits, &r->reference, hidden, kept, model, x, scored, NULL, &sums, err));
@@ -385,13 +386,13 @@ enum status evaluate_against(struct evaluate_reference *r, double share, struct 
     TRY(same_vocabulary(r->reference.model, model, err));
     end = end < 1 ? 1 : end > r->n ? r->n : end;
     for (size_t at = 0, next; at < end; at = next) {
-        const real *x;
+        const act *x;
         TRY(stop_check(err));
         next = fill_batch(r, at, end);
         TRY(model_hidden(run, model, lora, &r->batch, &x, err));
         for (size_t i = at; i < next; i++) {
             double a, b;
-            TRY(add_sequence(r, &side, i, x + (r->first[i] - r->first[at]) * C, &a, &b, err));
+            TRY(add_sequence(r, &side, i, act_at(run->ops, x, (r->first[i] - r->first[at]) * C), &a, &b, err));
             moments_add(&kl, a);
             moments_add(&jsd, b);
         }

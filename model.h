@@ -77,6 +77,8 @@ void model_release(const struct ops_context *c, struct arena *arena);
 void model_use_tables(const struct ops_context *c, struct arena *arena, struct arena *tables);
 /* Within that memory: `rows` pieces of n reals, one every to_stride and from_stride reals; on a device queued. */
 void model_copy(const struct ops_context *c, real *to, size_t to_stride, const real *from, size_t from_stride, size_t n, size_t rows);
+/* The same of n acts that lie one after the other. */
+void model_copy_acts(const struct ops_context *c, act *to, const act *from, size_t n);
 /* x = 0, queued behind what was. */
 void model_clear(const struct ops_context *c, real *x, size_t n);
 /* Random weights for training from scratch (all F32), of standard deviation s: N(0, s), o_proj and down_proj N(0, s/sqrt(2L)), norms 1. */
@@ -122,6 +124,8 @@ struct model_run {
 size_t model_scratch_size(const struct model *model, struct ops_context *c, size_t T);
 /* The same for a device's kernels, which need not be there: matrix by matrix, as they take turns in it. */
 size_t model_device_scratch(const struct model *model, struct ops_context *c, size_t T);
+/* Bytes of an act in memory that is counted or carved for a run: as act_bytes, of a device that need not be there. */
+size_t model_act_bytes(const struct model_run *run, const struct arena *arena);
 enum status model_run_place(struct model_run *run, const struct model *model, const struct lora *lora, struct arena *arena,
                             struct err *err);
 
@@ -132,17 +136,17 @@ enum status model_score(struct model_run *run, const struct model *model, const 
  * that never repeats within a run (optimizer step * accumulation + micro-batch); dropout is on when lora->dropout > 0. */
 enum status model_train(struct model_run *run, const struct model *model, struct lora *lora, struct model_grads *grads,
                         const struct batch *batch, real scale, uint32_t dropout_step, double *sum, size_t *count, struct err *err);
-/* Hidden states after the final norm, x[n, C] (points into run's memory), and logits[rows, V] for n rows starting at row0. */
+/* Hidden states after the final norm, x[n, C] (points into run's memory, rows found by act_at), and logits[n, V] of n rows of them. */
 enum status model_hidden(struct model_run *run, const struct model *model, const struct lora *lora, const struct batch *batch,
-                         const real **x, struct err *err);
-void model_logits(const struct model_run *run, const struct model *model, const real *x, size_t n, real *logits);
+                         const act **x, struct err *err);
+void model_logits(const struct model_run *run, const struct model *model, const act *x, size_t n, real *logits);
 enum { MODEL_LOGITS_MOST = 256 }; /* rows of it at once: what scratch is planned for */
 
 /* One layer at a time, for calibration: x[n, C] the residual stream before the first layer; then y = layer l of x, without adapters (y may be x; NULL: not
  * wanted), and where each linear's input lies until the next call: inputs[j] [n, in of j], optional.  ERR_STOPPED. */
 enum status model_embed(const struct model_run *run, const struct model *model, const struct batch *batch, real *x, struct err *err);
 enum status model_block(struct model_run *run, const struct model *model, const struct batch *batch, int l, const real *x, real *y,
-                        const real *inputs[LINEAR_COUNT], struct err *err);
+                        const act *inputs[LINEAR_COUNT], struct err *err);
 
 /* model_train of the linears one layer at a time, without adapters and to the same bits, so that gradients of one layer at a time need memory.
  * model_streams: forward; x[l], l < L: becomes the residual stream before layer l, [n, C].  model_head_backward: of the batch that model_streams was called with last, as often as

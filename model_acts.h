@@ -5,17 +5,19 @@
 
 /* One layer's activations for up to max_n rows; the letters are those of model_forward.c. */
 struct layer_acts {
-    real *n1, *s1;         /* normed input [n, C], its scales [n] */
-    real *q, *k, *v;       /* after RoPE: [n, H D], [n, KV D], [n, KV D] */
-    real *att, *lse;       /* [n, H D], [n, H] */
-    real *xm;              /* residual stream after attention [n, C] */
-    real *n2, *s2;         /* normed xm, its scales */
-    real *gate, *up, *act; /* [n, F] */
+    act *n1;              /* normed input [n, C] */
+    act *q, *k, *v;       /* after RoPE: [n, H D], [n, KV D], [n, KV D] */
+    act *att;             /* [n, H D] */
+    act *n2;              /* normed xm [n, C] */
+    act *gate, *up, *act; /* [n, F] */
+    real *xm;             /* residual stream after attention [n, C] */
+    real *s1, *s2, *lse;  /* scales of the norms [n], log-sum-exp of attention's scores [n, H] */
     real *h[LINEAR_COUNT]; /* [n, r] A dropout(x) of each adapter */
     uint32_t *mask[LINEAR_COUNT]; /* [n, mask_words(in)] */
 };
 
-/* What is kept of a layer in bf16 until its backward pass; the rest is computed again from these: norms, and silu(gate) * up; all but x where x alone is kept. */
+/* What is kept of a layer in bf16 until its backward pass; the rest is computed again from these: norms, and silu(gate) * up; all but x where x alone is kept.
+ * Where acts are bf16 the layer has q, k, v, att, gate, up of its own, and x and xm alone are here. */
 struct layer_kept {
     bool stream_only;
     uint16_t *x, *q, *k, *v, *att, *xm, *gate, *up; /* shapes as in layer_acts */
@@ -34,13 +36,15 @@ struct model_acts {
     real **x;                 /* [L + 1] residual stream before each layer, and after the last: each [n, C] */
     struct layer_kept *kept;  /* [L], or NULL: what is kept is kept as it is */
     struct layer_acts *layer; /* [L]; all the same memory when a layer is recomputed in backward */
-    real *nf, *sf;            /* after the final norm [n, C], its scales [n] */
+    act *nf;                  /* after the final norm [n, C] */
+    real *sf;                 /* its scales [n] */
     real *angles;             /* [n, D] of the batch's positions (ops.h) */
     double *nll;              /* [n] */
     struct model_there *there; /* on a device: the batch, and what comes back; NULL on the CPU */
-    real *dx, *dn;            /* [n, C] of the residual stream, of a norm's output */
-    real *dq, *dk, *dv, *datt; /* [n, H D] or [n, KV D] */
-    real *dact; /* [n, F]; those of gate and up take the place of gate and up */
+    real *dx;                 /* [n, C] of the residual stream */
+    act *dn;                  /* [n, C] of a norm's output */
+    act *dq, *dk, *dv, *datt; /* [n, H D] or [n, KV D] */
+    act *dact; /* [n, F]; those of gate and up take the place of gate and up */
 };
 
 /* One layer forward: x -> y, leaving a.  Shared by training, scoring and (without attention over segments) decoding. */
@@ -58,9 +62,9 @@ struct layer_pass {
 
 /* Sines and cosines of the batch's positions into acts->angles, scaled where the model's RoPE says so (yarn). */
 void model_angles(const struct model_run *run, const struct model *model, const int32_t *positions, size_t n);
-struct linear_args model_linear_args(const struct layer_pass *p, enum linear j, const struct layer_acts *a, const real *x);
-/* model_keep.c: memory of a layer's bf16 copies; into them, x before the layer, q, k, v before attention, the rest at its end; back into a and x. */
-void model_kept_place(struct layer_kept *kept, bool stream_only, size_t n, size_t C, size_t HD, size_t KVD, size_t F, struct arena *arena);
+struct linear_args model_linear_args(const struct layer_pass *p, enum linear j, const struct layer_acts *a, const act *x);
+/* model_keep.c: memory of a layer's bf16 copies (`acts`: of acts too, else of its streams alone); into them, x before the layer, q, k, v before attention, the rest at its end; back into a and x. */
+void model_kept_place(struct layer_kept *kept, bool stream_only, bool acts, size_t n, size_t C, size_t HD, size_t KVD, size_t F, struct arena *arena);
 void model_keep_stream(const struct layer_pass *p, const struct layer_kept *kept, const real *x);
 void model_keep_qkv(const struct layer_pass *p, const struct layer_kept *kept, struct layer_acts *a);
 void model_keep_rest(const struct layer_pass *p, const struct layer_kept *kept, const struct layer_acts *a);

@@ -7,6 +7,11 @@
 #include "cuda/device.h"
 #include "model_acts.h"
 
+size_t model_act_bytes(const struct model_run *run, const struct arena *arena)
+{
+    return arena->tables && run->ops->compute != COMPUTE_F32 ? sizeof(uint16_t) : sizeof(real);
+}
+
 void model_there_place(struct model_acts *acts, size_t n, size_t V, struct arena *arena)
 {
     acts->there = NULL; /* memory may have been another run's */
@@ -110,6 +115,14 @@ void model_copy(const struct ops_context *c, real *to, size_t to_stride, const r
     }
     for (size_t i = 0; i < rows; i++)
         memcpy(to + i * to_stride, from + i * from_stride, n * sizeof *to);
+}
+
+void model_copy_acts(const struct ops_context *c, act *to, const act *from, size_t n)
+{
+    if (c->device)
+        device_copy(c->device, to, 0, from, 0, n * act_bytes(c), 1);
+    else
+        memcpy(to, from, n * sizeof *to);
 }
 
 void model_clear(const struct ops_context *c, real *x, size_t n)

@@ -24,22 +24,34 @@ static void place_small(const struct model_run *run, struct layer_acts *a, size_
     }
 }
 
-static void place_layer(const struct model_run *run, struct layer_acts *a, const struct model_config *c, size_t HD, size_t KVD, size_t H, size_t F,
-                        struct arena *arena)
+/* What a layer that is kept in bf16 may have for itself. */
+static void place_own(const struct model_run *run, struct layer_acts *a, size_t HD, size_t KVD, size_t F, struct arena *arena)
 {
-    size_t n = run->max_n, C = (size_t)c->hidden_size;
-    a->n1 = arena_take(arena, n * C, sizeof(real));
+    size_t n = run->max_n, bytes = model_act_bytes(run, arena);
+    a->q = arena_take(arena, n * HD, bytes);
+    a->k = arena_take(arena, n * KVD, bytes);
+    a->v = arena_take(arena, n * KVD, bytes);
+    a->att = arena_take(arena, n * HD, bytes);
+    a->gate = arena_take(arena, n * F, bytes);
+    a->up = arena_take(arena, n * F, bytes);
+}
+
+/* What is computed again then: the norms, silu(gate) * up. */
+static void place_again(const struct model_run *run, struct layer_acts *a, size_t C, size_t F, struct arena *arena)
+{
+    size_t n = run->max_n, bytes = model_act_bytes(run, arena);
+    a->n1 = arena_take(arena, n * C, bytes);
     a->s1 = arena_take(arena, n, sizeof(real));
-    a->q = arena_take(arena, n * HD, sizeof(real));
-    a->k = arena_take(arena, n * KVD, sizeof(real));
-    a->v = arena_take(arena, n * KVD, sizeof(real));
-    a->att = arena_take(arena, n * HD, sizeof(real));
     a->xm = arena_take(arena, n * C, sizeof(real));
-    a->n2 = arena_take(arena, n * C, sizeof(real));
+    a->n2 = arena_take(arena, n * C, bytes);
     a->s2 = arena_take(arena, n, sizeof(real));
-    a->gate = arena_take(arena, n * F, sizeof(real));
-    a->up = arena_take(arena, n * F, sizeof(real));
-    a->act = arena_take(arena, n * F, sizeof(real));
+    a->act = arena_take(arena, n * F, bytes);
+}
+
+static void place_layer(const struct model_run *run, struct layer_acts *a, size_t C, size_t HD, size_t KVD, size_t H, size_t F, struct arena *arena)
+{
+    place_again(run, a, C, F, arena);
+    place_own(run, a, HD, KVD, F, arena);
     place_small(run, a, C, HD, H, F, arena);
 }
 
@@ -62,18 +74,19 @@ static struct widest widest_layer(const struct model *model)
 }
 
 /* That of act is gone when those of attention begin (layer_backward): they lie in the same memory. */
-static void place_gradients(struct model_acts *acts, size_t n, size_t C, const struct widest *w, struct arena *arena)
+static void place_gradients(const struct model_run *run, size_t C, const struct widest *w, struct model_acts *acts, struct arena *arena)
 {
+    size_t n = run->max_n, bytes = model_act_bytes(run, arena);
     acts->dx = arena_take(arena, n * C, sizeof(real));
-    acts->dn = arena_take(arena, n * C, sizeof(real));
+    acts->dn = arena_take(arena, n * C, bytes);
     size_t start = arena->used;
-    acts->dact = arena_take(arena, n * w->F, sizeof(real));
+    acts->dact = arena_take(arena, n * w->F, bytes);
     size_t end = arena->used;
     arena->used = start;
-    acts->dq = arena_take(arena, n * w->HD, sizeof(real));
-    acts->dk = arena_take(arena, n * w->KVD, sizeof(real));
-    acts->dv = arena_take(arena, n * w->KVD, sizeof(real));
-    acts->datt = arena_take(arena, n * w->HD, sizeof(real));
+    acts->dq = arena_take(arena, n * w->HD, bytes);
+    acts->dk = arena_take(arena, n * w->KVD, bytes);
+    acts->dv = arena_take(arena, n * w->KVD, bytes);
+    acts->datt = arena_take(arena, n * w->HD, bytes);
     arena->used = arena->used > end ? arena->used : end;
 }
 
@@ -113,8 +126,11 @@ enum status model_run_place(struct model_run *run, const struct model *model, co
         odd = arena_take(arena, n * C, sizeof(real));
     }
     acts->kept = halves ? arena_take_table(arena, L, sizeof *acts->kept) : NULL;
-    if (shares)
-        place_layer(run, &shared, c, w.HD, w.KVD, w.H, w.F, arena);
+    bool own = halves && run->keep && model_act_bytes(run, arena) < sizeof(real); /* acts are kept where they are computed */
+    if (own)
+        place_again(run, &shared, C, w.F, arena);
+    else if (shares)
+        place_layer(run, &shared, C, w.HD, w.KVD, w.H, w.F, arena);
     for (size_t l = 0; l <= L; l++) {
         real *x = streams ? arena_take(arena, n * C, sizeof(real)) : l % 2 ? odd : even;
         if (acts->x)
@@ -126,33 +142,36 @@ enum status model_run_place(struct model_run *run, const struct model *model, co
         size_t D = (size_t)c->head_dim, H = (size_t)p->heads;
         if (halves) {
             struct layer_kept kept;
-            model_kept_place(&kept, !run->keep, n, C, H * D, (size_t)p->kv_heads * D, (size_t)p->ffn, arena);
+            model_kept_place(&kept, !run->keep, !own, n, C, H * D, (size_t)p->kv_heads * D, (size_t)p->ffn, arena);
+            if (own)
+                place_own(run, &a, H * D, (size_t)p->kv_heads * D, (size_t)p->ffn, arena);
             if (run->keep)
                 place_small(run, &a, C, H * D, H, (size_t)p->ffn, arena);
             if (acts->kept)
                 acts->kept[l] = kept;
         } else if (!shares)
-            place_layer(run, &a, c, H * D, (size_t)p->kv_heads * D, H, (size_t)p->ffn, arena);
+            place_layer(run, &a, C, H * D, (size_t)p->kv_heads * D, H, (size_t)p->ffn, arena);
         if (acts->layer)
             acts->layer[l] = a;
     }
-    acts->nf = shares ? shared.n1 : arena_take(arena, n * C, sizeof(real)); /* the last layer's n1 is read no more, or computed again */
+    acts->nf = shares ? shared.n1 : arena_take(arena, n * C, model_act_bytes(run, arena)); /* the last layer's n1 is read no more, or computed again */
     acts->sf = arena_take(arena, n, sizeof(real));
     acts->angles = arena_take(arena, n * (size_t)c->head_dim, sizeof(real));
     acts->nll = arena_take(arena, n, sizeof *acts->nll);
     model_there_place(acts, n, (size_t)c->vocab_size, arena);
     if (run->training)
-        place_gradients(acts, n, C, &w, arena);
+        place_gradients(run, C, &w, acts, arena);
     return arena->overflow ? err_set(err, ERR_MEMORY, "activations of %zu rows do not fit in memory addresses", n) : OK;
 }
 
 /* ---- one linear ---- */
 
-struct linear_args model_linear_args(const struct layer_pass *p, enum linear j, const struct layer_acts *a, const real *x)
+struct linear_args model_linear_args(const struct layer_pass *p, enum linear j, const struct layer_acts *a, const act *x)
 {
     const struct model_layer *layer = &p->model->layer[p->l];
     bool last = p->l + 1 == p->model->config.num_hidden_layers;
-    struct linear_args args = {.W = &layer->linear[j], .bias = layer->bias[j], .n = p->batch->n, .x = x};
+    struct linear_args args = {.W = &layer->linear[j], .bias = layer->bias[j], .n = p->batch->n, .x = x,
+                               .real_y = j == LINEAR_O || j == LINEAR_DOWN}; /* the residual stream */
     args.next = j != LINEAR_DOWN ? &layer->linear[j + 1] : last ? &p->model->head : &p->model->layer[p->l + 1].linear[LINEAR_Q];
     if (p->lora && p->lora->adapter[p->l][j].r > 0) {
         const struct adapter *d = &p->lora->adapter[p->l][j];
@@ -164,7 +183,7 @@ struct linear_args model_linear_args(const struct layer_pass *p, enum linear j, 
     return args;
 }
 
-static void forward(const struct layer_pass *p, enum linear j, const struct layer_acts *a, const real *x, real *y)
+static void forward(const struct layer_pass *p, enum linear j, const struct layer_acts *a, const act *x, real *y)
 {
     struct linear_args args = model_linear_args(p, j, a, x);
     args.y = y;
@@ -172,7 +191,7 @@ static void forward(const struct layer_pass *p, enum linear j, const struct laye
 }
 
 /* Linears j, j + 1 ... of one x. */
-static void forward_group(const struct layer_pass *p, enum linear j, size_t count, const struct layer_acts *a, const real *x, real *const y[])
+static void forward_group(const struct layer_pass *p, enum linear j, size_t count, const struct layer_acts *a, const act *x, act *const y[])
 {
     struct linear_args args[LINEAR_GROUP];
     for (size_t i = 0; i < count; i++) {
@@ -183,7 +202,7 @@ static void forward_group(const struct layer_pass *p, enum linear j, size_t coun
 }
 
 /* dx NULL: nothing below is trained. */
-static void backward(const struct layer_pass *p, enum linear j, const struct layer_acts *a, const real *x, const real *dy, real *dx,
+static void backward(const struct layer_pass *p, enum linear j, const struct layer_acts *a, const act *x, const act *dy, act *dx,
                      bool add)
 {
     struct linear_args args = model_linear_args(p, j, a, x);
@@ -211,7 +230,7 @@ void model_angles(const struct model_run *run, const struct model *model, const 
                                (size_t)model->config.head_dim);
 }
 
-static void rope(const struct layer_pass *p, real *x, int32_t heads, bool back)
+static void rope(const struct layer_pass *p, act *x, int32_t heads, bool back)
 {
     p->ops->ops->rope(p->ops, x, p->angles, p->batch->n, (size_t)heads, (size_t)p->model->config.head_dim, back);
 }
@@ -222,7 +241,7 @@ void model_layer_qkv(const struct layer_pass *p, struct layer_acts *a, const rea
     const struct model_layer *layer = &p->model->layer[p->l];
     size_t n = p->batch->n, C = (size_t)p->model->config.hidden_size;
     ops->rmsnorm_forward(p->ops, a->n1, a->s1, x, layer->input_norm, (real)p->model->config.rms_norm_eps, n, C);
-    forward_group(p, LINEAR_Q, 3, a, a->n1, (real *const[]){a->q, a->k, a->v});
+    forward_group(p, LINEAR_Q, 3, a, a->n1, (act *const[]){a->q, a->k, a->v});
     rope(p, a->q, p->model->plan.layer[p->l].heads, false);
     rope(p, a->k, p->model->plan.layer[p->l].kv_heads, false);
 }
@@ -235,7 +254,7 @@ void model_layer_rest(const struct layer_pass *p, struct layer_acts *a, const re
     forward(p, LINEAR_O, a, a->att, a->xm);
     ops->add(p->ops, a->xm, x, n * C);
     ops->rmsnorm_forward(p->ops, a->n2, a->s2, a->xm, layer->post_norm, (real)p->model->config.rms_norm_eps, n, C);
-    forward_group(p, LINEAR_GATE, 2, a, a->n2, (real *const[]){a->gate, a->up});
+    forward_group(p, LINEAR_GATE, 2, a, a->n2, (act *const[]){a->gate, a->up});
     ops->swiglu_forward(p->ops, a->act, a->gate, a->up, n * F);
     forward(p, LINEAR_DOWN, a, a->act, y);
     if (y)
@@ -278,7 +297,7 @@ static void layer_backward(const struct layer_pass *p, struct model_acts *acts, 
     size_t n = p->batch->n, C = (size_t)p->model->config.hidden_size, F = (size_t)w->ffn;
 
     backward(p, LINEAR_DOWN, a, a->act, acts->dx, acts->dact, false);
-    real *dgate = a->gate, *dup = a->up; /* in their places: nobody reads them again */
+    act *dgate = a->gate, *dup = a->up; /* in their places: nobody reads them again */
     ops->swiglu_backward(p->ops, dgate, dup, acts->dact, a->gate, a->up, n * F);
     backward(p, LINEAR_UP, a, a->n2, dup, acts->dn, false);
     backward(p, LINEAR_GATE, a, a->n2, dgate, acts->dn, true);
@@ -294,7 +313,7 @@ static void layer_backward(const struct layer_pass *p, struct model_acts *acts, 
     ops->attention_backward(p->ops, &attention);
     rope(p, acts->dq, w->heads, true);
     rope(p, acts->dk, w->kv_heads, true);
-    real *dn = last ? NULL : acts->dn;
+    act *dn = last ? NULL : acts->dn;
     backward(p, LINEAR_V, a, a->n1, acts->dv, dn, false);
     backward(p, LINEAR_K, a, a->n1, acts->dk, dn, dn != NULL);
     backward(p, LINEAR_Q, a, a->n1, acts->dq, dn, dn != NULL);
@@ -447,7 +466,7 @@ enum status model_train(struct model_run *run, const struct model *model, struct
 }
 
 enum status model_hidden(struct model_run *run, const struct model *model, const struct lora *lora, const struct batch *batch,
-                         const real **x, struct err *err)
+                         const act **x, struct err *err)
 {
     struct batch read;
     struct layer_pass p = {.ops = run->ops, .model = model, .lora = lora, .batch = &read};
@@ -466,7 +485,7 @@ enum status model_embed(const struct model_run *run, const struct model *model, 
 }
 
 enum status model_block(struct model_run *run, const struct model *model, const struct batch *batch, int l, const real *x, real *y,
-                        const real *inputs[LINEAR_COUNT], struct err *err)
+                        const act *inputs[LINEAR_COUNT], struct err *err)
 {
     const struct layer_acts *a = &run->acts->layer[l];
     struct batch read;
@@ -520,8 +539,8 @@ enum status model_block_backward(struct model_run *run, const struct model *mode
     return OK;
 }
 
-void model_logits(const struct model_run *run, const struct model *model, const real *x, size_t n, real *logits)
+void model_logits(const struct model_run *run, const struct model *model, const act *x, size_t n, real *logits)
 {
-    struct linear_args args = {.W = &model->head, .n = n, .x = x, .y = logits};
+    struct linear_args args = {.W = &model->head, .n = n, .x = x, .y = logits, .real_y = true};
     run->ops->ops->linear_forward(run->ops, &args, 1);
 }

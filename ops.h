@@ -148,10 +148,10 @@ static inline size_t act_bytes(const struct ops_context *c)
     return act_in_halves(c) ? sizeof(uint16_t) : sizeof(real);
 }
 
-/* Where element i of x lies. */
-static inline const act *act_at(const struct ops_context *c, const act *x, size_t i)
+/* Where element i of x lies; as writable as x is. */
+static inline act *act_at(const struct ops_context *c, const act *x, size_t i)
 {
-    return act_in_halves(c) ? (const act *)(const void *)((const uint16_t *)(const void *)x + i) : x + i;
+    return (act *)((uintptr_t)x + i * act_bytes(c));
 }
 
 /* Table of kernels.  First argument: the context. */
