@@ -1,4 +1,4 @@
-/* paper.c: bytes and operations of each kernel, as docs/cuda.md's roofline counts them: activations in fp32, factors of products in bf16. */
+/* paper.c: bytes and operations of each kernel, as docs/cuda.md's roofline counts them: streams in fp32, activations inside a layer (ops.h: act) and factors of products in bf16. */
 #include "bench/paper.h"
 
 #include <math.h>
@@ -48,14 +48,14 @@ static struct layer_bytes layer_bytes(const struct model *m, int l)
     const struct model_layer *layer = &m->layer[l];
     const struct plan_layer *p = &m->plan.layer[l];
     double C = m->config.hidden_size, D = m->config.head_dim, HD = p->heads * D, KVD = p->kv_heads * D, F = p->ffn;
-    /* two norms, RoPE, SwiGLU, two additions; x rounded once for q, k, v, once for gate, up */
-    struct layer_bytes b = {.forward = 16 * C + 8 * (HD + KVD) + 12 * F + 24 * C + 6 * (2 * C + HD + F), .backward = 32 * C + 8 * (HD + KVD) + 20 * F};
+    /* two norms, RoPE, SwiGLU, two additions */
+    struct layer_bytes b = {.forward = 12 * C + 4 * (HD + KVD) + 6 * F + 24 * C, .backward = 28 * C + 4 * (HD + KVD) + 10 * F};
     for (int j = 0; j < LINEAR_COUNT; j++) {
         double out = (double)layer->linear[j].rows, in = (double)layer->linear[j].cols;
-        bool adapter = p->linear[j].rank > 0;
-        double forward = adapter ? 2 * in + 8 * out : 0; /* x A^T reads x, B adds into y */
+        bool adapter = p->linear[j].rank > 0, stream = j == LINEAR_O || j == LINEAR_DOWN;
+        double forward = adapter ? 2 * in + (stream ? 8 : 4) * out : 0; /* x A^T reads x, B adds into y */
         b.forward += forward;
-        b.backward += 6 * out + (adapter ? 6 * in + 4 * out + 2 * in + 8 * in : 0); /* dy and x rounded; dh, dB read dy, dA reads x; dx += dh A */
+        b.backward += (stream ? 6 * out : 0) + (adapter ? 4 * out + 2 * in + 4 * in : 0); /* a stream's dy rounded; dh, dB read dy, dA reads x; dx += dh A */
         b.decoded += decoded_bytes(&layer->linear[j]);
         b.last = j == LINEAR_DOWN ? forward : b.last;
         b.last_decoded = j == LINEAR_DOWN ? decoded_bytes(&layer->linear[j]) : b.last_decoded;
