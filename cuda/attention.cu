@@ -1,4 +1,5 @@
 /* attention.cu: the slots of attention: tensor cores where flash.cu can, else plain kernels in fp32 for any head size; decoding in splits.
+ * Templates: T is what an act is, float or bf16; KEY a key's number, T's or that of a cache.
  *
  * Plain kernels: a warp takes one query (or key) of one head.  Its lanes compute the scores of 32 keys at once, then each lane sums its share of the
  * head's columns over those keys.  cpu/ref_attention.c has the equations. */
@@ -13,32 +14,32 @@ struct running {
     float most, sum;
 };
 
-__device__ static inline float dot_of(const float *a, const float *b, int D)
+template <class KEY> __device__ static inline float dot_of(const float *a, const KEY *b, int D)
 {
     float sum = 0;
     for (int d = 0; d < D; d++)
-        sum += a[d] * b[d];
+        sum += a[d] * real_of(b[d]);
     return sum;
 }
 
 /* Rows of a cache; where a head has whole eights, so has all that lies before it. */
-__device__ static inline float dot_of(const float *a, const uint16_t *b, int D)
+__device__ static inline float dot_of(const float *a, const f16 *b, int D)
 {
     float sum = 0;
     int eights = D % 8 == 0 ? D : 0;
     for (int d = 0; d < eights; d += 8) {
-        halves8 h = load_halves(b + d);
+        halves8 h = load_halves(&b[d].bits);
         for (int j = 0; j < 8; j++)
             sum += a[d + j] * f32_of_f16(h.v[j]);
     }
     for (int d = eights; d < D; d++)
-        sum += a[d] * f32_of_f16(b[d]);
+        sum += a[d] * real_of(b[d]);
     return sum;
 }
 
 /* Keys from .. to-1; q[D] and acc[D] are this warp's.  All lanes walk alike. */
-template <class KEY>
-__device__ static inline void attend_run(struct running *r, const struct attend &a, const float *q, float *acc, struct key_rows<KEY> head, int from, int to)
+template <class T, class KEY>
+__device__ static inline void attend_run(struct running *r, const struct attend<T> &a, const float *q, float *acc, struct key_rows<KEY> head, int from, int to)
 {
     int lane = threadIdx.x & 31;
     for (int k0 = from; k0 < to; k0 += 32) {
@@ -58,7 +59,7 @@ __device__ static inline void attend_run(struct running *r, const struct attend 
     }
 }
 
-template <class KEY> __device__ static inline struct key_rows<KEY> head_of(struct key_rows<KEY> keys, const struct attend &a, int h)
+template <class T, class KEY> __device__ static inline struct key_rows<KEY> head_of(struct key_rows<KEY> keys, const struct attend<T> &a, int h)
 {
     size_t at = (size_t)(h / (a.H / a.KV)) * a.k_head;
     return {keys.k + at, keys.v + at};
@@ -70,10 +71,10 @@ __device__ static inline float *warp_memory(float *memory, int rows, int D)
     return memory + (size_t)(threadIdx.x >> 5) * rows * D;
 }
 
-__device__ static inline void copy_row(float *to, const float *from, int D)
+template <class T> __device__ static inline void copy_row(float *to, const T *from, int D)
 {
     for (int d = threadIdx.x & 31; d < D; d += 32)
-        to[d] = from[d];
+        to[d] = real_of(from[d]);
 }
 
 __device__ static inline void clear_row(float *to, int D)
@@ -82,7 +83,7 @@ __device__ static inline void clear_row(float *to, int D)
         to[d] = 0;
 }
 
-template <class KEY> __global__ void __launch_bounds__(PLAIN_THREADS) k_attention_forward(struct attend a, struct key_rows<KEY> keys)
+template <class T, class KEY> __global__ void __launch_bounds__(PLAIN_THREADS) k_attention_forward(struct attend<T> a, struct key_rows<KEY> keys)
 {
     extern __shared__ __align__(16) float memory[];
     int lane = threadIdx.x & 31, h = blockIdx.y, i = (int)blockIdx.x * WARPS + (int)(threadIdx.x >> 5);
@@ -99,28 +100,26 @@ template <class KEY> __global__ void __launch_bounds__(PLAIN_THREADS) k_attentio
     attend_run(&r, a, q, acc, head, reach.z, reach.w);
     attend_run(&r, a, q, acc, head, reach.x, a.past + i + 1);
     for (int d = lane; d < a.D; d += 32)
-        a.out[at * a.D + d] = acc[d] / r.sum;
+        put(a.out + at * a.D + d, acc[d] / r.sum);
     if (lane == 0 && a.lse)
         a.lse[at] = r.most + logf(r.sum);
 }
 
 /* ---- backward ---- */
 
-/* delta = dout . out of each query and head; dout as the products that follow read it. */
-__global__ void __launch_bounds__(PLAIN_THREADS) k_delta(float *delta, const float *dout, const float *out, size_t rows, int D, int halves)
+/* delta = dout . out of each query and head */
+template <class T> __global__ void __launch_bounds__(PLAIN_THREADS) k_delta(float *delta, const T *dout, const T *out, size_t rows, int D)
 {
     size_t row = (size_t)blockIdx.x * WARPS + (threadIdx.x >> 5);
     float sum = 0;
-    for (int d = threadIdx.x & 31; row < rows && d < D; d += 32) {
-        float x = dout[row * D + d];
-        sum += (halves ? f32_of_bf16(bf16_of(x)) : x) * out[row * D + d];
-    }
+    for (int d = threadIdx.x & 31; row < rows && d < D; d += 32)
+        sum += real_of(dout[row * D + d]) * real_of(out[row * D + d]);
     sum = warp_sum(sum);
     if ((threadIdx.x & 31) == 0 && row < rows)
         delta[row] = sum;
 }
 
-__global__ void __launch_bounds__(PLAIN_THREADS) k_attention_dq(struct attend a)
+template <class T> __global__ void __launch_bounds__(PLAIN_THREADS) k_attention_dq(struct attend<T> a)
 {
     extern __shared__ __align__(16) float memory[];
     int lane = threadIdx.x & 31, h = blockIdx.y, i = (int)blockIdx.x * WARPS + (int)(threadIdx.x >> 5), kv = h / (a.H / a.KV);
@@ -128,7 +127,7 @@ __global__ void __launch_bounds__(PLAIN_THREADS) k_attention_dq(struct attend a)
     int4 reach = reach_of(a, i);
     if (!(reach.y > 0))
         return;
-    const float *k = a.k + (size_t)kv * a.k_head, *v = a.v + (size_t)kv * a.k_head;
+    const T *k = a.k + (size_t)kv * a.k_head, *v = a.v + (size_t)kv * a.k_head;
     size_t at = (size_t)i * a.H + h;
     copy_row(q, a.q + at * a.D, a.D);
     copy_row(dout, a.dout + at * a.D, a.D);
@@ -145,15 +144,15 @@ __global__ void __launch_bounds__(PLAIN_THREADS) k_attention_dq(struct attend a)
         for (int j = 0; j < count; j++) {
             float w = __shfl_sync(0xffffffffu, ds, j);
             for (int d = lane; d < a.D; d += 32)
-                acc[d] += w * k[(size_t)(k0 + j) * a.k_row + d];
+                acc[d] += w * real_of(k[(size_t)(k0 + j) * a.k_row + d]);
         }
     }
     for (int d = lane; d < a.D; d += 32)
-        a.dq[at * a.D + d] = acc[d];
+        put(a.dq + at * a.D + d, acc[d]);
 }
 
 /* A warp takes a key: all later queries of its segment read it, through every query head of its group. */
-__global__ void __launch_bounds__(PLAIN_THREADS) k_attention_dkv(struct attend a)
+template <class T> __global__ void __launch_bounds__(PLAIN_THREADS) k_attention_dkv(struct attend<T> a)
 {
     extern __shared__ __align__(16) float memory[];
     int lane = threadIdx.x & 31, kv = blockIdx.y, key = (int)blockIdx.x * WARPS + (int)(threadIdx.x >> 5), group = a.H / a.KV;
@@ -180,14 +179,14 @@ __global__ void __launch_bounds__(PLAIN_THREADS) k_attention_dkv(struct attend a
                 float w = __shfl_sync(0xffffffffu, P, j), dw = __shfl_sync(0xffffffffu, ds, j);
                 size_t row = ((size_t)(q0 + j) * a.H + h) * a.D;
                 for (int d = lane; d < a.D; d += 32) {
-                    dk[d] += dw * a.q[row + d];
-                    dv[d] += w * a.dout[row + d];
+                    dk[d] += dw * real_of(a.q[row + d]);
+                    dv[d] += w * real_of(a.dout[row + d]);
                 }
             }
         }
     for (int d = lane; d < a.D; d += 32) {
-        a.dk[((size_t)key * a.KV + kv) * a.D + d] = dk[d];
-        a.dv[((size_t)key * a.KV + kv) * a.D + d] = dv[d];
+        put(a.dk + ((size_t)key * a.KV + kv) * a.D + d, dk[d]);
+        put(a.dv + ((size_t)key * a.KV + kv) * a.D + d, dv[d]);
     }
 }
 
@@ -198,25 +197,25 @@ __device__ static inline void keep(float *to, float x)
     *to = x;
 }
 
-__device__ static inline void keep(uint16_t *to, float x)
+__device__ static inline void keep(f16 *to, float x)
 {
     const float most = 65504;
-    *to = f16_of(x > most ? most : x < -most ? -most : x); /* NaN is neither */
+    to->bits = f16_of(x > most ? most : x < -most ? -most : x); /* NaN is neither */
 }
 
-template <class KEY> __global__ void __launch_bounds__(KEEP_THREADS) k_keep(KEY *k_cache, KEY *v_cache, const float *k, const float *v, size_t past, size_t capacity, int D)
+template <class T, class KEY> __global__ void __launch_bounds__(KEEP_THREADS) k_keep(KEY *k_cache, KEY *v_cache, const T *k, const T *v, size_t past, size_t capacity, int D)
 {
     size_t i = blockIdx.x, g = blockIdx.y, from = (i * gridDim.y + g) * (size_t)D, to = (g * capacity + past + i) * (size_t)D;
     for (int d = threadIdx.x; d < D; d += KEEP_THREADS) {
-        keep(k_cache + to + d, k[from + d]);
-        keep(v_cache + to + d, v[from + d]);
+        keep(k_cache + to + d, real_of(k[from + d]));
+        keep(v_cache + to + d, real_of(v[from + d]));
     }
 }
 
 /* ---- decoding: a warp takes 64 keys of one query and head; a second kernel merges ---- */
 
 /* part: of each query, head and split the running maximum, sum and weighted values: D + 2 floats. */
-template <class KEY> __global__ void __launch_bounds__(PLAIN_THREADS) k_decode_splits(float *part, struct attend a, struct key_rows<KEY> keys, int splits)
+template <class T, class KEY> __global__ void __launch_bounds__(PLAIN_THREADS) k_decode_splits(float *part, struct attend<T> a, struct key_rows<KEY> keys, int splits)
 {
     extern __shared__ __align__(16) float memory[];
     int lane = threadIdx.x & 31, ih = blockIdx.y, i = ih / a.H, h = ih % a.H, split = (int)blockIdx.x * WARPS + (int)(threadIdx.x >> 5);
@@ -239,7 +238,7 @@ template <class KEY> __global__ void __launch_bounds__(PLAIN_THREADS) k_decode_s
     }
 }
 
-__global__ void __launch_bounds__(PLAIN_THREADS) k_decode_merge(float *out, const float *part, int rows, int splits, int D)
+template <class T> __global__ void __launch_bounds__(PLAIN_THREADS) k_decode_merge(T *out, const float *part, int rows, int splits, int D)
 {
     int lane = threadIdx.x & 31, ih = (int)blockIdx.x * WARPS + (int)(threadIdx.x >> 5);
     if (ih >= rows)
@@ -254,7 +253,7 @@ __global__ void __launch_bounds__(PLAIN_THREADS) k_decode_merge(float *out, cons
         float x = 0;
         for (int s = 0; s < splits; s++)
             x += part[(size_t)s * (D + 2) + 2 + d] * expf(part[(size_t)s * (D + 2)] - most);
-        out[(size_t)ih * D + d] = x / sum;
+        put(out + (size_t)ih * D + d, x / sum);
     }
 }
 
@@ -282,13 +281,13 @@ static const int4 *reach_for(const struct ops_context *c, struct pieces *p, cons
     return reach;
 }
 
-static struct attend attend_of(const struct attention_args *a, const int4 *reach)
+template <class T> static struct attend<T> attend_of(const struct attention_args *a, const int4 *reach)
 {
-    struct attend t = {};
-    t.q = a->q;
-    t.k = a->k;
-    t.v = a->v;
-    t.out = a->out;
+    struct attend<T> t = {};
+    t.q = (const T *)a->q;
+    t.k = (const T *)a->k;
+    t.v = (const T *)a->v;
+    t.out = (T *)a->out;
     t.lse = a->lse;
     t.reach = reach;
     t.n = t.keys = (int)a->n;
@@ -298,68 +297,84 @@ static struct attend attend_of(const struct attention_args *a, const int4 *reach
     t.k_row = (size_t)a->KV * (size_t)a->D;
     t.k_head = (size_t)a->D;
     t.scale = (float)(1 / sqrt((double)a->D));
-    t.dout = a->dout;
-    t.dq = a->dq;
-    t.dk = a->dk;
-    t.dv = a->dv;
+    t.dout = (const T *)a->dout;
+    t.dq = (T *)a->dq;
+    t.dk = (T *)a->dk;
+    t.dv = (T *)a->dv;
     return t;
 }
 
-template <class KEY> static void plain_forward(const struct ops_context *c, const struct attend &a, struct key_rows<KEY> keys)
+template <class T, class KEY> static void forward_over(struct device *d, const struct attend<T> &a, struct key_rows<KEY> keys)
 {
     size_t bytes = (size_t)WARPS * 2 * (size_t)a.D * sizeof(float);
-    k_attention_forward<KEY><<<dim3(blocks_for((size_t)a.n, WARPS), (unsigned)a.H), PLAIN_THREADS, bytes, c->device->stream>>>(a, keys);
-    launched(c->device, "attention_forward");
+    if (flash_forward(d, a, keys))
+        return;
+    k_attention_forward<T, KEY><<<dim3(blocks_for((size_t)a.n, WARPS), (unsigned)a.H), PLAIN_THREADS, bytes, d->stream>>>(a, keys);
+    launched(d, "attention_forward");
 }
 
-extern "C" void cuda_attention_forward(const struct ops_context *c, const struct attention_args *args)
+template <class T> static void forward(const struct ops_context *c, const struct attention_args *args)
 {
     struct pieces p = pieces_of(c);
     if (args->n == 0)
         return;
-    struct attend a = attend_of(args, reach_for(c, &p, args));
-    struct key_rows<float> keys = {a.k, a.v};
-    if (a.reach && !flash_forward(c, a, keys))
-        plain_forward(c, a, keys);
+    struct attend<T> a = attend_of<T>(args, reach_for(c, &p, args));
+    if (a.reach)
+        forward_over(c->device, a, key_rows<T>{a.k, a.v});
 }
 
-extern "C" void cuda_attention_backward(const struct ops_context *c, const struct attention_args *args)
+extern "C" void cuda_attention_forward(const struct ops_context *c, const struct attention_args *args)
+{
+    (act_in_halves(c) ? forward<bf16> : forward<float>)(c, args);
+}
+
+template <class T> static void backward(const struct ops_context *c, const struct attention_args *args)
 {
     struct pieces p = pieces_of(c);
     struct device *d = c->device;
     if (args->n == 0)
         return;
-    struct attend a = attend_of(args, reach_for(c, &p, args));
+    struct attend<T> a = attend_of<T>(args, reach_for(c, &p, args));
     size_t rows = args->n * (size_t)a.H, row = (size_t)WARPS * (size_t)a.D * sizeof(float);
     float *delta = (float *)piece_take(&p, rows * sizeof *delta);
     if (!a.reach || !delta)
         return;
-    k_delta<<<blocks_for(rows, WARPS), PLAIN_THREADS, 0, d->stream>>>(delta, a.dout, a.out, rows, a.D, in_halves(c));
+    k_delta<T><<<blocks_for(rows, WARPS), PLAIN_THREADS, 0, d->stream>>>(delta, a.dout, a.out, rows, a.D);
     launched(d, "attention_backward");
     a.delta = delta;
-    if (flash_backward(c, a))
+    if (flash_backward(d, a))
         return;
-    k_attention_dq<<<dim3(blocks_for(args->n, WARPS), (unsigned)a.H), PLAIN_THREADS, 3 * row, d->stream>>>(a);
+    k_attention_dq<T><<<dim3(blocks_for(args->n, WARPS), (unsigned)a.H), PLAIN_THREADS, 3 * row, d->stream>>>(a);
     launched(d, "attention_backward");
-    k_attention_dkv<<<dim3(blocks_for(args->n, WARPS), (unsigned)a.KV), PLAIN_THREADS, 4 * row, d->stream>>>(a);
+    k_attention_dkv<T><<<dim3(blocks_for(args->n, WARPS), (unsigned)a.KV), PLAIN_THREADS, 4 * row, d->stream>>>(a);
     launched(d, "attention_backward");
 }
 
-template <class KEY> static void keep_rows(const struct ops_context *c, const struct decode_args *a)
+extern "C" void cuda_attention_backward(const struct ops_context *c, const struct attention_args *args)
+{
+    (act_in_halves(c) ? backward<bf16> : backward<float>)(c, args);
+}
+
+template <class T, class KEY> static void keep_in(struct device *d, const struct decode_args *a)
 {
     KEY *k = (KEY *)a->k_cache, *v = (KEY *)a->v_cache;
-    k_keep<KEY><<<dim3((unsigned)a->n, (unsigned)a->KV), KEEP_THREADS, 0, c->device->stream>>>(k, v, a->k, a->v, a->past, a->capacity, a->D);
-    launched(c->device, "attention_keep");
+    k_keep<T, KEY><<<dim3((unsigned)a->n, (unsigned)a->KV), KEEP_THREADS, 0, d->stream>>>(k, v, (const T *)a->k, (const T *)a->v, a->past, a->capacity, a->D);
+    launched(d, "attention_keep");
+}
+
+template <class T> static void keep_rows(struct device *d, const struct decode_args *a)
+{
+    (a->cache_type == FORMAT_F16 ? keep_in<T, f16> : keep_in<T, float>)(d, a);
 }
 
 extern "C" void cuda_attention_keep(const struct ops_context *c, const struct decode_args *args)
 {
     if (args->n == 0)
         return;
-    (args->cache_type == FORMAT_F16 ? keep_rows<uint16_t> : keep_rows<float>)(c, args);
+    (act_in_halves(c) ? keep_rows<bf16> : keep_rows<float>)(c->device, args);
 }
 
-template <class KEY> static void decode_in_splits(const struct ops_context *c, const struct attend &a, struct key_rows<KEY> keys)
+template <class T, class KEY> static void decode_in_splits(const struct ops_context *c, const struct attend<T> &a, struct key_rows<KEY> keys)
 {
     struct pieces p = pieces_of(c);
     struct device *d = c->device;
@@ -368,27 +383,27 @@ template <class KEY> static void decode_in_splits(const struct ops_context *c, c
     float *part = (float *)piece_take(&p, (size_t)rows * (size_t)splits * (size_t)(a.D + 2) * sizeof *part);
     if (!part)
         return;
-    k_decode_splits<KEY><<<dim3(blocks_for((size_t)splits, WARPS), (unsigned)rows), PLAIN_THREADS, bytes, d->stream>>>(part, a, keys, splits);
+    k_decode_splits<T, KEY><<<dim3(blocks_for((size_t)splits, WARPS), (unsigned)rows), PLAIN_THREADS, bytes, d->stream>>>(part, a, keys, splits);
     launched(d, "attention_decode");
-    k_decode_merge<<<blocks_for((size_t)rows, WARPS), PLAIN_THREADS, 0, d->stream>>>(a.out, part, rows, splits, a.D);
+    k_decode_merge<T><<<blocks_for((size_t)rows, WARPS), PLAIN_THREADS, 0, d->stream>>>(a.out, part, rows, splits, a.D);
     launched(d, "attention_decode");
 }
 
 /* Many queries at once are a prompt: what a sequence of its own does, over the cache's keys. */
-template <class KEY> static void decode(const struct ops_context *c, const struct attend &a, const struct decode_args *args)
+template <class T, class KEY> static void decode_over(const struct ops_context *c, const struct attend<T> &a, const struct decode_args *args)
 {
     struct key_rows<KEY> keys = {(const KEY *)args->k_cache, (const KEY *)args->v_cache};
     if (a.n <= DECODE_MOST)
         decode_in_splits(c, a, keys);
-    else if (!flash_forward(c, a, keys))
-        plain_forward(c, a, keys);
+    else
+        forward_over(c->device, a, keys);
 }
 
-extern "C" void cuda_attention_decode(const struct ops_context *c, const struct decode_args *args)
+template <class T> static void decode(const struct ops_context *c, const struct decode_args *args)
 {
-    struct attend a = {};
-    a.q = args->q;
-    a.out = args->out;
+    struct attend<T> a = {};
+    a.q = (const T *)args->q;
+    a.out = (T *)args->out;
     a.n = (int)args->n;
     a.past = (int)args->past;
     a.keys = a.past + a.n;
@@ -398,7 +413,12 @@ extern "C" void cuda_attention_decode(const struct ops_context *c, const struct 
     a.k_row = (size_t)args->D;
     a.k_head = args->capacity * (size_t)args->D;
     a.scale = (float)(1 / sqrt((double)args->D));
+    (args->cache_type == FORMAT_F16 ? decode_over<T, f16> : decode_over<T, float>)(c, a, args);
+}
+
+extern "C" void cuda_attention_decode(const struct ops_context *c, const struct decode_args *args)
+{
     if (args->n == 0)
         return;
-    (args->cache_type == FORMAT_F16 ? decode<uint16_t> : decode<float>)(c, a, args);
+    (act_in_halves(c) ? decode<bf16> : decode<float>)(c, args);
 }

@@ -12,16 +12,21 @@
 static const int FLASH_THREADS = 128, TILE = 64, WARP_ROWS = 16;
 #define LOG2E 1.4426950408889634f
 
-/* Eight numbers as bf16. */
+/* Eight numbers as bf16: a copy; of a cache, rounded. */
+__device__ static inline uint4 eight_halves(const bf16 *p)
+{
+    return *(const uint4 *)p;
+}
+
 __device__ static inline uint4 eight_halves(const float *p)
 {
     floats<4> a = load<4>(p), b = load<4>(p + 4);
     return make_uint4(two_halves(a.v[0], a.v[1]), two_halves(a.v[2], a.v[3]), two_halves(b.v[0], b.v[1]), two_halves(b.v[2], b.v[3]));
 }
 
-__device__ static inline uint4 eight_halves(const uint16_t *p) /* f16 */
+__device__ static inline uint4 eight_halves(const f16 *p)
 {
-    halves8 h = load_halves(p);
+    halves8 h = load_halves(&p->bits);
     uint32_t u[4];
     for (int i = 0; i < 4; i++)
         u[i] = two_halves(f32_of_f16(h.v[2 * i]), f32_of_f16(h.v[2 * i + 1]));
@@ -54,7 +59,7 @@ __device__ static inline int warp_least(int x)
 }
 
 /* reach: of the tile's queries, in shared memory. */
-__device__ static inline struct span span_of(const struct attend &a, const int4 *reach, int q0)
+__device__ static inline struct span span_of(const struct attend<bf16> &a, const int4 *reach, int q0)
 {
     const int none = 0x7fffffff;
     int own = none, latest = none, prefix = none, prefix_end = none, whole = 1, rows = min(TILE, a.n - q0);
@@ -89,13 +94,108 @@ __device__ static inline struct span span_of(const struct attend &a, const int4 
     return s;
 }
 
-template <int D, class KEY> __global__ void __launch_bounds__(FLASH_THREADS) k_flash_forward(struct attend a, struct key_rows<KEY> keys)
+/* ---- forward ---- */
+
+/* What this lane holds of a fragment C: of two rows of the block's tile, two columns in each eight, from `column` on. */
+struct share {
+    int row[2], column;
+};
+
+__device__ static inline struct share share_of_lane()
+{
+    int lane = threadIdx.x & 31, row = (int)(threadIdx.x >> 5) * WARP_ROWS + (lane >> 2);
+    return {{row, row + 8}, (lane & 3) * 2};
+}
+
+/* The rows of a tile that this warp multiplies. */
+template <int D> __device__ static inline const uint16_t *rows_of_warp(const uint16_t *tile_rows)
+{
+    return tile_rows + (threadIdx.x >> 5) * WARP_ROWS * tile<D>::LD;
+}
+
+/* This lane's share of rows on the way to their softmax; the sum is whole when the four lanes of a row are added. */
+template <int D> struct sums {
+    float acc[D / 8][4], most[2], sum[2];
+};
+
+/* Scores to base 2; -infinity where the query does not read the key: all do, where `free`. */
+__device__ static inline void mask(float s[TILE / 8][4], const struct attend<bf16> &a, const int4 *reach, struct share own, int q0, int k0, int to, bool free)
+{
+    float factor = a.scale * LOG2E;
+#pragma unroll
+    for (int j = 0; j < TILE / 8; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            int key = k0 + j * 8 + own.column + (e & 1), row = own.row[e >> 1];
+            bool read = free || (key < to && reads(reach[row], a.past + q0 + row, key));
+            s[j][e] = read ? s[j][e] * factor : -INFINITY;
+        }
+}
+
+/* The largest scores may have grown: what was summed so far shrinks. */
+template <int D> __device__ static inline void shrink(struct sums<D> &r, const float s[TILE / 8][4])
+{
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        float next = r.most[i];
+#pragma unroll
+        for (int j = 0; j < TILE / 8; j++)
+            next = fmaxf(next, fmaxf(s[j][2 * i], s[j][2 * i + 1]));
+        next = fmaxf(next, __shfl_xor_sync(0xffffffffu, next, 1)); /* four lanes hold a row */
+        next = fmaxf(next, __shfl_xor_sync(0xffffffffu, next, 2));
+        float factor = next == -INFINITY ? 1 : exp2f(r.most[i] - next);
+        r.most[i] = next;
+        r.sum[i] *= factor;
+#pragma unroll
+        for (int d = 0; d < D / 8; d++) {
+            r.acc[d][2 * i] *= factor;
+            r.acc[d][2 * i + 1] *= factor;
+        }
+    }
+}
+
+/* Scores become weights. */
+template <int D> __device__ static inline void weigh(float s[TILE / 8][4], struct sums<D> &r)
+{
+#pragma unroll
+    for (int j = 0; j < TILE / 8; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            s[j][e] = r.most[e >> 1] == -INFINITY ? 0 : exp2f(s[j][e] - r.most[e >> 1]);
+            r.sum[e >> 1] += s[j][e];
+        }
+}
+
+/* This lane's share of row i of C, times factor: two neighbours at once. */
+template <int D> __device__ static inline void store_row(bf16 *to, const float acc[D / 8][4], int i, struct share own, float factor)
+{
+#pragma unroll
+    for (int d = 0; d < D / 8; d++)
+        *(uint32_t *)(to + d * 8 + own.column) = two_halves(acc[d][2 * i] * factor, acc[d][2 * i + 1] * factor);
+}
+
+template <int D> __device__ static inline void store_rows(const struct attend<bf16> &a, struct sums<D> &r, const int4 *reach, struct share own, int q0)
+{
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        float sum = r.sum[i];
+        sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+        sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+        if (!(reach[own.row[i]].y > 0))
+            continue;
+        size_t at = (size_t)(q0 + own.row[i]) * a.H + blockIdx.y;
+        if (own.column == 0 && a.lse)
+            a.lse[at] = (r.most[i] + log2f(sum)) * 0.6931471805599453f;
+        store_row<D>(a.out + at * D, r.acc, i, own, 1 / sum);
+    }
+}
+
+template <int D, class KEY> __global__ void __launch_bounds__(FLASH_THREADS) k_flash_forward(struct attend<bf16> a, struct key_rows<KEY> keys)
 {
     extern __shared__ __align__(16) uint16_t memory[];
     __shared__ int4 reach[TILE];
     const int LD = tile<D>::LD;
     uint16_t *sq = memory, *sk = sq + TILE * LD, *sv = sk + TILE * LD;
-    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
     int h = blockIdx.y, q0 = (int)(gridDim.x - 1 - blockIdx.x) * TILE; /* the longest tiles first */
     const KEY *k = keys.k + (size_t)(h / (a.H / a.KV)) * a.k_head, *v = keys.v + (size_t)(h / (a.H / a.KV)) * a.k_head;
     if (threadIdx.x < TILE)
@@ -103,8 +203,8 @@ template <int D, class KEY> __global__ void __launch_bounds__(FLASH_THREADS) k_f
     load_tile<D, TILE>(sq, a.q + (size_t)h * D, (size_t)a.H * D, q0, a.n);
     __syncthreads();
     struct span span = span_of(a, reach, q0);
-    int local[2] = {warp * WARP_ROWS + g, warp * WARP_ROWS + g + 8};
-    float acc[D / 8][4] = {}, most[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, factor = a.scale * LOG2E;
+    struct share own = share_of_lane();
+    struct sums<D> r = {{}, {-INFINITY, -INFINITY}, {0, 0}};
     for (int run = 0; run < 2; run++) {
         int to = run == 0 ? span.to : span.prefix_end;
         for (int k0 = run == 0 ? span.from : span.prefix; k0 < to; k0 += TILE) {
@@ -112,55 +212,15 @@ template <int D, class KEY> __global__ void __launch_bounds__(FLASH_THREADS) k_f
             load_tile<D, TILE>(sk, k, a.k_row, k0, a.keys);
             load_tile<D, TILE>(sv, v, a.k_row, k0, a.keys);
             __syncthreads();
-            float s[TILE / 8][4], next[2] = {most[0], most[1]};
-            rows_by_rows<D, TILE>(s, sq + warp * WARP_ROWS * LD, sk);
-            bool free = k0 >= span.free_from && k0 + TILE <= span.free_to && k0 + TILE <= to;
-#pragma unroll
-            for (int j = 0; j < TILE / 8; j++)
-#pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    int key = k0 + j * 8 + t * 2 + (e & 1), row = local[e >> 1];
-                    bool read = free || (key < to && reads(reach[row], a.past + q0 + row, key));
-                    s[j][e] = read ? s[j][e] * factor : -INFINITY;
-                    next[e >> 1] = fmaxf(next[e >> 1], s[j][e]);
-                }
-#pragma unroll
-            for (int i = 0; i < 2; i++) { /* four lanes hold a row */
-                next[i] = fmaxf(next[i], __shfl_xor_sync(0xffffffffu, next[i], 1));
-                next[i] = fmaxf(next[i], __shfl_xor_sync(0xffffffffu, next[i], 2));
-                float shrink = next[i] == -INFINITY ? 1 : exp2f(most[i] - next[i]);
-                most[i] = next[i];
-                sum[i] *= shrink;
-#pragma unroll
-                for (int d = 0; d < D / 8; d++) {
-                    acc[d][2 * i] *= shrink;
-                    acc[d][2 * i + 1] *= shrink;
-                }
-            }
-#pragma unroll
-            for (int j = 0; j < TILE / 8; j++)
-#pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    s[j][e] = most[e >> 1] == -INFINITY ? 0 : exp2f(s[j][e] - most[e >> 1]);
-                    sum[e >> 1] += s[j][e];
-                }
-            rows_by_columns<D, TILE>(acc, s, sv);
+            float s[TILE / 8][4];
+            rows_by_rows<D, TILE>(s, rows_of_warp<D>(sq), sk);
+            mask(s, a, reach, own, q0, k0, to, k0 >= span.free_from && k0 + TILE <= span.free_to && k0 + TILE <= to);
+            shrink(r, s);
+            weigh(s, r);
+            rows_by_columns<D, TILE>(r.acc, s, sv);
         }
     }
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        sum[i] += __shfl_xor_sync(0xffffffffu, sum[i], 1);
-        sum[i] += __shfl_xor_sync(0xffffffffu, sum[i], 2);
-        int row = q0 + local[i];
-        if (row >= a.n || !(reach[local[i]].y > 0))
-            continue;
-        float inverse = 1 / sum[i], *out = a.out + ((size_t)row * a.H + h) * D;
-        if (t == 0 && a.lse)
-            a.lse[(size_t)row * a.H + h] = (most[i] + log2f(sum[i])) * 0.6931471805599453f;
-#pragma unroll
-        for (int d = 0; d < D / 8; d++)
-            *(float2 *)(out + d * 8 + t * 2) = make_float2(acc[d][2 * i] * inverse, acc[d][2 * i + 1] * inverse);
-    }
+    store_rows(a, r, reach, own, q0);
 }
 
 /* ---- backward ---- */
@@ -170,35 +230,27 @@ template <int D> struct other {
     enum { ROWS = D == 64 ? 64 : 32 };
 };
 
-template <int D> __device__ static inline void store_gradient(float *to, const float acc[D / 8][4], int i, int t)
-{
-#pragma unroll
-    for (int d = 0; d < D / 8; d++)
-        *(float2 *)(to + d * 8 + t * 2) = make_float2(acc[d][2 * i], acc[d][2 * i + 1]);
-}
-
 /* dq: a block takes 64 queries of a head. */
-template <int D> __global__ void __launch_bounds__(FLASH_THREADS) k_flash_dq(struct attend a)
+template <int D> __global__ void __launch_bounds__(FLASH_THREADS) k_flash_dq(struct attend<bf16> a)
 {
     extern __shared__ __align__(16) uint16_t memory[];
     __shared__ int4 reach[TILE];
     const int LD = tile<D>::LD, N = other<D>::ROWS;
     uint16_t *sq = memory, *sdo = sq + TILE * LD, *sk = sdo + TILE * LD, *sv = sk + N * LD;
-    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
     int h = blockIdx.y, q0 = (int)(gridDim.x - 1 - blockIdx.x) * TILE;
-    const float *k = a.k + (size_t)(h / (a.H / a.KV)) * a.k_head, *v = a.v + (size_t)(h / (a.H / a.KV)) * a.k_head;
+    const bf16 *k = a.k + (size_t)(h / (a.H / a.KV)) * a.k_head, *v = a.v + (size_t)(h / (a.H / a.KV)) * a.k_head;
     if (threadIdx.x < TILE)
         reach[threadIdx.x] = reach_of(a, q0 + (int)threadIdx.x);
     load_tile<D, TILE>(sq, a.q + (size_t)h * D, (size_t)a.H * D, q0, a.n);
     load_tile<D, TILE>(sdo, a.dout + (size_t)h * D, (size_t)a.H * D, q0, a.n);
     __syncthreads();
     struct span span = span_of(a, reach, q0);
-    int local[2] = {warp * WARP_ROWS + g, warp * WARP_ROWS + g + 8};
+    struct share own = share_of_lane();
     float acc[D / 8][4] = {}, lse[2], delta[2], factor = a.scale * LOG2E;
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-        bool there = q0 + local[i] < a.n && reach[local[i]].y > 0;
-        size_t at = (size_t)(q0 + local[i]) * a.H + h;
+        bool there = reach[own.row[i]].y > 0;
+        size_t at = (size_t)(q0 + own.row[i]) * a.H + h;
         lse[i] = there ? a.lse[at] * LOG2E : 0;
         delta[i] = there ? a.delta[at] : 0;
     }
@@ -208,13 +260,13 @@ template <int D> __global__ void __launch_bounds__(FLASH_THREADS) k_flash_dq(str
         load_tile<D, N>(sv, v, a.k_row, k0, a.keys);
         __syncthreads();
         float s[N / 8][4], ds[N / 8][4];
-        rows_by_rows<D, N>(s, sq + warp * WARP_ROWS * LD, sk);
-        rows_by_rows<D, N>(ds, sdo + warp * WARP_ROWS * LD, sv);
+        rows_by_rows<D, N>(s, rows_of_warp<D>(sq), sk);
+        rows_by_rows<D, N>(ds, rows_of_warp<D>(sdo), sv);
 #pragma unroll
         for (int j = 0; j < N / 8; j++)
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-                int key = k0 + j * 8 + t * 2 + (e & 1), row = local[e >> 1];
+                int key = k0 + j * 8 + own.column + (e & 1), row = own.row[e >> 1];
                 bool read = reads(reach[row], q0 + row, key);
                 float P = read ? exp2f(s[j][e] * factor - lse[e >> 1]) : 0;
                 ds[j][e] = P * (ds[j][e] - delta[e >> 1]) * a.scale;
@@ -223,20 +275,19 @@ template <int D> __global__ void __launch_bounds__(FLASH_THREADS) k_flash_dq(str
     }
 #pragma unroll
     for (int i = 0; i < 2; i++)
-        if (q0 + local[i] < a.n && reach[local[i]].y > 0)
-            store_gradient<D>(a.dq + ((size_t)(q0 + local[i]) * a.H + h) * D, acc, i, t);
+        if (reach[own.row[i]].y > 0)
+            store_row<D>(a.dq + ((size_t)(q0 + own.row[i]) * a.H + h) * D, acc, i, own, 1);
 }
 
 /* dk and dv: a block takes 64 keys of a head and walks over the queries behind them, through every query head of its group.  Tiles are keys x queries. */
-template <int D> __global__ void __launch_bounds__(FLASH_THREADS, 2) k_flash_dkv(struct attend a)
+template <int D> __global__ void __launch_bounds__(FLASH_THREADS, 2) k_flash_dkv(struct attend<bf16> a)
 {
     extern __shared__ __align__(16) uint16_t memory[];
     const int LD = tile<D>::LD, N = other<D>::ROWS;
     __shared__ float lse[other<D>::ROWS], delta[other<D>::ROWS];
     __shared__ int ends[TILE];
     uint16_t *sk = memory, *sv = sk + TILE * LD, *sq = sv + TILE * LD, *sdo = sq + N * LD;
-    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
-    int kv = blockIdx.y, group = a.H / a.KV, k0 = (int)blockIdx.x * TILE;
+    int lane = threadIdx.x & 31, kv = blockIdx.y, group = a.H / a.KV, k0 = (int)blockIdx.x * TILE;
     load_tile<D, TILE>(sk, a.k + (size_t)kv * a.k_head, a.k_row, k0, a.keys);
     load_tile<D, TILE>(sv, a.v + (size_t)kv * a.k_head, a.k_row, k0, a.keys);
     if (threadIdx.x < TILE)
@@ -244,7 +295,8 @@ template <int D> __global__ void __launch_bounds__(FLASH_THREADS, 2) k_flash_dkv
     __syncthreads();
     int last = max(ends[lane], ends[lane + 32]);
     last = -warp_least(-last);
-    int local[2] = {warp * WARP_ROWS + g, warp * WARP_ROWS + g + 8}, end[2] = {ends[local[0]], ends[local[1]]};
+    struct share own = share_of_lane();
+    int end[2] = {ends[own.row[0]], ends[own.row[1]]};
     float dk[D / 8][4] = {}, dv[D / 8][4] = {}, factor = a.scale * LOG2E;
     for (int h = kv * group; h < (kv + 1) * group; h++)
         for (int q0 = k0; q0 < last; q0 += N) {
@@ -260,13 +312,13 @@ template <int D> __global__ void __launch_bounds__(FLASH_THREADS, 2) k_flash_dkv
             }
             __syncthreads();
             float s[N / 8][4], ds[N / 8][4];
-            rows_by_rows<D, N>(s, sk + warp * WARP_ROWS * LD, sq);
-            rows_by_rows<D, N>(ds, sv + warp * WARP_ROWS * LD, sdo);
+            rows_by_rows<D, N>(s, rows_of_warp<D>(sk), sq);
+            rows_by_rows<D, N>(ds, rows_of_warp<D>(sv), sdo);
 #pragma unroll
             for (int j = 0; j < N / 8; j++)
 #pragma unroll
                 for (int e = 0; e < 4; e++) {
-                    int column = j * 8 + t * 2 + (e & 1), query = q0 + column, key = k0 + local[e >> 1];
+                    int column = j * 8 + own.column + (e & 1), query = q0 + column, key = k0 + own.row[e >> 1];
                     bool read = query >= key && query < end[e >> 1];
                     s[j][e] = read ? exp2f(s[j][e] * factor - lse[column]) : 0;
                     ds[j][e] = s[j][e] * (ds[j][e] - delta[column]) * a.scale;
@@ -277,9 +329,9 @@ template <int D> __global__ void __launch_bounds__(FLASH_THREADS, 2) k_flash_dkv
 #pragma unroll
     for (int i = 0; i < 2; i++)
         if (end[i] > 0) {
-            size_t at = ((size_t)(k0 + local[i]) * a.KV + kv) * D;
-            store_gradient<D>(a.dk + at, dk, i, t);
-            store_gradient<D>(a.dv + at, dv, i, t);
+            size_t at = ((size_t)(k0 + own.row[i]) * a.KV + kv) * D;
+            store_row<D>(a.dk + at, dk, i, own, 1);
+            store_row<D>(a.dv + at, dv, i, own, 1);
         }
 }
 
@@ -292,7 +344,7 @@ static bool allow(struct device *d, const void *kernel, size_t bytes)
     return error == cudaSuccess;
 }
 
-template <int D, class KEY> static void launch_forward(struct device *d, const struct attend &a, struct key_rows<KEY> keys)
+template <int D, class KEY> static void launch_forward(struct device *d, const struct attend<bf16> &a, struct key_rows<KEY> keys)
 {
     size_t bytes = 3 * TILE * tile<D>::LD * sizeof(uint16_t);
     if (!allow(d, (const void *)k_flash_forward<D, KEY>, bytes))
@@ -301,7 +353,7 @@ template <int D, class KEY> static void launch_forward(struct device *d, const s
     launched(d, "attention_forward");
 }
 
-template <int D> static void launch_backward(struct device *d, const struct attend &a)
+template <int D> static void launch_backward(struct device *d, const struct attend<bf16> &a)
 {
     size_t bytes = 2 * (TILE + other<D>::ROWS) * tile<D>::LD * sizeof(uint16_t);
     unsigned tiles = blocks_for((size_t)a.n, TILE);
@@ -313,26 +365,27 @@ template <int D> static void launch_backward(struct device *d, const struct atte
     launched(d, "attention_backward");
 }
 
-static bool can_flash(const struct ops_context *c, const struct attend &a)
+static bool can_flash(const struct attend<bf16> &a)
 {
-    return in_halves(c) && (a.D == 64 || a.D == 128) && in_fours(0, a.q, a.k, a.v, a.out) && in_fours(0, a.dout, a.dq, a.dk, a.dv); /* those that are there */
+    return (a.D == 64 || a.D == 128) && in_fours(0, a.q, a.k, a.v, a.out) && in_fours(0, a.dout, a.dq, a.dk, a.dv); /* those that are there */
 }
 
-template <class KEY> bool flash_forward(const struct ops_context *c, const struct attend &a, struct key_rows<KEY> keys)
+template <class KEY> bool flash_forward(struct device *d, const struct attend<bf16> &a, struct key_rows<KEY> keys)
 {
-    if (!can_flash(c, a) || !in_fours(0, keys.k, keys.v))
+    if (!can_flash(a) || !in_fours(0, keys.k, keys.v))
         return false;
-    (a.D == 64 ? launch_forward<64, KEY> : launch_forward<128, KEY>)(c->device, a, keys);
+    (a.D == 64 ? launch_forward<64, KEY> : launch_forward<128, KEY>)(d, a, keys);
     return true;
 }
 
-template bool flash_forward(const struct ops_context *, const struct attend &, struct key_rows<float>);
-template bool flash_forward(const struct ops_context *, const struct attend &, struct key_rows<uint16_t>);
+template bool flash_forward(struct device *, const struct attend<bf16> &, struct key_rows<bf16>);
+template bool flash_forward(struct device *, const struct attend<bf16> &, struct key_rows<f16>);
+template bool flash_forward(struct device *, const struct attend<bf16> &, struct key_rows<float>);
 
-bool flash_backward(const struct ops_context *c, const struct attend &a)
+bool flash_backward(struct device *d, const struct attend<bf16> &a)
 {
-    if (!can_flash(c, a))
+    if (!can_flash(a))
         return false;
-    (a.D == 64 ? launch_backward<64> : launch_backward<128>)(c->device, a);
+    (a.D == 64 ? launch_backward<64> : launch_backward<128>)(d, a);
     return true;
 }

@@ -1,9 +1,11 @@
 /* Attention of the CUDA table: tensor cores at head sizes 64 and 128, plain kernels else and in f32; packed sequences, shared prefixes, grouped heads,
  * lengths that are no multiple of a tile; decoding in splits, prompts over a cache.
  *
- * Bounds.  Scores, weights P and everything behind them are computed here in double, with the size of each sum.  With tensor cores q, k, v and dout are
- * given as bf16 already, so that products are exact; P and dS are rounded to bf16 (2^-8 each) before the second product.  Scores are off by
- * gamma(D + 4) sum |q||k| scale plus the exponential's own error (4 u and u |s - max|): eps below, relative for P. */
+ * Bounds.  Scores, weights P and everything behind them are computed here in double, with the size of each sum.  q, k, v and dout are numbers that bf16
+ * holds, so that they are exact as acts of either type and products are exact too; with tensor cores P and dS are rounded to bf16 (2^-8 each) before the
+ * second product.  Scores are off by gamma(D + 4) sum |q||k| scale plus the exponential's own error (4 u and u |s - max|): eps below, relative for P.
+ * Backward is given the reference's `out` as the device holds it, and so is the reference: what out lost as an act is in no bound.  check_acts: what each
+ * result loses as an act. */
 #include "half.h"
 #include "on_device.h"
 
@@ -90,8 +92,8 @@ static void add_key(const struct shape *t, const struct arrays *a, const struct 
     }
 }
 
-/* want: sums of floats here; 2 gamma more for them, in `check`. */
-static void expect(const struct shape *t, const struct arrays *a, bool halves, bool backward)
+/* out and lse.  Sums of floats here; 2 gamma more for them, in `check`. */
+static void expect(const struct shape *t, const struct arrays *a, bool halves)
 {
     static struct row r;
     for (int i = 0; i < t->n; i++)
@@ -113,7 +115,13 @@ static void expect(const struct shape *t, const struct arrays *a, bool halves, b
                 a->out_size[at * (size_t)t->D + (size_t)d] = (real)size;
             }
         }
-    for (int i = 0; backward && i < t->n; i++)
+}
+
+/* dq, dk and dv, from `out` as it is there. */
+static void expect_backward(const struct shape *t, const struct arrays *a, bool halves)
+{
+    static struct row r;
+    for (int i = 0; i < t->n; i++)
         for (int h = 0; h < t->H; h++) {
             see(&r, t, a->q, a->k, i, h);
             for (int j = 0; j < r.keys; j++)
@@ -128,8 +136,15 @@ static struct arrays arrays_of(const struct shape *t)
                            zeros(nk), zeros(nk), zeros(nq), zeros(nl), zeros(nq), zeros(nk), zeros(nk)};
 }
 
+/* Acts as the device's context holds them. */
+static void hold(real *x, size_t n)
+{
+    for (size_t i = 0; act_in_halves(&gpu) && i < n; i++)
+        x[i] = f32_from_bf16(bf16_from_f32(x[i]));
+}
+
 /* Rows of no segment keep what was there: NaN, which is not looked at. */
-static void blank(const struct shape *t, real *x, const real *size, size_t width)
+static void blank(const struct shape *t, real *x, size_t width)
 {
     for (int i = 0; i < t->n; i++) {
         bool inside = false;
@@ -140,7 +155,13 @@ static void blank(const struct shape *t, real *x, const real *size, size_t width
             x[(size_t)i * width + j] = 0;
         }
     }
-    (void)size;
+}
+
+/* What is stored as an act is rounded once more, by h = 2^-8 of itself in bf16: |bf16(x) - want| <= (1 + h) |x - want| + h |want|. */
+static void check_acts(const char *what, const real *got, const real *want, const real *size, double factor, size_t n)
+{
+    double h = act_in_halves(&gpu) ? HALF_UNIT : 0;
+    check(what, got, want, size, factor * (1 + h), 2 + h / UNIT, n);
 }
 
 static void attention(const struct shape *t, enum compute compute)
@@ -151,27 +172,29 @@ static void attention(const struct shape *t, enum compute compute)
     for (int g = 0; g < t->n_segments; g++)
         backward = backward && t->segments[g].prefix_len == 0;
     set_compute(compute);
-    expect(t, &a, halves, backward);
+    expect(t, &a, halves);
     struct attention_args g = {.segments = UP(t->segments, (size_t)t->n_segments), .n_segments = (size_t)t->n_segments, .n = (size_t)t->n, .H = t->H, .KV = t->KV, .D = t->D,
-                               .q = UP(a.q, nq), .k = UP(a.k, nk), .v = UP(a.v, nk), .out = up_nan(nq), .lse = up_nan(nl), .dout = UP(a.dout, nq),
-                               .dq = up_nan(nq), .dk = up_nan(nk), .dv = up_nan(nk)};
+                               .q = up_acts(a.q, nq), .k = up_acts(a.k, nk), .v = up_acts(a.v, nk), .out = up_nan_acts(nq), .lse = up_nan(nl), .dout = up_acts(a.dout, nq),
+                               .dq = up_nan_acts(nq), .dk = up_nan_acts(nk), .dv = up_nan_acts(nk)};
     gpu.ops->attention_forward(&gpu, &g);
-    real *out = DOWN(g.out, nq), *lse = DOWN(g.lse, nl);
-    blank(t, out, a.out_size, (size_t)(t->H * t->D));
-    blank(t, lse, a.lse_size, (size_t)t->H);
-    check("out", out, a.out, a.out_size, 1, 2, nq);
+    real *out = down_acts(g.out, nq), *lse = DOWN(g.lse, nl);
+    blank(t, out, (size_t)(t->H * t->D));
+    blank(t, lse, (size_t)t->H);
+    check_acts("out", out, a.out, a.out_size, 1, nq);
     check("lse", lse, a.lse, a.lse_size, 1, 4, nl);
     if (!backward)
         return;
-    g.out = UP(a.out, nq), g.lse = UP(a.lse, nl); /* the reference's: its rounding is in the bounds */
+    hold(a.out, nq);
+    expect_backward(t, &a, halves);
+    g.out = up_acts(a.out, nq), g.lse = UP(a.lse, nl); /* the reference's: lse's rounding is in the bounds */
     gpu.ops->attention_backward(&gpu, &g);
-    real *dq = DOWN(g.dq, nq), *dk = DOWN(g.dk, nk), *dv = DOWN(g.dv, nk);
-    blank(t, dq, a.dq_size, (size_t)(t->H * t->D));
-    blank(t, dk, a.dk_size, (size_t)(t->KV * t->D));
-    blank(t, dv, a.dv_size, (size_t)(t->KV * t->D));
-    check("dq", dq, a.dq, a.dq_size, 1.1, 2, nq);
-    check("dk", dk, a.dk, a.dk_size, 1.1, 2, nk);
-    check("dv", dv, a.dv, a.dv_size, 1.1, 2, nk);
+    real *dq = down_acts(g.dq, nq), *dk = down_acts(g.dk, nk), *dv = down_acts(g.dv, nk);
+    blank(t, dq, (size_t)(t->H * t->D));
+    blank(t, dk, (size_t)(t->KV * t->D));
+    blank(t, dv, (size_t)(t->KV * t->D));
+    check_acts("dq", dq, a.dq, a.dq_size, 1.1, nq);
+    check_acts("dk", dk, a.dk, a.dk_size, 1.1, nk);
+    check_acts("dv", dv, a.dv, a.dv_size, 1.1, nk);
 }
 
 static void tensor_cores(void **state)
@@ -230,7 +253,7 @@ static struct decode_args kept(const real *k, const real *v, int n, int past, in
         size_t from = i == 0 ? 0 : (size_t)past, some = (size_t)(i == 0 ? past : n);
         d.past = on_host.past = from, d.n = on_host.n = some;
         on_host.k = k + from * row, on_host.v = v + from * row;
-        d.k = UP(on_host.k, some * row), d.v = UP(on_host.v, some * row);
+        d.k = up_acts(on_host.k, some * row), d.v = up_acts(on_host.v, some * row);
         cpu.ops->attention_keep(&cpu, &on_host);
         gpu.ops->attention_keep(&gpu, &d);
     }
@@ -239,28 +262,30 @@ static struct decode_args kept(const real *k, const real *v, int n, int past, in
     return d;
 }
 
-/* n new rows behind `past` in a cache; the same rows, rounded as the cache does, as one sequence of past + n. */
+/* n new rows behind `past` in a cache; the same rows, rounded as the cache does, as one sequence of past + n.  Keys and values that are acts in bf16 are
+ * numbers that bf16 holds; in f16 they stay what they are down to 2^-17, whose last bit is f16's 2^-24, and below that are rounded to multiples of it, which
+ * bf16 holds again: tensor cores read them exactly. */
 static void decode(int n, int past, int H, int KV, int D, enum compute compute, enum format type)
 {
     struct shape t = {past + n, H, KV, D, 1, {{0, past + n, 0, 0}}};
     struct arrays a = arrays_of(&t);
     bool halves = compute == COMPUTE_BF16 && (D == 64 || D == 128) && n > 8;
     size_t nq = (size_t)(n * H * D), nk = (size_t)((past + n) * KV * D), skip = (size_t)(past * H * D);
-    if (!halves) { /* what is not rounded to bf16 on the way */
+    set_compute(compute);
+    if (!act_in_halves(&gpu)) {
         a.k = normals(nk, 2, 1);
         a.v = normals(nk, 3, 1);
     }
-    set_compute(compute);
     struct decode_args d = kept(a.k, a.v, n, past, H, KV, D, type);
     for (size_t i = 0; type == FORMAT_F16 && i < nk; i++) {
         a.k[i] = (real)half_of((double)a.k[i]);
         a.v[i] = (real)half_of((double)a.v[i]);
     }
-    expect(&t, &a, halves, false);
-    d.q = UP(a.q + skip, nq);
-    d.out = up_nan(nq);
+    expect(&t, &a, halves);
+    d.q = up_acts(a.q + skip, nq);
+    d.out = up_nan_acts(nq);
     gpu.ops->attention_decode(&gpu, &d);
-    check("decoded", DOWN(d.out, nq), a.out + skip, a.out_size + skip, 1, 2, nq);
+    check_acts("decoded", down_acts(d.out, nq), a.out + skip, a.out_size + skip, 1, nq);
 }
 
 static void decoding(void **state)
@@ -275,16 +300,22 @@ static void decoding(void **state)
         decode(70, 0, 2, 1, 64, COMPUTE_BF16, types[i]);
         decode(33, 40, 2, 2, 128, COMPUTE_BF16, types[i]);
         decode(9, 40, 2, 1, 64, COMPUTE_F32, types[i]);
+        decode(9, 40, 3, 1, 20, COMPUTE_BF16, types[i]);
     }
 }
 
-/* Between two numbers of f16, below its normal ones, beyond its last, and none. */
+/* Between two numbers of f16, below its normal ones, beyond its last, and none; as acts in bf16 what those hold of them. */
 static void odd_numbers_are_kept(void **state)
 {
     (void)state;
     real x[16] = {65504, 65519, 65520, -1e30f, INFINITY, -INFINITY, NAN, 0, -0.f, 6e-8f, 2.9e-8f, 3e-8f, 6.1e-5f, -1.00048828125f, 1.00146484375f, 2049};
-    kept(x, x, 1, 1, 1, 1, 8, FORMAT_F16);
-    kept(x, x, 1, 1, 1, 1, 8, FORMAT_F32);
+    static const enum compute computes[] = {COMPUTE_F32, COMPUTE_BF16};
+    for (int i = 0; i < 2; i++) {
+        set_compute(computes[i]);
+        hold(x, 16);
+        kept(x, x, 1, 1, 1, 1, 8, FORMAT_F16);
+        kept(x, x, 1, 1, 1, 1, 8, FORMAT_F32);
+    }
 }
 
 /* Two runs, the same bits: nothing is added by two blocks. */
@@ -297,12 +328,12 @@ static void backward_has_the_same_bits_twice(void **state)
     real *first[3] = {NULL}, *again[3];
     for (int i = 0; i < 2; i++) {
         struct attention_args g = {.segments = UP(ragged.segments, 4), .n_segments = 4, .n = (size_t)ragged.n, .H = ragged.H, .KV = ragged.KV, .D = ragged.D,
-                                   .q = UP(a.q, nq), .k = UP(a.k, nk), .v = UP(a.v, nk), .out = up_nan(nq), .lse = up_nan(nl), .dout = UP(a.dout, nq),
-                                   .dq = up_nan(nq), .dk = up_nan(nk), .dv = up_nan(nk)};
+                                   .q = up_acts(a.q, nq), .k = up_acts(a.k, nk), .v = up_acts(a.v, nk), .out = up_nan_acts(nq), .lse = up_nan(nl),
+                                   .dout = up_acts(a.dout, nq), .dq = up_nan_acts(nq), .dk = up_nan_acts(nk), .dv = up_nan_acts(nk)};
         gpu.ops->attention_forward(&gpu, &g);
         gpu.ops->attention_backward(&gpu, &g);
         real **to = i == 0 ? first : again;
-        to[0] = DOWN(g.dq, nq), to[1] = DOWN(g.dk, nk), to[2] = DOWN(g.dv, nk);
+        to[0] = down_acts(g.dq, nq), to[1] = down_acts(g.dk, nk), to[2] = down_acts(g.dv, nk);
     }
     same("dq", again[0], first[0], nq * sizeof(real));
     same("dk", again[1], first[1], nk * sizeof(real));
