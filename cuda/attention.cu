@@ -203,7 +203,8 @@ __device__ static inline void keep(f16 *to, float x)
     to->bits = f16_of(x > most ? most : x < -most ? -most : x); /* NaN is neither */
 }
 
-template <class T, class KEY> __global__ void __launch_bounds__(KEEP_THREADS) k_keep(KEY *k_cache, KEY *v_cache, const T *k, const T *v, size_t past, size_t capacity, int D)
+template <class T, class KEY>
+__global__ void __launch_bounds__(KEEP_THREADS) k_keep(KEY *k_cache, KEY *v_cache, const T *k, const T *v, size_t past, size_t capacity, int D)
 {
     size_t i = blockIdx.x, g = blockIdx.y, from = (i * gridDim.y + g) * (size_t)D, to = (g * capacity + past + i) * (size_t)D;
     for (int d = threadIdx.x; d < D; d += KEEP_THREADS) {

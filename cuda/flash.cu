@@ -3,6 +3,7 @@
  *     S = q k^T / sqrt(D) in fp32 from bf16 factors       P = exp(S - lse)       out = P v       (P rounded to bf16)
  *     dS = P (dout v^T - delta) / sqrt(D)                  dq = dS k              dk = dS^T q     dv = P^T dout
  *
+ * Acts are bf16: tiles of them are copied as they lie, results are rounded once, when they are stored.
  * A block of four warps takes 64 queries (backward of keys: 64 keys) of one head and walks over tiles of the other side.  Queries of a tile may belong to
  * several sequences and may share prefixes: the tile walks over the union, and each score is masked by its own query's reach.  Backward is two kernels,
  * one for dq and one for dk and dv, seven products instead of five: nothing is added by two blocks, so the bits are always the same. */
