@@ -1,7 +1,7 @@
 /* gemm.cu: products by cuBLAS, and the linear layer: a frozen matrix in any format plus a low-rank adapter (cpu/ref_linear.c's equations).
  *
  * One stream and a fixed workspace: cuBLAS's own condition for the same bits every time.  With compute = bf16 both factors are rounded to bf16 and sums
- * are fp32; with f32 nothing is rounded.  W is decoded into one piece of scratch that all matrices use in turn; a few rows meet the codes directly. */
+ * are fp32; with f32 nothing is rounded.  Acts are in bf16 already and go in and out where they lie.  W is decoded into one piece of scratch that all matrices use in turn; a few rows meet the codes directly. */
 #include "cuda/gemm.cuh"
 
 enum { GEMV_MOST = 4 }; /* rows of x that go the way of the codes */
@@ -69,7 +69,7 @@ void multiply(struct device *device, const struct product *p)
         return;
     device_note_blas(device,
                      device->blas.gemm(device->blas.handle, tb, ta, (int)p->N, (int)p->M, (int)p->K, &p->alpha, p->B.at, p->B.type, (int)p->B.ld,
-                                       p->A.at, p->A.type, (int)p->A.ld, &p->beta, p->C, CUDA_R_32F, (int)p->ldc, CUBLAS_COMPUTE_32F,
+                                       p->A.at, p->A.type, (int)p->A.ld, &p->beta, p->C.at, p->C.type, (int)p->C.ld, CUBLAS_COMPUTE_32F,
                                        CUBLAS_GEMM_DEFAULT),
                      "a product");
 }
@@ -113,25 +113,20 @@ __device__ static inline float masked(const uint32_t *mask, struct spot at, size
     return mask[at.row * ((in + 31) / 32) + at.col / 32] >> (at.col & 31) & 1 ? x * kept : 0;
 }
 
-__device__ static inline void put(uint16_t *to, float x)
-{
-    *to = bf16_of(x);
-}
-
-template <class T> __global__ void __launch_bounds__(THREADS) k_dropped(T *to, const float *x, const uint32_t *mask, float kept, unsigned each, size_t in)
+template <class T> __global__ void __launch_bounds__(THREADS) k_dropped(T *to, const T *x, const uint32_t *mask, float kept, unsigned each, size_t in)
 {
     struct spot at = spot_of(each);
     size_t i = at.row * in + at.col;
     if (at.col < in)
-        put(to + i, masked(mask, at, in, x[i], kept));
+        put(to + i, masked(mask, at, in, real_of(x[i]), kept));
 }
 
-__global__ void __launch_bounds__(THREADS) k_add_dropped(float *y, const float *x, const uint32_t *mask, float kept, unsigned each, size_t in)
+template <class T> __global__ void __launch_bounds__(THREADS) k_add_dropped(T *y, const float *x, const uint32_t *mask, float kept, unsigned each, size_t in)
 {
     struct spot at = spot_of(each);
     size_t i = at.row * in + at.col;
     if (at.col < in)
-        y[i] += masked(mask, at, in, x[i], kept);
+        put(y + i, real_of(y[i]) + masked(mask, at, in, x[i], kept));
 }
 
 static float kept_factor(const struct lora_args *lora)
@@ -149,27 +144,57 @@ static void draw_mask(const struct ops_context *c, const struct linear_args *a)
 }
 
 /* dropout(x) by the mask. */
-static struct operand dropped(const struct ops_context *c, struct pieces *p, const struct linear_args *a)
+template <class T> static struct operand dropped_as(const struct ops_context *c, struct pieces *p, const struct linear_args *a, const T *x)
 {
     size_t in = a->W->cols, n = a->n;
-    void *to = piece_take(p, n * in * operand_bytes(c));
-    unsigned each = blocks_for(in, THREADS), blocks = (unsigned)n * each;
-    float kept = kept_factor(&a->lora);
-    if (to && in_halves(c))
-        k_dropped<uint16_t><<<blocks, THREADS, 0, c->device->stream>>>((uint16_t *)to, a->x, a->lora.mask, kept, each, in);
-    else if (to)
-        k_dropped<float><<<blocks, THREADS, 0, c->device->stream>>>((float *)to, a->x, a->lora.mask, kept, each, in);
+    T *to = (T *)piece_take(p, n * in * sizeof *to);
+    unsigned each = blocks_for(in, THREADS);
+    if (to)
+        k_dropped<T><<<(unsigned)n * each, THREADS, 0, c->device->stream>>>(to, x, a->lora.mask, kept_factor(&a->lora), each, in);
     launched(c->device, "dropout");
-    return operand{to, in_halves(c) ? CUDA_R_16BF : CUDA_R_32F, in};
+    return operand{to, act_type(c), in};
+}
+
+static struct operand dropped(const struct ops_context *c, struct pieces *p, const struct linear_args *a)
+{
+    return act_in_halves(c) ? dropped_as(c, p, a, (const bf16 *)a->x) : dropped_as(c, p, a, a->x);
+}
+
+/* y += dropout'(x), x in fp32. */
+template <class T> static void add_dropped(const struct ops_context *c, const struct linear_args *a, T *y, const float *x)
+{
+    size_t in = a->W->cols;
+    unsigned each = blocks_for(in, THREADS);
+    k_add_dropped<T><<<(unsigned)a->n * each, THREADS, 0, c->device->stream>>>(y, x, a->lora.mask, kept_factor(&a->lora), each, in);
+    launched(c->device, "dropout");
 }
 
 /* ---- forward ---- */
 
-__global__ void __launch_bounds__(THREADS) k_add_bias(float *y, const float *bias, unsigned each, size_t out)
+/* Whether y and dy are bf16. */
+static bool y_in_halves(const struct ops_context *c, const struct linear_args *a)
+{
+    return act_in_halves(c) && !a->real_y;
+}
+
+static struct result y_of(const struct ops_context *c, const struct linear_args *a)
+{
+    return result{a->y, y_in_halves(c, a) ? CUDA_R_16BF : CUDA_R_32F, a->W->rows};
+}
+
+template <class T> __global__ void __launch_bounds__(THREADS) k_add_bias(T *y, const float *bias, unsigned each, size_t out)
 {
     struct spot at = spot_of(each);
+    size_t i = at.row * out + at.col;
     if (at.col < out)
-        y[at.row * out + at.col] += bias[at.col];
+        put(y + i, real_of(y[i]) + bias[at.col]);
+}
+
+template <class T> static void add_bias(const struct ops_context *c, const struct linear_args *a, T *y)
+{
+    unsigned each = blocks_for(a->W->rows, THREADS);
+    k_add_bias<T><<<(unsigned)a->n * each, THREADS, 0, c->device->stream>>>(y, a->bias, each, a->W->rows);
+    launched(c->device, "bias");
 }
 
 /* h = dropout(x) A^T;  y += s h B^T */
@@ -184,31 +209,32 @@ static void adapter_forward(const struct ops_context *c, struct pieces scratch, 
     for (size_t r0 = 0; r0 < r; r0 += RANKS) {
         struct pieces p = scratch;
         size_t k = size_min(r - r0, RANKS);
-        struct product hidden = {false, true, a->n, k, in, 1, 0, x, operand_of(c, &p, l->A + r0 * in, k, in, in), l->h + r0, r};
+        struct product hidden = {false, true, a->n, k, in, 1, 0, x, operand_of(c, &p, l->A + r0 * in, k, in, in), {l->h + r0, CUDA_R_32F, r}};
         multiply(c->device, &hidden);
         if (!a->y)
             continue;
         struct operand h = operand_of(c, &p, l->h + r0, a->n, k, r), B = operand_of(c, &p, l->B + r0, out, k, r);
-        struct product up = {false, true, a->n, out, k, l->s, 1, h, B, a->y, out};
+        struct product up = {false, true, a->n, out, k, l->s, 1, h, B, y_of(c, a)};
         multiply(c->device, &up);
     }
 }
 
-/* y = x W^T + bias.  x16: x as products read it. */
-static void base_forward(const struct ops_context *c, struct pieces scratch, const struct linear_args *a, struct operand x16)
+/* y = x W^T + bias */
+static void base_forward(const struct ops_context *c, struct pieces scratch, const struct linear_args *a, struct operand x)
 {
     size_t in = a->W->cols, out = a->W->rows;
     if (a->n <= GEMV_MOST && in % 8 == 0 && in_fours(in, a->x)) {
-        cuda_gemv(c->device, a->W, a->x, a->n, a->y);
+        cuda_gemv(c, a->W, a->x, a->n, a->y, a->real_y);
     } else {
-        struct product p = {false, true, a->n, out, in, 1, 0, x16, weight_of(c, &scratch, a->W, 0, out), a->y, out};
+        struct product p = {false, true, a->n, out, in, 1, 0, x, weight_of(c, &scratch, a->W, 0, out), y_of(c, a)};
         multiply(c->device, &p);
     }
     if (!a->bias)
         return;
-    unsigned each = blocks_for(out, THREADS);
-    k_add_bias<<<(unsigned)a->n * each, THREADS, 0, c->device->stream>>>(a->y, a->bias, each, out);
-    launched(c->device, "bias");
+    if (y_in_halves(c, a))
+        add_bias(c, a, (bf16 *)a->y);
+    else
+        add_bias(c, a, a->y);
 }
 
 extern "C" void cuda_linear_forward(const struct ops_context *c, const struct linear_args *a, size_t count)
@@ -216,7 +242,7 @@ extern "C" void cuda_linear_forward(const struct ops_context *c, const struct li
     struct pieces scratch = pieces_of(c);
     if (a->n == 0)
         return;
-    struct operand x = operand_of(c, &scratch, a->x, a->n, a->W->cols, a->W->cols);
+    struct operand x = {a->x, act_type(c), a->W->cols};
     for (size_t i = 0; i < count; i++) {
         if (a[i].y)
             base_forward(c, scratch, &a[i], x);
@@ -227,15 +253,22 @@ extern "C" void cuda_linear_forward(const struct ops_context *c, const struct li
 
 /* ---- backward ---- */
 
-__global__ void __launch_bounds__(THREADS) k_dbias(float *dbias, const float *dy, size_t n, size_t out)
+template <class T> __global__ void __launch_bounds__(THREADS) k_dbias(float *dbias, const T *dy, size_t n, size_t out)
 {
     size_t j = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (j >= out)
         return;
     double sum = 0;
     for (size_t i = 0; i < n; i++)
-        sum += (double)dy[i * out + j];
+        sum += (double)real_of(dy[i * out + j]);
     dbias[j] += (float)sum;
+}
+
+template <class T> static void add_dbias(const struct ops_context *c, const struct linear_args *a, const T *dy)
+{
+    size_t out = a->W->rows;
+    k_dbias<T><<<blocks_for(out, THREADS), THREADS, 0, c->device->stream>>>(a->dbias, dy, a->n, out);
+    launched(c->device, "bias");
 }
 
 /* dh = s dy B;  dB += s dy^T h;  dA += dh^T dropout(x);  dx += dropout'(dh A) */
@@ -253,34 +286,34 @@ static void adapter_backward(const struct ops_context *c, struct pieces scratch,
         size_t k = size_min(r - r0, RANKS);
         float *dh = (float *)piece_take(&p, n * k * sizeof *dh);
         struct operand B = operand_of(c, &p, l->B + r0, out, k, r);
-        struct product down = {false, false, n, k, out, l->s, 0, dy, B, dh, k};
+        struct product down = {false, false, n, k, out, l->s, 0, dy, B, {dh, CUDA_R_32F, k}};
         multiply(d, &down);
         struct operand dh16 = operand_of(c, &p, dh, n, k, k);
         if (l->dB) {
-            struct product dB = {true, false, out, k, n, l->s, 1, dy, operand_of(c, &p, l->h + r0, n, k, r), l->dB + r0, r};
+            struct product dB = {true, false, out, k, n, l->s, 1, dy, operand_of(c, &p, l->h + r0, n, k, r), {l->dB + r0, CUDA_R_32F, r}};
             multiply(d, &dB);
         }
         if (l->dA) {
-            struct product dA = {true, false, k, in, n, 1, 1, dh16, x, l->dA + r0 * in, in};
+            struct product dA = {true, false, k, in, n, 1, 1, dh16, x, {l->dA + r0 * in, CUDA_R_32F, in}};
             multiply(d, &dA);
         }
         if (a->dx) {
-            float *to = drops ? dropped_dx : a->dx, beta = drops && r0 == 0 ? 0.f : 1.f;
-            struct product dx = {false, false, n, in, k, 1, beta, dh16, operand_of(c, &p, l->A + r0 * in, k, in, in), to, in};
+            struct result to = drops ? result{dropped_dx, CUDA_R_32F, in} : result{a->dx, act_type(c), in};
+            float beta = drops && r0 == 0 ? 0.f : 1.f;
+            struct product dx = {false, false, n, in, k, 1, beta, dh16, operand_of(c, &p, l->A + r0 * in, k, in, in), to};
             multiply(d, &dx);
         }
     }
-    if (!dropped_dx)
-        return;
-    unsigned each = blocks_for(in, THREADS);
-    k_add_dropped<<<(unsigned)n * each, THREADS, 0, d->stream>>>(a->dx, dropped_dx, l->mask, kept_factor(l), each, in);
-    launched(d, "dropout");
+    if (dropped_dx && act_in_halves(c))
+        add_dropped(c, a, (bf16 *)a->dx, dropped_dx);
+    else if (dropped_dx)
+        add_dropped(c, a, a->dx, dropped_dx);
 }
 
 static void base_dx(const struct ops_context *c, struct pieces scratch, const struct linear_args *a, struct operand dy)
 {
     size_t in = a->W->cols, out = a->W->rows;
-    struct product p = {false, false, a->n, in, out, 1, a->dx_add ? 1.f : 0.f, dy, weight_of(c, &scratch, a->W, 0, out), a->dx, in};
+    struct product p = {false, false, a->n, in, out, 1, a->dx_add ? 1.f : 0.f, dy, weight_of(c, &scratch, a->W, 0, out), {a->dx, act_type(c), in}};
     multiply(c->device, &p);
 }
 
@@ -290,17 +323,15 @@ extern "C" void cuda_linear_backward(const struct ops_context *c, const struct l
     struct pieces scratch = pieces_of(c);
     if (a->n == 0)
         return;
-    struct operand dy = operand_of(c, &scratch, a->dy, a->n, out, out), x = {NULL, CUDA_R_32F, in};
-    if (a->dW || (a->lora.r > 0 && a->lora.dA && a->lora.dropout <= 0))
-        x = operand_of(c, &scratch, a->x, a->n, in, in);
+    struct operand x = {a->x, act_type(c), in}, dy = a->real_y ? operand_of(c, &scratch, a->dy, a->n, out, out) : operand{a->dy, act_type(c), out};
     if (a->dW) {
-        struct product dW = {true, false, out, in, a->n, 1, 1, dy, x, a->dW, in};
+        struct product dW = {true, false, out, in, a->n, 1, 1, dy, x, {a->dW, CUDA_R_32F, in}};
         multiply(c->device, &dW);
     }
-    if (a->dbias) {
-        k_dbias<<<blocks_for(out, THREADS), THREADS, 0, c->device->stream>>>(a->dbias, a->dy, a->n, out);
-        launched(c->device, "bias");
-    }
+    if (a->dbias && y_in_halves(c, a))
+        add_dbias(c, a, (const bf16 *)a->dy);
+    else if (a->dbias)
+        add_dbias(c, a, a->dy);
     if (a->dx)
         base_dx(c, scratch, a, dy);
     if (a->lora.r > 0)

@@ -15,16 +15,6 @@ struct loss_row {
     float scale;
 };
 
-__device__ static inline void put_gradient(float *dz, size_t v, float x)
-{
-    dz[v] = x;
-}
-
-__device__ static inline void put_gradient(uint16_t *dz, size_t v, float x)
-{
-    dz[v] = bf16_of(x);
-}
-
 /* nll, greedy; dz (may be z itself; NULL: not wanted) = scale (softmax(z) - [v = label]).  z is read twice: the running maximum and sum of Milakov and
  * Gimelshein 2018 (arXiv:1805.02867), then the gradient. */
 template <class T> __global__ void __launch_bounds__(LOSS_THREADS) k_cross_entropy(T *dz, const float *z, struct loss_row a, size_t V)
@@ -50,7 +40,7 @@ template <class T> __global__ void __launch_bounds__(LOSS_THREADS) k_cross_entro
     if (threadIdx.x == 0 && a.greedy)
         a.greedy[row] = label >= 0 && above == 0;
     for (size_t v = threadIdx.x; dz && v < V; v += LOSS_THREADS)
-        put_gradient(dz, v, label >= 0 ? a.scale * (expf(z[v] - lse) - (v == (size_t)label ? 1.f : 0.f)) : 0.f);
+        put(dz + v, label >= 0 ? a.scale * (expf(z[v] - lse) - (v == (size_t)label ? 1.f : 0.f)) : 0.f);
 }
 
 /* ---- chunks ---- */
@@ -58,7 +48,7 @@ template <class T> __global__ void __launch_bounds__(LOSS_THREADS) k_cross_entro
 struct chunk {
     size_t row, n; /* rows of the batch */
     struct operand x, dz;
-    float *z;
+    float *z, *dx;         /* dx: NULL, or where slabs of it are added up */
     struct pieces scratch; /* what is left of it: slabs of W */
 };
 
@@ -75,7 +65,7 @@ static void chunk_logits(const struct ops_context *c, const struct head_args *a,
     for (size_t v = 0; v < V; v += slab) {
         struct pieces p = k->scratch;
         size_t m = size_min(V - v, slab);
-        struct product z = {false, true, k->n, m, C, 1, 0, k->x, weight_of(c, &p, a->W, v, m), k->z + v, V};
+        struct product z = {false, true, k->n, m, C, 1, 0, k->x, weight_of(c, &p, a->W, v, m), {k->z + v, CUDA_R_32F, V}};
         multiply(c->device, &z);
     }
 }
@@ -88,25 +78,36 @@ static void chunk_loss(const struct ops_context *c, const struct head_args *a, c
     if (c->device->where)
         return;
     if (in_halves(c))
-        k_cross_entropy<uint16_t><<<(unsigned)k->n, LOSS_THREADS, 0, c->device->stream>>>((uint16_t *)dz, k->z, row, a->W->rows);
+        k_cross_entropy<bf16><<<(unsigned)k->n, LOSS_THREADS, 0, c->device->stream>>>((bf16 *)dz, k->z, row, a->W->rows);
     else
         k_cross_entropy<float><<<(unsigned)k->n, LOSS_THREADS, 0, c->device->stream>>>((float *)dz, k->z, row, a->W->rows);
     launched(c->device, "cross-entropy");
 }
 
-/* dx = dz W;  dW += dz^T x */
-static void chunk_gradients(const struct ops_context *c, const struct head_args *a, const struct chunk *k)
+/* dx = dz W.  Of several slabs the sum is fp32 and rounded once. */
+static void chunk_dx(const struct ops_context *c, const struct head_args *a, const struct chunk *k)
 {
     size_t V = a->W->rows, C = a->W->cols, slab = slab_of(c, a->W);
-    for (size_t v = 0; a->dx && v < V; v += slab) {
+    act *to = (act *)act_at(c, a->dx, k->row * C);
+    struct result sum = k->dx ? result{k->dx, CUDA_R_32F, C} : result{to, act_type(c), C};
+    for (size_t v = 0; v < V; v += slab) {
         struct pieces p = k->scratch;
         size_t m = size_min(V - v, slab);
-        struct product dx = {false, false, k->n, C, m, 1, v > 0 ? 1.f : 0.f, operand_at(k->dz, 0, v), weight_of(c, &p, a->W, v, m), a->dx + k->row * C, C};
+        struct product dx = {false, false, k->n, C, m, 1, v > 0 ? 1.f : 0.f, operand_at(k->dz, 0, v), weight_of(c, &p, a->W, v, m), sum};
         multiply(c->device, &dx);
     }
+    if (k->dx)
+        cuda_to_bf16(c, (uint16_t *)to, k->dx, k->n * C);
+}
+
+static void chunk_gradients(const struct ops_context *c, const struct head_args *a, const struct chunk *k)
+{
+    size_t V = a->W->rows, C = a->W->cols;
+    if (a->dx)
+        chunk_dx(c, a, k);
     if (!a->dW)
         return;
-    struct product dW = {true, false, V, C, k->n, 1, 1, k->dz, k->x, a->dW, C};
+    struct product dW = {true, false, V, C, k->n, 1, 1, k->dz, k->x, {a->dW, CUDA_R_32F, C}}; /* dW += dz^T x */
     multiply(c->device, &dW);
 }
 
@@ -122,7 +123,9 @@ extern "C" void cuda_head_loss(const struct ops_context *c, const struct head_ar
         k.dz = operand{k.z, CUDA_R_32F, V};
         if (in_halves(c))
             k.dz = operand{piece_take(&k.scratch, k.n * V * sizeof(uint16_t)), CUDA_R_16BF, V};
-        k.x = operand_of(c, &k.scratch, a->x + i * C, k.n, C, C);
+        k.x = operand{act_at(c, a->x, i * C), act_type(c), C};
+        if (a->dx && act_in_halves(c) && slab_of(c, a->W) < V)
+            k.dx = (float *)piece_take(&k.scratch, k.n * C * sizeof *k.dx);
         chunk_logits(c, a, &k);
         chunk_loss(c, a, &k);
         chunk_gradients(c, a, &k);

@@ -78,8 +78,8 @@ double cuda_sum_squares(const struct ops_context *c, const real *x, size_t n);
 void cuda_embed_forward(const struct ops_context *c, const struct qmat *W, const int32_t *tokens, size_t n, real *y);
 /* Rows row0 .. row0+n-1 as reals, or as bf16.  row0 * cols is a multiple of 8. */
 void cuda_decode(struct device *device, const struct qmat *W, size_t row0, size_t n, void *to, bool halves);
-/* y[n, rows] = x W^T straight from the codes; cols is a multiple of 8. */
-void cuda_gemv(struct device *device, const struct qmat *W, const real *x, size_t n, real *y);
+/* y[n, rows] = x W^T straight from the codes; y is reals or acts.  cols is a multiple of 8, x begins at a multiple of 16 bytes. */
+void cuda_gemv(const struct ops_context *c, const struct qmat *W, const act *x, size_t n, void *y, bool real_y);
 /* gemm.cu */
 void cuda_linear_forward(const struct ops_context *c, const struct linear_args *a, size_t count);
 void cuda_linear_backward(const struct ops_context *c, const struct linear_args *a);

@@ -40,23 +40,13 @@ __device__ static inline void put8(float *to, eight x)
     store<4>(to + 4, floats<4>{{x.v[4], x.v[5], x.v[6], x.v[7]}});
 }
 
-__device__ static inline void put8(uint16_t *to, eight x)
+__device__ static inline void put8(bf16 *to, eight x)
 {
     halves8 h;
 #pragma unroll
     for (int j = 0; j < 8; j++)
         h.v[j] = bf16_of(x.v[j]);
-    store_halves(to, h);
-}
-
-__device__ static inline void put1(float *to, float x)
-{
-    *to = x;
-}
-
-__device__ static inline void put1(uint16_t *to, float x)
-{
-    *to = bf16_of(x);
+    store_halves(&to->bits, h);
 }
 
 /* Elements first .. first+n-1 of the flattened matrix, eight a thread; first is a multiple of 8. */
@@ -73,14 +63,14 @@ template <int F, class T> __global__ void __launch_bounds__(THREADS) k_decode(T 
 #pragma unroll
     for (int j = 0; j < 8; j++)
         if (i + j < n)
-            put1(to + i + j, x.v[j]);
+            put(to + i + j, x.v[j]);
 }
 
 #define DECODE_F32(F)                                                                                                                       \
     k_decode<F, float><<<blocks_for(count, 8 * THREADS), THREADS, 0, device->stream>>>((float *)to, *W, row0 * W->cols, count, device->books); \
     break;
-#define DECODE_BF16(F)                                                                                                                            \
-    k_decode<F, uint16_t><<<blocks_for(count, 8 * THREADS), THREADS, 0, device->stream>>>((uint16_t *)to, *W, row0 * W->cols, count, device->books); \
+#define DECODE_BF16(F)                                                                                                                       \
+    k_decode<F, bf16><<<blocks_for(count, 8 * THREADS), THREADS, 0, device->stream>>>((bf16 *)to, *W, row0 * W->cols, count, device->books); \
     break;
 
 extern "C" void cuda_decode(struct device *device, const struct qmat *W, size_t row0, size_t n, void *to, bool halves)
@@ -127,18 +117,43 @@ extern "C" void cuda_embed_forward(const struct ops_context *c, const struct qma
 
 enum { WARPS = THREADS / 32, GEMV_ROWS = 2 }; /* rows of W that a warp takes: x is read once for both */
 
-template <int F> __global__ void __launch_bounds__(THREADS) k_gemv(float *y, struct qmat q, const float *x, const struct code_books *books)
+__device__ static inline eight eight_at(const float *x)
+{
+    floats<4> x0 = load<4>(x), x1 = load<4>(x + 4);
+    eight v;
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+        v.v[j] = j < 4 ? x0.v[j & 3] : x1.v[j & 3];
+    return v;
+}
+
+__device__ static inline eight eight_at(const bf16 *x)
+{
+    halves8 h = load_halves(&x->bits);
+    eight v;
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+        v.v[j] = f32_of_bf16(h.v[j]);
+    return v;
+}
+
+/* Two stores a warp: a kernel of its own for each type of y would gain nothing. */
+__device__ static inline void put_y(void *y, bool halves, size_t i, float x)
+{
+    if (halves)
+        put((bf16 *)y + i, x);
+    else
+        put((float *)y + i, x);
+}
+
+template <int F, class T> __global__ void __launch_bounds__(THREADS) k_gemv(void *y, bool halves, struct qmat q, const T *x, const struct code_books *books)
 {
     size_t lane = threadIdx.x & 31, row = ((size_t)blockIdx.x * WARPS + (threadIdx.x >> 5)) * GEMV_ROWS;
     bool one = row < q.rows, two = row + 1 < q.rows;
     x += (size_t)blockIdx.y * q.cols;
     float a = 0, b = 0;
     for (size_t k = lane * 8; one && k < q.cols; k += 256) {
-        eight v, w0 = eight_of<F>(q, row * q.cols + k, books), w1 = eight_of<F>(q, (two ? row + 1 : row) * q.cols + k, books);
-        floats<4> x0 = load<4>(x + k), x1 = load<4>(x + k + 4);
-#pragma unroll
-        for (int j = 0; j < 8; j++)
-            v.v[j] = j < 4 ? x0.v[j & 3] : x1.v[j & 3];
+        eight w0 = eight_of<F>(q, row * q.cols + k, books), w1 = eight_of<F>(q, (two ? row + 1 : row) * q.cols + k, books), v = eight_at(x + k);
 #pragma unroll
         for (int j = 0; j < 8; j++) {
             a += w0.v[j] * v.v[j];
@@ -148,17 +163,25 @@ template <int F> __global__ void __launch_bounds__(THREADS) k_gemv(float *y, str
     a = warp_sum(a);
     b = warp_sum(b);
     if (lane == 0 && one)
-        y[(size_t)blockIdx.y * q.rows + row] = a;
+        put_y(y, halves, (size_t)blockIdx.y * q.rows + row, a);
     if (lane == 0 && two)
-        y[(size_t)blockIdx.y * q.rows + row + 1] = b;
+        put_y(y, halves, (size_t)blockIdx.y * q.rows + row + 1, b);
 }
 
-#define GEMV(F)                                                                              \
-    k_gemv<F><<<dim3(blocks_for(W->rows, WARPS * GEMV_ROWS), (unsigned)n), THREADS, 0, device->stream>>>(y, *W, x, device->books); \
+#define GEMV(F)                                                                                                                                     \
+    k_gemv<F, T><<<dim3(blocks_for(W->rows, WARPS * GEMV_ROWS), (unsigned)n), THREADS, 0, c->device->stream>>>(y, halves, *W, x, c->device->books); \
     break;
 
-extern "C" void cuda_gemv(struct device *device, const struct qmat *W, const real *x, size_t n, real *y)
+template <class T> static void gemv(const struct ops_context *c, const struct qmat *W, const T *x, size_t n, void *y, bool halves)
 {
     EACH_FORMAT(W->format, GEMV)
-    launched(device, "gemv");
+    launched(c->device, "gemv");
+}
+
+extern "C" void cuda_gemv(const struct ops_context *c, const struct qmat *W, const act *x, size_t n, void *y, bool real_y)
+{
+    if (act_in_halves(c))
+        gemv(c, W, (const bf16 *)x, n, y, !real_y);
+    else
+        gemv(c, W, x, n, y, false);
 }

@@ -6,21 +6,27 @@ size_t device_own_bytes(void)
     return WORKSPACE + piece_bytes(sizeof(struct code_books)) + piece_bytes(RESULTS * sizeof(double));
 }
 
-/* gemm.cu: the most that either direction takes: x, dy, dropout(x), W or the adapter's pieces; backward's dropped dx. */
-static size_t linear_bytes(size_t e, size_t max_out, size_t max_in, size_t T)
+/* Of n reals that a product reads: the copy in bf16; without one they are read where they lie. */
+static size_t copy_bytes(const struct ops_context *c, size_t n)
 {
-    size_t rows = piece_bytes(T * max_in * e);
-    size_t adapter = piece_bytes(RANKS * max_in * e) + piece_bytes(RANKS * max_out * e) + 2 * piece_bytes(T * RANKS * e) + piece_bytes(T * RANKS * sizeof(float)) +
-                     rows + piece_bytes(T * max_in * sizeof(float));
-    size_t base = piece_bytes(max_out * max_in * e);
-    return rows + piece_bytes(T * max_out * e) + size_max(base, adapter);
+    return in_halves(c) ? piece_bytes(n * sizeof(uint16_t)) : 0;
 }
 
-/* head.cu */
-static size_t head_bytes(size_t e, size_t max_out, size_t max_in, size_t T, size_t V)
+/* gemm.cu: the most that either direction takes: a real dy, then W or the adapter's pieces: dropout(x), the dropped dx and dh of backward, factors. */
+static size_t linear_bytes(const struct ops_context *c, size_t max_out, size_t max_in, size_t T)
+{
+    size_t e = operand_bytes(c), base = piece_bytes(max_out * max_in * e);
+    size_t factors = copy_bytes(c, RANKS * max_in) + copy_bytes(c, RANKS * max_out) + 2 * copy_bytes(c, T * RANKS);
+    size_t adapter = piece_bytes(T * max_in * e) + piece_bytes(T * max_in * sizeof(float)) + piece_bytes(T * RANKS * sizeof(float)) + factors;
+    return copy_bytes(c, T * max_out) + size_max(base, adapter);
+}
+
+/* head.cu: logits; with bf16 their gradient and, of several slabs, the sum of dx; a slab. */
+static size_t head_bytes(const struct ops_context *c, size_t max_out, size_t max_in, size_t T, size_t V)
 {
     size_t rows = chunk_of(T, V > 0 ? V : 1), slab = size_min(V, SLAB), part = size_min(size_max(max_out, V), SLAB); /* salience reads the embedding too */
-    size_t loss = piece_bytes(rows * V * sizeof(float)) + piece_bytes(rows * V * sizeof(uint16_t)) + piece_bytes(rows * max_in * e) + piece_bytes(slab * max_in * e);
+    size_t sum = in_halves(c) && V > SLAB ? piece_bytes(rows * max_in * sizeof(float)) : 0;
+    size_t loss = piece_bytes(rows * V * sizeof(float)) + copy_bytes(c, rows * V) + sum + piece_bytes(slab * max_in * operand_bytes(c));
     size_t salience = piece_bytes(SALIENCE_PARTS * max_in * sizeof(double)) + piece_bytes(part * max_in * sizeof(float));
     return size_max(loss, salience);
 }
@@ -37,7 +43,7 @@ static size_t attention_bytes(size_t width, size_t D, size_t T)
 /* All of it is shared: kernels run one after another.  256 bytes more, for scratch itself may begin anywhere. */
 size_t device_scratch_size(struct ops_context *c, size_t max_out, size_t max_in, size_t D, size_t T, size_t V)
 {
-    size_t e = operand_bytes(c), products = size_max(linear_bytes(e, max_out, max_in, T), head_bytes(e, max_out, max_in, T, V));
+    size_t products = size_max(linear_bytes(c, max_out, max_in, T), head_bytes(c, max_out, max_in, T, V));
     size_t bytes = size_max(products, attention_bytes(size_max(max_in, max_out), D, T)) + 256;
     c->shared_n = (bytes / sizeof(real) + 15) / 16 * 16;
     c->scratch_n = 0;

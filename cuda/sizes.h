@@ -32,7 +32,7 @@ static inline size_t piece_bytes(size_t bytes)
     return (bytes + 255) / 256 * 256;
 }
 
-/* Products of a real as the table computes them: bf16 unless the context says f32. */
+/* What products of the device read: bf16 unless the context says f32.  act_in_halves (ops.h) for one that has no device yet: a plan's. */
 static inline bool in_halves(const struct ops_context *c)
 {
     return c->compute != COMPUTE_F32;

@@ -11,7 +11,8 @@ struct loss {
 };
 
 /* With W and x as bf16 holds them products are exact in both precisions, and logits off by gamma(C) sum |x||w| <= z_off; so is nll, but for the logarithm and
- * the sum (gamma(V / 512 + 22)).  dz = scale (p - [label]): p is off by 2 z_off + that, relative; bf16 rounds dz once (2^-8).  dx and dW: sums of those. */
+ * the sum (gamma(V / 512 + 22)).  dz = scale (p - [label]): p is off by 2 z_off + that, relative; bf16 rounds dz once (2^-8).  dx and dW: sums of those;
+ * a dx in bf16 is rounded once, which costs 2^-8 of it and of its error. */
 static void loss(enum format format, enum compute compute, size_t n, size_t C, size_t V)
 {
     real *x = normal_halves(n * C, 1, 1), *W = normal_halves(V * C, 2, 0.2), *dW = normals(V * C, 3, 1);
@@ -27,9 +28,10 @@ static void loss(enum format format, enum compute compute, size_t n, size_t C, s
     struct head_args a = {.W = &q, .n = n, .x = x, .labels = labels, .nll = want.nll, .greedy = want.greedy, .dx = want.dx, .dW = want.dW, .scale = 0.01f};
     cpu.ops->head_loss(&cpu, &a);
     set_compute(compute);
+    gpu.ops->scratch_size(&gpu, C, C, 32, n, V); /* no more than such a head wants of what lies there */
     struct qmat Q = up_matrix(&q);
     double *nll = (double *)(void *)up_nan(2 * n);
-    struct head_args b = {.W = &Q, .n = n, .x = UP(x, n * C), .labels = UP(labels, n), .nll = nll, .greedy = (uint8_t *)up_nan(n), .dx = up_nan(n * C),
+    struct head_args b = {.W = &Q, .n = n, .x = up_acts(x, n * C), .labels = UP(labels, n), .nll = nll, .greedy = (uint8_t *)up_nan(n), .dx = up_nan_acts(n * C),
                           .dW = UP(dW, V * C), .scale = 0.01f};
     gpu.ops->head_loss(&gpu, &b);
     nll = DOWN(nll, n);
@@ -65,7 +67,8 @@ static void loss(enum format format, enum compute compute, size_t n, size_t C, s
             }
         }
     }
-    check("dx", DOWN(b.dx, n * C), want.dx, dx_size, 1.01, 2, n * C);
+    double store = halves ? HALF_UNIT : 0;
+    check("dx", down_acts(b.dx, n * C), want.dx, dx_size, 1.01 * (1 + store), 2 + store / UNIT, n * C);
     check("dW", DOWN(b.dW, V * C), want.dW, dW_size, gamma_of((double)n + 4), 2, V * C);
     uint8_t *greedy = DOWN(b.greedy, n);
     for (size_t i = 0; exact && i < n; i++) /* no two logits of a row are so near that rounding decides */
@@ -81,6 +84,31 @@ static void cross_entropy(void **state)
     loss(FORMAT_BF16, COMPUTE_F32, 5, 32, 701);
     loss(FORMAT_Q8_0, COMPUTE_BF16, 5, 32, 701);
     loss(FORMAT_Q8_0, COMPUTE_F32, 3, 32, 9000); /* two slabs */
+    loss(FORMAT_F32, COMPUTE_BF16, 20, 8, 9000);
+}
+
+/* dx of a head that is decoded in two slabs has the bits of that of the same head in bf16, which is read at once: sums are fp32, and rounded once.  x = 0 makes all of
+ * dz the same bf16 of 1 / V, 2^-21 times a whole number, but for the label's, which is -1; with W of 1/2, 1, 3/2 every sum is a multiple of 2^-22 below 2: exact in any order.
+ * All of p W comes to about 1 and the label's share to -1, so that a first slab rounded to bf16, by up to 2^-9, would show. */
+static void slabs_are_added_in_fp32(void **state)
+{
+    (void)state;
+    enum { V = 9000, C = 32 };
+    const enum format formats[2] = {FORMAT_F32, FORMAT_BF16};
+    real *W = zeros(V * C), *dx[2];
+    int32_t label = V - 1;
+    for (size_t i = 0; i < V * C; i++)
+        W[i] = i / C == V - 1 ? 1 : 0.5f * (real)(1 + rng_at(3, RNG_DATA_ORDER, 0, i) % 3);
+    set_compute(COMPUTE_BF16);
+    for (int f = 0; f < 2; f++) {
+        struct qmat q;
+        encoded(&q, formats[f], false, V, C, W);
+        struct qmat Q = up_matrix(&q);
+        struct head_args a = {.W = &Q, .n = 1, .x = up_acts(zeros(C), C), .labels = UP(&label, 1), .dx = up_nan_acts(C), .scale = 1};
+        gpu.ops->head_loss(&gpu, &a);
+        dx[f] = down_acts(a.dx, C);
+    }
+    same("dx of slabs", dx[0], dx[1], C * sizeof(real));
 }
 
 /* Of two largest logits the first is the greedy one; nothing but the score is wanted. */
@@ -96,7 +124,7 @@ static void greedy_is_the_first_largest(void **state)
     int32_t labels[N] = {7, 31, 8, -1};
     encoded(&q, FORMAT_F32, false, V, C, W);
     struct qmat Q = up_matrix(&q);
-    struct head_args a = {.W = &Q, .n = N, .x = UP(x, N * C), .labels = UP(labels, N), .greedy = (uint8_t *)up_nan(N), .scale = 1};
+    struct head_args a = {.W = &Q, .n = N, .x = up_acts(x, N * C), .labels = UP(labels, N), .greedy = (uint8_t *)up_nan(N), .scale = 1};
     gpu.ops->head_loss(&gpu, &a);
     uint8_t want[N] = {1, 0, 0, 0};
     same("greedy", DOWN(a.greedy, N), want, N);
@@ -113,7 +141,7 @@ static void nan_is_seen(void **state)
     int32_t label = 5;
     encoded(&q, FORMAT_F32, false, V, C, normals(V * C, 2, 1));
     struct qmat Q = up_matrix(&q);
-    struct head_args a = {.W = &Q, .n = 1, .x = UP(x, C), .labels = UP(&label, 1), .nll = (double *)(void *)up_nan(2), .scale = 1};
+    struct head_args a = {.W = &Q, .n = 1, .x = up_acts(x, C), .labels = UP(&label, 1), .nll = (double *)(void *)up_nan(2), .scale = 1};
     gpu.ops->head_loss(&gpu, &a);
     double *nll = DOWN(a.nll, 1);
     assert_true(isnan(nll[0]));
@@ -184,7 +212,7 @@ static void salience(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        ON_DEVICE(cross_entropy), ON_DEVICE(greedy_is_the_first_largest), ON_DEVICE(nan_is_seen), ON_DEVICE(divergence), ON_DEVICE(salience),
+        ON_DEVICE(cross_entropy), ON_DEVICE(slabs_are_added_in_fp32), ON_DEVICE(greedy_is_the_first_largest), ON_DEVICE(nan_is_seen), ON_DEVICE(divergence), ON_DEVICE(salience),
     };
     return cmocka_run_group_tests_name("head_cuda", tests, NULL, NULL);
 }

@@ -1,8 +1,9 @@
 /* The linear layer of the CUDA table against the plain reference: every format, adapters of more ranks than go at once, dropout whose masks are the CPU's
- * bits, bias, all gradients; f32 and bf16.
+ * bits, bias, all gradients; f32 and bf16, there with y and dy as acts and as reals.
  *
  * Bounds as in on_device.h: chains of the lengths of all sums; with bf16 each factor of each product is rounded once (2^-8), results between products (h, dh)
- * once more, as factors. */
+ * once more, as factors.  Acts are what bf16 holds, so that both sides begin with the same numbers.  A y or dx that is an act is rounded each time that something was
+ * added to it; each sum on the way is at most the sum of absolute values, so that k roundings make an error f of it (1 + f) (1 + 2^-8)^k - 1. */
 #include "on_device.h"
 
 struct result {
@@ -16,6 +17,12 @@ static real *ones(size_t n)
     for (size_t i = 0; i < n; i++)
         x[i] = 1;
     return x;
+}
+
+/* Whether y and dy are bf16. */
+static bool y_in_halves(const struct linear_args *a)
+{
+    return act_in_halves(&gpu) && !a->real_y;
 }
 
 /* Forward, then backward; gradients of parameters begin with ones, dx with x when it is added to. */
@@ -33,16 +40,17 @@ static struct result run_cpu(struct linear_args a)
 static struct result run_gpu(struct linear_args a)
 {
     size_t n = a.n, in = a.W->cols, out = a.W->rows, r = (size_t)a.lora.r;
-    struct result t = {up_nan(n * out), up_nan(n * r), UP(a.x, n * in), UP(ones(r * in), r * in), UP(ones(out * r), out * r),
+    bool halves = y_in_halves(&a);
+    struct result t = {halves ? up_nan_acts(n * out) : up_nan(n * out), up_nan(n * r), up_acts(a.x, n * in), UP(ones(r * in), r * in), UP(ones(out * r), out * r),
                        UP(ones(out * in), out * in), UP(ones(out), out), (uint32_t *)(void *)up_nan(n * mask_words(in))};
     struct qmat W = up_matrix(a.W);
     a.W = &W;
-    a.x = UP(a.x, n * in), a.dy = UP(a.dy, n * out), a.bias = a.bias ? UP(a.bias, out) : NULL;
+    a.x = up_acts(a.x, n * in), a.dy = halves ? up_acts(a.dy, n * out) : UP(a.dy, n * out), a.bias = a.bias ? UP(a.bias, out) : NULL;
     a.lora.A = UP(a.lora.A, r * in), a.lora.B = UP(a.lora.B, out * r);
     a.y = t.y, a.lora.h = t.h, a.lora.dA = t.dA, a.lora.dB = t.dB, a.dx = t.dx, a.dW = t.dW, a.dbias = t.dbias, a.lora.mask = t.mask;
     gpu.ops->linear_forward(&gpu, &a, 1);
     gpu.ops->linear_backward(&gpu, &a);
-    return (struct result){DOWN(t.y, n * out), DOWN(t.h, n * r), DOWN(t.dx, n * in), DOWN(t.dA, r * in), DOWN(t.dB, out * r), DOWN(t.dW, out * in),
+    return (struct result){halves ? down_acts(t.y, n * out) : DOWN(t.y, n * out), DOWN(t.h, n * r), down_acts(t.dx, n * in), DOWN(t.dA, r * in), DOWN(t.dB, out * r), DOWN(t.dW, out * in),
                            DOWN(t.dbias, out), DOWN(t.mask, n * mask_words(in))};
 }
 
@@ -68,13 +76,21 @@ static void check_masks(const struct linear_args *a, const uint32_t *mask)
         }
 }
 
-static void linear(enum format format, enum compute compute, size_t n, size_t in, size_t out, int r, float dropout, bool bias, bool add)
+/* Of an error `factor` after that many roundings to bf16. */
+static double stored(double factor, int roundings)
+{
+    return (1 + factor) * pow(1 + HALF_UNIT, roundings) - 1;
+}
+
+static void one_linear(enum format format, enum compute compute, bool real_y, size_t n, size_t in, size_t out, int r, float dropout, bool bias, bool add)
 {
     struct qmat W;
     bool halves = compute == COMPUTE_BF16;
     encoded(&W, format, false, out, in, normals(out * in, 1, 0.1));
     set_compute(compute);
-    struct linear_args a = {.W = &W, .n = n, .x = normals(n * in, 2, 1), .dy = normals(n * out, 3, 1), .bias = bias ? normals(out, 4, 1) : NULL, .dx_add = add,
+    gpu.ops->scratch_size(&gpu, out, in, 32, n, 0); /* no more than such a linear wants of what lies there */
+    struct linear_args a = {.W = &W, .n = n, .x = halves ? normal_halves(n * in, 2, 1) : normals(n * in, 2, 1), .real_y = real_y,
+                            .dy = halves && !real_y ? normal_halves(n * out, 3, 1) : normals(n * out, 3, 1), .bias = bias ? normals(out, 4, 1) : NULL, .dx_add = add,
                             .lora = {.r = r, .s = 1.5f, .A = normals((size_t)r * in, 5, 0.1), .B = normals(out * (size_t)r, 6, 0.1), .dropout = dropout, .seed = 11,
                                      .step = 7, .index0 = 5}};
     struct linear_args b = a;
@@ -84,8 +100,10 @@ static void linear(enum format format, enum compute compute, size_t n, size_t in
     struct result want = run_cpu(a), got = run_gpu(a), size = run_cpu(b);
     double one = halves ? 2 * HALF_UNIT + HALF_UNIT * HALF_UNIT : 0, two = halves ? 2 * one + HALF_UNIT : 0; /* of a product; of one behind another */
     double ranks = r, rows = (double)n;
-    check("y", got.y, want.y, size.y, gamma_of((double)in + ranks + 12) + two, 1, n * out);
-    check("dx", got.dx, want.dx, size.dx, gamma_of((double)out + ranks + 12) + two, 1, n * in);
+    int adapters = (r + 255) / 256, stores_y = y_in_halves(&a) ? 1 + bias + adapters : 0; /* 256 ranks at once */
+    int stores_dx = halves ? 1 + (dropout > 0 ? r > 0 : adapters) : 0;                      /* dropout: of the sum of all */
+    check("y", got.y, want.y, size.y, stored(gamma_of((double)in + ranks + 12) + two, stores_y), 1, n * out);
+    check("dx", got.dx, want.dx, size.dx, stored(gamma_of((double)out + ranks + 12) + two, stores_dx), 1, n * in);
     check("dW", got.dW, want.dW, size.dW, gamma_of(rows + 4) + one, 1, out * in);
     check("dbias", got.dbias, want.dbias, size.dbias, gamma_of(2), 1, out);
     if (r > 0) {
@@ -95,6 +113,13 @@ static void linear(enum format format, enum compute compute, size_t n, size_t in
     }
     if (r > 0 && dropout > 0)
         check_masks(&a, got.mask);
+}
+
+static void linear(enum format format, enum compute compute, size_t n, size_t in, size_t out, int r, float dropout, bool bias, bool add)
+{
+    one_linear(format, compute, false, n, in, out, r, dropout, bias, add);
+    if (compute != COMPUTE_F32)
+        one_linear(format, compute, true, n, in, out, r, dropout, bias, add);
 }
 
 static void every_format_in_both_precisions(void **state)
@@ -117,6 +142,7 @@ static void adapters(void **state)
     linear(FORMAT_INT8, COMPUTE_BF16, 7, 37, 19, 3, 0, true, false);
     linear(FORMAT_NF4, COMPUTE_F32, 5, 64, 48, 260, 0, false, false); /* more ranks than go at once */
     linear(FORMAT_NF4, COMPUTE_BF16, 5, 64, 48, 260, 0.1f, false, false);
+    linear(FORMAT_NF4, COMPUTE_BF16, 5, 64, 48, 260, 0, true, true);
 }
 
 static void dropout_has_the_cpus_masks(void **state)
@@ -133,30 +159,32 @@ static void few_rows(void **state)
     (void)state;
     linear(FORMAT_NF4, COMPUTE_BF16, 1, 576, 33, 4, 0, true, false);
     linear(FORMAT_Q8_0, COMPUTE_F32, 4, 64, 33, 4, 0, true, false);
+    linear(FORMAT_Q8_0, COMPUTE_BF16, 4, 64, 33, 0, 0, false, true);
 }
 
-/* Three linears of one x, the second without y: what each gives alone, bit for bit. */
+/* Three linears of one x, the second without y, the third with a real one: what each gives alone, bit for bit. */
 static void a_group_is_its_members(void **state)
 {
     (void)state;
     enum { N = 9, IN = 64, OUT = 24, R = 4 };
     struct qmat W[3], w[3];
     struct linear_args a[3];
-    real *X = UP(normals(N * IN, 2, 1), N * IN);
     set_compute(COMPUTE_BF16);
+    act *X = up_acts(normals(N * IN, 2, 1), N * IN);
     for (size_t i = 0; i < 3; i++) {
         encoded(&w[i], FORMAT_NF4, true, OUT, IN, normals(OUT * IN, (uint32_t)i, 0.1));
         W[i] = up_matrix(&w[i]);
-        a[i] = (struct linear_args){.W = &W[i], .n = N, .x = X, .y = i == 1 ? NULL : up_nan(N * OUT),
+        a[i] = (struct linear_args){.W = &W[i], .n = N, .x = X, .y = i == 1 ? NULL : i == 0 ? up_nan_acts(N * OUT) : up_nan(N * OUT), .real_y = i == 2,
                                     .lora = {.r = R, .s = 2, .A = UP(normals(R * IN, 5, 0.1), R * IN), .B = UP(normals(OUT * R, 6, 0.1), OUT * R), .h = up_nan(N * R)}};
     }
     gpu.ops->linear_forward(&gpu, a, 3);
     for (size_t i = 0; i < 3; i++) {
-        real *h = DOWN(a[i].lora.h, N * R), *y = a[i].y ? DOWN(a[i].y, N * OUT) : NULL;
+        size_t bytes = N * OUT * (y_in_halves(&a[i]) ? sizeof(uint16_t) : sizeof(real));
+        real *h = DOWN(a[i].lora.h, N * R), *y = a[i].y ? down(a[i].y, bytes) : NULL;
         gpu.ops->linear_forward(&gpu, &a[i], 1);
         same("h", DOWN(a[i].lora.h, N * R), h, N * R * sizeof *h);
         if (y)
-            same("y", DOWN(a[i].y, N * OUT), y, N * OUT * sizeof *y);
+            same("y", down(a[i].y, bytes), y, bytes);
     }
 }
 

@@ -1,5 +1,5 @@
 /* Quantized matrices, read and written: every format decodes to the CPU's bits, as reals and rounded to bf16, for whole matrices, for rows that begin anywhere and for
- * a matrix that ends inside of eight; products with few rows straight from the codes; what the device encodes has the CPU's bits. */
+ * a matrix that ends inside of eight; products with few rows of reals and of bf16 straight from the codes; what the device encodes has the CPU's bits. */
 #include "on_device.h"
 #include "cuda/private.h"
 #include "random_blocks.h"
@@ -62,14 +62,19 @@ static void every_format_decodes_to_the_cpus_bits(void **state)
     }
 }
 
-/* Two rows a warp; a lane sums ceil(cols / 256) eights, then a tree: gamma(cols / 32 + 8 + 5). */
-static void gemv(enum format format, size_t rows, size_t cols, size_t n)
+/* Two rows a warp; a lane sums ceil(cols / 256) eights, then a tree: gamma(cols / 32 + 8 + 5).  x is what bf16 holds; a y that is an act is rounded once, which
+ * costs 2^-8 of what was computed: of |y|, and of the sum's own error. */
+static void gemv(enum compute compute, bool real_y, enum format format, size_t rows, size_t cols, size_t n)
 {
     struct qmat q;
     cols = cols_of(format, cols);
     fill(&q, format, false, rows, cols);
+    set_compute(compute);
     struct qmat Q = up_matrix(&q);
-    real *x = normals(n * cols, 9, 1), *W = zeros(rows * cols), *want = zeros(n * rows), *size = zeros(n * rows), *Y = up_nan(n * rows);
+    bool rounded = act_in_halves(&gpu) && !real_y;
+    real *x = compute == COMPUTE_F32 ? normals(n * cols, 9, 1) : normal_halves(n * cols, 9, 1), *W = zeros(rows * cols), *want = zeros(n * rows), *size = zeros(n * rows);
+    real *Y = rounded ? up_nan_acts(n * rows) : up_nan(n * rows);
+    double sums = gamma_of((double)cols / 32 + 13);
     quant_decode_rows(&q, 0, rows, W);
     for (size_t i = 0; i < n; i++)
         for (size_t o = 0; o < rows; o++) {
@@ -81,17 +86,21 @@ static void gemv(enum format format, size_t rows, size_t cols, size_t n)
             want[i * rows + o] = (real)sum;
             size[i * rows + o] = (real)absolute;
         }
-    cuda_gemv(card, &Q, UP(x, n * cols), n, Y);
-    check(format_info(format)->name, DOWN(Y, n * rows), want, size, gamma_of((double)cols / 32 + 13), 1, n * rows);
+    cuda_gemv(&gpu, &Q, up_acts(x, n * cols), n, Y, real_y);
+    double store = rounded ? HALF_UNIT : 0;
+    check(format_info(format)->name, rounded ? down_acts(Y, n * rows) : DOWN(Y, n * rows), want, size, (1 + store) * sums, 1 + store / UNIT, n * rows);
 }
 
 static void few_rows_meet_the_codes(void **state)
 {
     (void)state;
-    for (int f = 0; f < FORMAT_COUNT; f++)
-        gemv((enum format)f, 33, 576, 1);
-    gemv(FORMAT_NF4, 64, 1024, 3);
-    gemv(FORMAT_Q4_0, 17, 320, 4);
+    for (int f = 0; f < FORMAT_COUNT; f++) {
+        gemv(COMPUTE_F32, true, (enum format)f, 33, 576, 1);
+        gemv(COMPUTE_BF16, f % 2, (enum format)f, 33, 576, 1);
+    }
+    gemv(COMPUTE_F32, false, FORMAT_NF4, 64, 1024, 3);
+    gemv(COMPUTE_BF16, false, FORMAT_NF4, 64, 1024, 3);
+    gemv(COMPUTE_BF16, true, FORMAT_Q4_0, 17, 320, 4);
 }
 
 /* ---- encoding ---- */
