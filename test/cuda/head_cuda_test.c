@@ -85,6 +85,7 @@ static void cross_entropy(void **state)
     loss(FORMAT_Q8_0, COMPUTE_BF16, 5, 32, 701);
     loss(FORMAT_Q8_0, COMPUTE_F32, 3, 32, 9000); /* two slabs */
     loss(FORMAT_F32, COMPUTE_BF16, 20, 8, 9000);
+    loss(FORMAT_BF16, COMPUTE_BF16, 1025, 8, 40); /* two chunks */
 }
 
 /* dx of a head that is decoded in two slabs has the bits of that of the same head in bf16, which is read at once: sums are fp32, and rounded once.  x = 0 makes all of
