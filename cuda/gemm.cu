@@ -1,7 +1,8 @@
 /* gemm.cu: products by cuBLAS, and the linear layer: a frozen matrix in any format plus a low-rank adapter (cpu/ref_linear.c's equations).
  *
  * One stream and a fixed workspace: cuBLAS's own condition for the same bits every time.  With compute = bf16 both factors are rounded to bf16 and sums
- * are fp32; with f32 nothing is rounded.  Acts are in bf16 already and go in and out where they lie.  W is decoded into one piece of scratch that all matrices use in turn; a few rows meet the codes directly. */
+ * are fp32; with f32 nothing is rounded.  Acts are bf16 then already: products read and write them where they lie.  W is decoded into one piece of scratch
+ * that all matrices use in turn; a few rows meet the codes directly. */
 #include "cuda/gemm.cuh"
 
 enum { GEMV_MOST = 4 }; /* rows of x that go the way of the codes */

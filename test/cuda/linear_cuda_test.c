@@ -50,8 +50,8 @@ static struct result run_gpu(struct linear_args a)
     a.y = t.y, a.lora.h = t.h, a.lora.dA = t.dA, a.lora.dB = t.dB, a.dx = t.dx, a.dW = t.dW, a.dbias = t.dbias, a.lora.mask = t.mask;
     gpu.ops->linear_forward(&gpu, &a, 1);
     gpu.ops->linear_backward(&gpu, &a);
-    return (struct result){halves ? down_acts(t.y, n * out) : DOWN(t.y, n * out), DOWN(t.h, n * r), down_acts(t.dx, n * in), DOWN(t.dA, r * in), DOWN(t.dB, out * r), DOWN(t.dW, out * in),
-                           DOWN(t.dbias, out), DOWN(t.mask, n * mask_words(in))};
+    return (struct result){halves ? down_acts(t.y, n * out) : DOWN(t.y, n * out), DOWN(t.h, n * r), down_acts(t.dx, n * in), DOWN(t.dA, r * in),
+                           DOWN(t.dB, out * r), DOWN(t.dW, out * in), DOWN(t.dbias, out), DOWN(t.mask, n * mask_words(in))};
 }
 
 /* The same shape of |W|. */
