@@ -161,12 +161,13 @@ static struct operand dropped(const struct ops_context *c, struct pieces *p, con
     return act_in_halves(c) ? dropped_as(c, p, a, (const bf16 *)a->x) : dropped_as(c, p, a, a->x);
 }
 
-/* y += dropout'(x), x in fp32. */
-template <class T> static void add_dropped(const struct ops_context *c, const struct linear_args *a, T *y, const float *x)
+/* Rows row .. row+n-1 of dx += dropout'(x), x in fp32. */
+template <class T> static void add_dropped(const struct ops_context *c, const struct linear_args *a, T *dx, const float *x, size_t row, size_t n)
 {
     size_t in = a->W->cols;
     unsigned each = blocks_for(in, THREADS);
-    k_add_dropped<T><<<(unsigned)a->n * each, THREADS, 0, c->device->stream>>>(y, x, a->lora.mask, kept_factor(&a->lora), each, in);
+    const uint32_t *mask = a->lora.mask + row * mask_words(in);
+    k_add_dropped<T><<<(unsigned)n * each, THREADS, 0, c->device->stream>>>(dx + row * in, x, mask, kept_factor(&a->lora), each, in);
     launched(c->device, "dropout");
 }
 
@@ -272,6 +273,22 @@ template <class T> static void add_dbias(const struct ops_context *c, const stru
     launched(c->device, "bias");
 }
 
+/* dx += dropout'(dh A), some rows at a time: the product is fp32, and as wide as x. */
+static void dx_through_dropout(const struct ops_context *c, struct pieces p, const struct linear_args *a, struct operand dh, struct operand A, size_t k)
+{
+    size_t in = a->W->cols, most = size_min(a->n, DROPPED_ROWS);
+    float *x = (float *)piece_take(&p, most * in * sizeof *x);
+    for (size_t row = 0; row < a->n; row += most) {
+        size_t n = size_min(a->n - row, most);
+        struct product dx = {false, false, n, in, k, 1, 0, operand_at(dh, row, 0), A, {x, CUDA_R_32F, in}};
+        multiply(c->device, &dx);
+        if (act_in_halves(c))
+            add_dropped(c, a, (bf16 *)a->dx, x, row, n);
+        else
+            add_dropped(c, a, a->dx, x, row, n);
+    }
+}
+
 /* dh = s dy B;  dB += s dy^T h;  dA += dh^T dropout(x);  dx += dropout'(dh A) */
 static void adapter_backward(const struct ops_context *c, struct pieces scratch, const struct linear_args *a, struct operand dy, struct operand x)
 {
@@ -281,7 +298,6 @@ static void adapter_backward(const struct ops_context *c, struct pieces scratch,
     bool drops = l->dropout > 0;
     if (drops && l->dA)
         x = dropped(c, &scratch, a);
-    float *dropped_dx = drops && a->dx ? (float *)piece_take(&scratch, n * in * sizeof(float)) : NULL;
     for (size_t r0 = 0; r0 < r; r0 += RANKS) {
         struct pieces p = scratch;
         size_t k = size_min(r - r0, RANKS);
@@ -298,17 +314,15 @@ static void adapter_backward(const struct ops_context *c, struct pieces scratch,
             struct product dA = {true, false, k, in, n, 1, 1, dh16, x, {l->dA + r0 * in, CUDA_R_32F, in}};
             multiply(d, &dA);
         }
-        if (a->dx) {
-            struct result to = drops ? result{dropped_dx, CUDA_R_32F, in} : result{a->dx, act_type(c), in};
-            float beta = drops && r0 == 0 ? 0.f : 1.f;
-            struct product dx = {false, false, n, in, k, 1, beta, dh16, operand_of(c, &p, l->A + r0 * in, k, in, in), to};
+        if (!a->dx)
+            continue;
+        struct operand A = operand_of(c, &p, l->A + r0 * in, k, in, in);
+        struct product dx = {false, false, n, in, k, 1, 1, dh16, A, {a->dx, act_type(c), in}};
+        if (drops)
+            dx_through_dropout(c, p, a, dh16, A, k);
+        else
             multiply(d, &dx);
-        }
     }
-    if (dropped_dx && act_in_halves(c))
-        add_dropped(c, a, (bf16 *)a->dx, dropped_dx);
-    else if (dropped_dx)
-        add_dropped(c, a, a->dx, dropped_dx);
 }
 
 static void base_dx(const struct ops_context *c, struct pieces scratch, const struct linear_args *a, struct operand dy)

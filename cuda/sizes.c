@@ -12,12 +12,12 @@ static size_t copy_bytes(const struct ops_context *c, size_t n)
     return in_halves(c) ? piece_bytes(n * sizeof(uint16_t)) : 0;
 }
 
-/* gemm.cu: the most that either direction takes: a real dy, then W or the adapter's pieces: dropout(x), the dropped dx and dh of backward, factors. */
+/* gemm.cu: the most that either direction takes: a real dy, then W or the adapter's pieces: dropout(x), rows of the dropped dx and dh of backward, factors. */
 static size_t linear_bytes(const struct ops_context *c, size_t max_out, size_t max_in, size_t T)
 {
     size_t e = operand_bytes(c), base = piece_bytes(max_out * max_in * e);
     size_t factors = copy_bytes(c, RANKS * max_in) + copy_bytes(c, RANKS * max_out) + 2 * copy_bytes(c, T * RANKS);
-    size_t adapter = piece_bytes(T * max_in * e) + piece_bytes(T * max_in * sizeof(float)) + piece_bytes(T * RANKS * sizeof(float)) + factors;
+    size_t adapter = piece_bytes(T * max_in * e) + piece_bytes(size_min(T, DROPPED_ROWS) * max_in * sizeof(float)) + piece_bytes(T * RANKS * sizeof(float)) + factors;
     return copy_bytes(c, T * max_out) + size_max(base, adapter);
 }
 

@@ -20,6 +20,7 @@ enum {
     WORKSPACE = 32 << 20, /* cuBLAS's, in bytes: fixed, so that it always takes the same ways */
     RESULTS = 512,        /* doubles of the device that a kernel leaves for the host */
     RANKS = 256,          /* columns of an adapter at once */
+    DROPPED_ROWS = 1024,  /* rows of the gradient behind dropout at once */
     SLAB = 8192,          /* rows of a head that are decoded at once */
     CHUNK_LEAST = 16, CHUNK_MOST = 1024, LOGITS = 1 << 25, /* rows of logits at once; numbers, unless the vocabulary is very large */
     SALIENCE_PARTS = 64,  /* runs of rows whose sums of columns are kept apart */
