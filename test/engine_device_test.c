@@ -94,11 +94,11 @@ static void test_rows_add_up(void **state)
         for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
             assert_true(row(text, parts[i]) > 0);
             sum += row(text, parts[i]);
-            shared += i >= 2 ? row(text, parts[i]) : 0;
+            shared += i >= 3 ? row(text, parts[i]) : 0;
         }
         assert_true(row(text, "tuning") == sum);
-        if (k == 1 || k == 2)
-            assert_true(row(text, "peak") == shared + row(text, "base") + row(text, "importance"));
+        if (k == 1 || k == 2) /* a run that measures takes the place of the others' activations */
+            assert_true(row(text, "peak") == shared + row(text, "base") + fmax(row(text, "importance") + row(text, "measuring"), row(text, "activations")));
         else
             assert_true(row(text, "peak") == sum);
         veneer_free(job);
