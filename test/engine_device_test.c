@@ -1,6 +1,8 @@
 /* engine_device_test.c: train --plan of a folder that holds config.json alone, and what it says of a device: without weights, data, tokenizer or GPU.
  *
  * The numbers are recomputed here from the widths: every piece of memory is a multiple of 64 bytes. */
+#include <math.h>
+
 #include "job_outputs.h"
 
 enum { C = 128, F = 384, V = 512, L = 3, H = 4, KV = 2, D = 32, R = 8, ROWS = 64 };
