@@ -107,6 +107,30 @@ struct head_args {
     real scale;
 };
 
+/* The next token.  z: the logits, a NaN counting as -infinity; equal ones rank by id.
+ * temperature not above 0, or a largest logit that is infinite: the first largest.  Else with w_v = exp((z_v - max z) / temperature): of the top_k largest (0 or less: all) the
+ * fewest, largest first, whose w reach top_p of the sum of theirs, at least one; of these the first, by id, at which the running sum of w exceeds u times
+ * the sum of theirs.  Holtzman et al. 2019 (arXiv:1904.09751).
+ * w is a whole number, 2^SAMPLE_BITS for the largest, made of single operations that every machine rounds alike (cpu/sample.h): the same token on every level, for
+ * any number of threads and on a device.  What weighs less than half, 5e-10 of the largest, weighs nothing. */
+enum { SAMPLE_BITS = 30 };
+
+struct sample_args {
+    const real *logits; /* [V] */
+    size_t V;           /* 1 or more */
+    double temperature;
+    int32_t top_k;
+    double top_p, u; /* u in [0, 1) */
+    int32_t *token;  /* [1] */
+};
+
+/* w = 2^(scale (z - max z)).  Finite, so that the largest weighs 1 however cold. */
+static inline real sample_scale(double temperature)
+{
+    double scale = 1.4426950408889634 / temperature;
+    return scale < 1e38 ? (real)scale : (real)1e38;
+}
+
 enum salience { SALIENCE_VECTORIZE, SALIENCE_PARAM_FIRST, SALIENCE_PARAM_SECOND, SALIENCE_PARAM_MIX, SALIENCE_L1, SALIENCE_L2 };
 
 struct adamw_args {
@@ -210,6 +234,8 @@ struct ops {
      *     kl[i] = sum_v P (log P - log Q),   jsd[i] = sum_v P (log P - log M) / 2 + Q (log Q - log M) / 2.   Lin 1991, eq. 3.1 and 4.1.
      * lse[n, 2], optional: log sum_v exp(p_v), log sum_v exp(q_v), so that what either says of one token is known too. */
     void (*divergence)(const struct ops_context *c, real *p, real *q, size_t n, size_t V, double *kl, double *jsd, double *lse);
+
+    void (*sample)(const struct ops_context *c, const struct sample_args *a);
 
     /* Decoupled weight decay first: p -= lr wd p; then m, v and p -= lr mhat / (sqrt(vhat) + eps).  Loshchilov & Hutter, arXiv:1711.05101 */
     void (*adamw)(const struct ops_context *c, const struct adamw_args *a);

@@ -29,6 +29,7 @@ static const struct ops reference_table = {
     .from_bf16 = ref_from_bf16,
     .head_loss = ref_head_loss,
     .divergence = ref_divergence,
+    .sample = ref_sample,
     .adamw = ref_adamw,
     .sum_squares = ref_sum_squares,
     .salience = ref_salience,

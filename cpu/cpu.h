@@ -73,6 +73,8 @@ void ref_add(const struct ops_context *c, real *y, const real *x, size_t n);
 void ref_add_squares(const struct ops_context *c, real *y, const real *x, real divisor, size_t n);
 void ref_head_loss(const struct ops_context *c, const struct head_args *a);
 void ref_divergence(const struct ops_context *c, real *p, real *q, size_t n, size_t V, double *kl, double *jsd, double *lse);
+void ref_sample(const struct ops_context *c, const struct sample_args *a);
+size_t ref_sample_shared(size_t V); /* reals of scratch */
 void ref_adamw(const struct ops_context *c, const struct adamw_args *a);
 double ref_sum_squares(const struct ops_context *c, const real *x, size_t n);
 void ref_salience(const struct ops_context *c, enum salience kind, const struct qmat *W, const real *G, const real *F,

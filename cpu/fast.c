@@ -13,7 +13,8 @@ static size_t fast_scratch_size(struct ops_context *c, size_t max_out, size_t ma
     ref_scratch_size(c, 0, max_in, D, T, 0); /* for the slots that are the reference's own */
     size_t own = size_max(c->scratch_n, size_max(fast_linear_own(max_in), fast_attention_own(D, T)));
     size_t shared = size_max(fast_linear_shared(max_out, max_in, T), fast_head_shared(max_in, V));
-    return cpu_scratch_sizes(c, size_max(shared, fast_decode_shared(max_in, D, T)), own + GEMM_SCRATCH);
+    shared = size_max(shared, size_max(fast_decode_shared(max_in, D, T), fast_sample_shared(V)));
+    return cpu_scratch_sizes(c, shared, own + GEMM_SCRATCH);
 }
 
 /* ---- embedding ---- */
@@ -201,6 +202,7 @@ const struct ops fast_table = {
     .from_bf16 = fast_from_bf16,
     .head_loss = fast_head_loss,
     .divergence = fast_divergence,
+    .sample = fast_sample,
     .adamw = fast_adamw,
     .sum_squares = fast_sum_squares,
     .salience = ref_salience,

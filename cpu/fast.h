@@ -43,6 +43,8 @@ void fast_attention_decode(const struct ops_context *c, const struct decode_args
 size_t fast_head_shared(size_t C, size_t V);
 void fast_head_loss(const struct ops_context *c, const struct head_args *a);
 void fast_divergence(const struct ops_context *c, real *p, real *q, size_t n, size_t V, double *kl, double *jsd, double *lse);
+size_t fast_sample_shared(size_t V);
+void fast_sample(const struct ops_context *c, const struct sample_args *a);
 
 extern const struct ops fast_table; /* cpu/fast.c */
 

@@ -9,7 +9,7 @@ size_t ref_scratch_size(struct ops_context *c, size_t max_out, size_t max_in, si
 {
     (void)max_out;
     size_t linear = 33 * (max_in + 16), attention = T + 16 + 4 * D, head = V + 3 * max_in + 32;
-    return cpu_scratch_sizes(c, 0, size_max(linear, size_max(attention, head)));
+    return cpu_scratch_sizes(c, 0, size_max(size_max(linear, attention), size_max(head, ref_sample_shared(V))));
 }
 
 /* ---- embedding ---- */

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/rng.h"
+#include "cpu/sample.h"
 
 #ifndef VECTOR_TABLE
 #define VECTOR_TABLE vector_plain
@@ -175,6 +176,36 @@ static void divergences(const real *p, const real *q, real a, real b, size_t n, 
         sums[0] += (double)sum_run(kl);
         sums[1] += (double)sum_run(jsd);
     }
+}
+
+/* ---- drawing a token ---- */
+
+/* The sum of w[n], n <= 64, each at most 2^30: halves of 16 bits have sums of 32. */
+static uint64_t sum_weights(const uint32_t *w, size_t n)
+{
+    uint32_t low = 0, high = 0;
+#pragma omp simd reduction(+ : low, high)
+    for (size_t i = 0; i < n; i++) {
+        low += w[i] & 0xffff;
+        high += w[i] >> 16;
+    }
+    return ((uint64_t)high << 16) + low;
+}
+
+static uint64_t weigh(uint32_t *restrict w, const real *restrict z, real most, real scale, size_t n)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++)
+        w[i] = sample_weight(z[i], most, scale);
+    return sum_weights(w, n);
+}
+
+static uint64_t drop_below(uint32_t *restrict w, const real *restrict z, real least, size_t n)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++)
+        w[i] = z[i] >= least ? w[i] : 0;
+    return sum_weights(w, n);
 }
 
 /* ---- sums and scales ---- */
@@ -443,6 +474,8 @@ const struct vector VECTOR_TABLE = {
     .exp_sum = exp_sum,
     .squares = squares,
     .divergences = divergences,
+    .weigh = weigh,
+    .drop_below = drop_below,
     .to_f16 = to_f16,
     .from_f16 = from_f16,
     .to_bf16 = to_bf16,

@@ -41,6 +41,9 @@ struct vector {
     /* Of distributions P = a p, Q = b q [n]: sums[0] = sum P (log P - log Q), sums[1] = sum P (log P - log M) + Q (log Q - log M), M = (P + Q) / 2,
      * by u = P / M and w = Q / M, whose logarithms lose nothing where P and Q are near each other. */
     void (*divergences)(const real *p, const real *q, real a, real b, size_t n, double sums[2]);
+    /* w = sample_weight(z, most, scale) (sample.h);  w = 0 where z < least or z is no number.  Both return the sum of w, of at most 64 numbers. */
+    uint64_t (*weigh)(uint32_t *w, const real *z, real most, real scale, size_t n);
+    uint64_t (*drop_below)(uint32_t *w, const real *z, real least, size_t n);
     void (*to_f16)(uint16_t *to, const real *x, size_t n); /* f16_within_range */
     void (*from_f16)(real *y, const uint16_t *from, size_t n);
     void (*to_bf16)(uint16_t *to, const real *x, size_t n); /* to nearest even; NaN stays NaN */

@@ -1,4 +1,4 @@
-/* The vector loops themselves, plain and of this machine: exponentials and angles over their whole range, sums of any length, dropout's masks, divergences; every
+/* The vector loops themselves, plain and of this machine: exponentials and angles over their whole range, sums of any length, dropout's masks, divergences, weights of tokens; every
  * buffer ends at a page that may not be touched.  Bounds as in rounding.h. */
 #include <math.h>
 #include <setjmp.h>
@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "base/linalg.h"
+#include "cpu/sample.h"
 #include "cpu/vector.h"
 #include "ops.h"
 #include "walled_reals.h"
@@ -124,6 +125,30 @@ static void dropout_sweep(const struct vector *v)
     }
 }
 
+/* Weights of up to 64 logits, wherever they stand; those below a bound are dropped, and what is no number. */
+static void weights_sweep(const struct vector *v)
+{
+    for (size_t n = 1; n <= 64; n++) {
+        real *z = normals(n, (uint32_t)n, 5), most = v->largest(z, n), scale = sample_scale(0.7);
+        z[n / 2] = n % 3 == 0 ? (real)NAN : n % 3 == 1 ? -(real)INFINITY : z[n / 2];
+        uint32_t *w = walled(&walls, n * sizeof *w);
+        uint64_t sum = v->weigh(w, z, most, scale, n), want = 0, kept = 0;
+        for (size_t i = 0; i < n; i++) {
+            assert_int_equal(w[i], sample_weight(z[i], most, scale));
+            want += w[i];
+            kept += z[i] >= z[0] ? w[i] : 0;
+        }
+        assert_true(sum == want);
+        assert_true(v->drop_below(w, z, z[0], n) == kept);
+        for (size_t i = 0; i < n; i++)
+            assert_int_equal(w[i], z[i] >= z[0] ? sample_weight(z[i], most, scale) : 0);
+        for (size_t i = 0; i < n; i++)
+            z[i] = most; /* the largest sum */
+        assert_true(v->weigh(w, z, most, scale, n) == (uint64_t)n << SAMPLE_BITS);
+        walls_down(&walls);
+    }
+}
+
 static void test_vector(void **state)
 {
     (void)state;
@@ -133,6 +158,7 @@ static void test_vector(void **state)
         exp_lengths(tables[t]);
         sincos_sweep(tables[t]);
         dropout_sweep(tables[t]);
+        weights_sweep(tables[t]);
     }
 }
 
