@@ -87,6 +87,8 @@ void cuda_linear_backward(const struct ops_context *c, const struct linear_args 
 void cuda_head_loss(const struct ops_context *c, const struct head_args *a);
 void cuda_divergence(const struct ops_context *c, real *p, real *q, size_t n, size_t V, double *kl, double *jsd, double *lse);
 void cuda_salience(const struct ops_context *c, enum salience kind, const struct qmat *W, const real *G, const real *F, double *rows, double *cols);
+/* sample.cu */
+void cuda_sample(const struct ops_context *c, const struct sample_args *a);
 /* attention.cu */
 void cuda_attention_forward(const struct ops_context *c, const struct attention_args *a);
 void cuda_attention_backward(const struct ops_context *c, const struct attention_args *a);

@@ -25,6 +25,7 @@ static const struct ops cuda_table = {
     .from_bf16 = cuda_from_bf16,
     .head_loss = cuda_head_loss,
     .divergence = cuda_divergence,
+    .sample = cuda_sample,
     .adamw = cuda_adamw,
     .sum_squares = cuda_sum_squares,
     .salience = cuda_salience,
