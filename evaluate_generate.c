@@ -74,8 +74,9 @@ static enum status write_answer(const struct evaluate_set *set, struct generator
     TRY(generator_feed(g, d->tokens + kept, (size_t)d->rows - kept, err));
     TRY(text_stream_start(stream, set->tokenizer, d->tokens, (size_t)d->rows, err));
     for (int32_t made = 0; made < set->rules->max_gen_toks; made++) {
-        int32_t token = generator_sample(g);
+        int32_t token;
         size_t before = out->n;
+        TRY(generator_sample(g, &token, err));
         if (generator_is_end(g, token))
             break;
         TRY(text_stream_add(stream, token, out, err));

@@ -1,7 +1,6 @@
 /* generate.c: decoding with a cache, sampling, characters, conversations. */
 #include "generate.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,60 +9,12 @@
 
 /* ---- sampling ---- */
 
-static int32_t first_largest(const real *logits, size_t V)
+void sampler_next(struct sampler *s, const struct ops_context *c, const real *logits, size_t V, int32_t *token)
 {
-    size_t best = 0;
-    for (size_t v = 1; v < V; v++)
-        if (logits[v] > logits[best])
-            best = v;
-    return (int32_t)best;
-}
-
-static int by_logit(const void *a, const void *b)
-{
-    const struct candidate *x = a, *y = b;
-    if (x->logit != y->logit)
-        return x->logit > y->logit ? -1 : 1;
-    return x->id < y->id ? -1 : x->id > y->id;
-}
-
-/* Candidates with their probabilities, likeliest first.  Those that no nucleus can reach (all others together hold top_p without them) are
- * left out before sorting. */
-static size_t rank(struct sampler *s, const real *logits, size_t V)
-{
-    double largest = (double)logits[first_largest(logits, V)], sum = 0;
-    for (size_t v = 0; v < V; v++)
-        sum += exp(((double)logits[v] - largest) / s->temperature);
-    double least = s->top_p < 1 && V > 1 ? (1 - s->top_p) / (double)(V - 1) : 0;
-    size_t n = 0;
-    for (size_t v = 0; v < V; v++) {
-        double p = exp(((double)logits[v] - largest) / s->temperature) / sum;
-        if (p >= least)
-            s->candidate[n++] = (struct candidate){.id = (int32_t)v, .logit = (float)logits[v], .p = p};
-    }
-    qsort(s->candidate, n, sizeof *s->candidate, by_logit);
-    return n;
-}
-
-int32_t sampler_next(struct sampler *s, const real *logits, size_t V)
-{
-    if (!(s->temperature > 0))
-        return first_largest(logits, V);
-    size_t n = rank(s, logits, V), kept = 0;
-    if (s->top_k > 0 && (size_t)s->top_k < n)
-        n = (size_t)s->top_k;
-    double all = 0, nucleus = 0;
-    for (size_t i = 0; i < n; i++)
-        all += s->candidate[i].p;
-    while (kept < n && (kept == 0 || nucleus < s->top_p * all))
-        nucleus += s->candidate[kept++].p;
-    double u = rng_uniform(&s->rng) * nucleus;
-    for (size_t i = 0; i + 1 < kept; i++) {
-        u -= s->candidate[i].p;
-        if (u < 0)
-            return s->candidate[i].id;
-    }
-    return kept ? s->candidate[kept - 1].id : first_largest(logits, V);
+    struct sample_args a = {.logits = logits, .V = V, .temperature = s->temperature, .top_k = s->top_k, .top_p = s->top_p, .token = token};
+    if (s->temperature > 0)
+        a.u = rng_uniform(&s->rng);
+    c->ops->sample(c, &a);
 }
 
 /* ---- a running generation ---- */
@@ -75,9 +26,9 @@ static enum status place(struct generator *g, size_t context, enum format cache_
     size_t V = (size_t)g->model->config.vocab_size;
     g->run.max_n = context < PROMPT_ROWS ? context : PROMPT_ROWS;
     g->ops.scratch = arena_take(&g->memory, model_decode_scratch_size(g->model, &g->ops, g->run.max_n, context), sizeof(real));
-    g->logits = arena_take_table(&g->memory, V, sizeof(real));
+    g->logits = arena_take(&g->memory, V, sizeof *g->logits);
+    g->token = arena_take(&g->memory, 1, sizeof *g->token);
     g->held = arena_take_table(&g->memory, context, sizeof *g->held);
-    g->sampler.candidate = arena_take_table(&g->memory, V, sizeof *g->sampler.candidate);
     kv_cache_place(&g->cache, g->model, cache_type, context, &g->memory);
     return model_run_place(&g->run, g->model, g->lora, &g->memory, err);
 }
@@ -142,9 +93,15 @@ enum status generator_feed(struct generator *g, const int32_t *tokens, size_t n,
     return OK;
 }
 
-int32_t generator_sample(struct generator *g)
+enum status generator_sample(struct generator *g, int32_t *token, struct err *err)
 {
-    return sampler_next(&g->sampler, g->logits, (size_t)g->model->config.vocab_size);
+    sampler_next(&g->sampler, &g->ops, g->logits, (size_t)g->model->config.vocab_size, g->token);
+    return model_fetch(&g->ops, token, g->token, sizeof *token, err);
+}
+
+enum status generator_logits(const struct generator *g, real *logits, struct err *err)
+{
+    return model_fetch(&g->ops, logits, g->logits, (size_t)g->model->config.vocab_size * sizeof *logits, err);
 }
 
 bool generator_is_end(const struct generator *g, int32_t token)

@@ -1,7 +1,7 @@
 /* generate.h: text from a model, token by token: the prompt in pieces, sampling, whole UTF-8 characters.
  *
  * What it is not: it reads no command line and prints nothing.
- * Sampling: temperature, then the top_k likeliest, then the nucleus of top_p (Holtzman et al. 2019, arXiv:1904.09751). */
+ * Sampling: temperature, then the top_k likeliest, then the nucleus of top_p: a kernel (ops.h). */
 #ifndef VENEER_GENERATE_H
 #define VENEER_GENERATE_H
 #include <stdbool.h>
@@ -18,22 +18,16 @@
 
 /* ---- sampling ---- */
 
-struct candidate {
-    int32_t id;
-    float logit;
-    double p;
-};
-
+/* How a token is drawn: sample_args of ops.h. */
 struct sampler {
     double temperature; /* 0: the first largest logit */
     int32_t top_k;      /* 0: all */
     double top_p;       /* 1: all */
-    struct rng rng;     /* stream RNG_SAMPLE */
-    struct candidate *candidate; /* [V], scratch */
+    struct rng rng;     /* stream RNG_SAMPLE: a number for each token, none at temperature 0 */
 };
 
-/* The next token for logits[V]; equal logits rank by id. */
-int32_t sampler_next(struct sampler *sampler, const real *logits, size_t V);
+/* The next token for logits[V] into *token: memory of c's kernels, as are the logits; c's scratch is one for a head of V rows. */
+void sampler_next(struct sampler *sampler, const struct ops_context *c, const real *logits, size_t V, int32_t *token);
 
 /* ---- a running generation ---- */
 
@@ -44,8 +38,9 @@ struct generator {
     struct model_run run;
     struct kv_cache cache;
     struct sampler sampler;
-    real *logits; /* [V] after the last token that was fed */
-    int32_t *held; /* [cache.n] what was fed */
+    real *logits;   /* [V] after the last token that was fed, and */
+    int32_t *token; /* [1] what is drawn of them: both where kernels run */
+    int32_t *held;  /* [cache.n] what was fed */
     struct arena memory, tables; /* what kernels read and write; on a device: what the host does */
 };
 
@@ -58,8 +53,9 @@ size_t generator_bytes(const struct model *model, size_t max_rank, size_t contex
 void generator_close(struct generator *generator); /* a zeroed one is fine */
 /* The context grows by n tokens; logits are those of the last one.  ERR_INPUT when it is full. */
 enum status generator_feed(struct generator *generator, const int32_t *tokens, size_t n, struct err *err);
-/* The next token, not fed yet. */
-int32_t generator_sample(struct generator *generator);
+/* The next token, not fed yet; of a device nothing else comes back.  ERR_FAILED: the device's, as of generator_logits, a copy of logits[V]. */
+enum status generator_sample(struct generator *generator, int32_t *token, struct err *err);
+enum status generator_logits(const struct generator *generator, real *logits, struct err *err);
 /* The token ends a text: one of the model's eos_token_id. */
 bool generator_is_end(const struct generator *generator, int32_t token);
 /* Bytes of weights that one decoded token reads: linears, head, norms; one row of an embedding of its own. */

@@ -79,6 +79,8 @@ void model_use_tables(const struct ops_context *c, struct arena *arena, struct a
 void model_copy(const struct ops_context *c, real *to, size_t to_stride, const real *from, size_t from_stride, size_t n, size_t rows);
 /* The same of n acts that lie one after the other. */
 void model_copy_acts(const struct ops_context *c, act *to, const act *from, size_t n);
+/* Out of that memory, when all that was queued is done.  ERR_FAILED: the device's. */
+enum status model_fetch(const struct ops_context *c, void *to, const void *from, size_t bytes, struct err *err);
 /* x = 0, queued behind what was. */
 void model_clear(const struct ops_context *c, real *x, size_t n);
 /* Random weights for training from scratch (all F32), of standard deviation s: N(0, s), o_proj and down_proj N(0, s/sqrt(2L)), norms 1. */
@@ -168,7 +170,8 @@ struct kv_cache {
 /* Reals of scratch for model_decode with up to `rows` tokens at once and `context` in all; sets c's sizes (ops.h). */
 size_t model_decode_scratch_size(const struct model *model, struct ops_context *c, size_t rows, size_t context);
 void kv_cache_place(struct kv_cache *cache, const struct model *model, enum format type, size_t capacity, struct arena *arena);
-/* Feeds n tokens (n <= run->max_n) and returns logits[V] (host memory) of the last one.  ERR_INPUT when the context is full; ERR_FAILED: the device's. */
+/* Feeds n tokens (n <= run->max_n); logits[V], memory of the kernels (model_commit), gets those of the last one: on a device they are queued.  ERR_INPUT when the context is
+ * full; ERR_FAILED: the device's. */
 enum status model_decode(struct model_run *run, const struct model *model, const struct lora *lora, struct kv_cache *cache,
                          const int32_t *tokens, size_t n, real *logits, struct err *err);
 

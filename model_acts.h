@@ -28,7 +28,6 @@ struct model_there {
     int32_t *tokens, *positions, *labels;
     struct segment *segments;
     uint8_t *greedy;
-    real *logits; /* [V] of a decoded token */
     double *host;
 };
 
@@ -75,10 +74,8 @@ void model_layer_rest(const struct layer_pass *p, struct layer_acts *a, const re
 
 /* model_device.c.  On the CPU none of them does anything: a batch is where it is.  up: `to` is the batch as kernels read it; down: nll[n] and greedy[n]
  * (either may be NULL) from where head_args of model_head_args left them. */
-void model_there_place(struct model_acts *acts, size_t n, size_t V, struct arena *arena);
+void model_there_place(struct model_acts *acts, size_t n, struct arena *arena);
 enum status model_batch_up(const struct model_run *run, const struct batch *batch, struct batch *to, struct err *err);
 enum status model_scores_down(const struct model_run *run, size_t n, double *nll, uint8_t *greedy, struct err *err);
-/* there->logits into logits[V]. */
-enum status model_logits_down(const struct model_run *run, real *logits, size_t V, struct err *err);
 
 #endif

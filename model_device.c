@@ -12,7 +12,7 @@ size_t model_act_bytes(const struct model_run *run, const struct arena *arena)
     return arena->tables && run->ops->compute != COMPUTE_F32 ? sizeof(uint16_t) : sizeof(real);
 }
 
-void model_there_place(struct model_acts *acts, size_t n, size_t V, struct arena *arena)
+void model_there_place(struct model_acts *acts, size_t n, struct arena *arena)
 {
     acts->there = NULL; /* memory may have been another run's */
     if (!arena->tables)
@@ -25,7 +25,6 @@ void model_there_place(struct model_acts *acts, size_t n, size_t V, struct arena
     there->labels = arena_take(arena, n, sizeof *there->labels);
     there->segments = arena_take(arena, n, sizeof *there->segments);
     there->greedy = arena_take(arena, n, sizeof *there->greedy);
-    there->logits = arena_take(arena, V, sizeof *there->logits);
     there->host = arena_take_table(arena, n, sizeof *there->host);
 }
 
@@ -70,12 +69,6 @@ enum status model_scores_down(const struct model_run *run, size_t n, double *nll
     if (nll)
         TRY(device_download(run->ops->device, nll, acts->nll, n * sizeof *nll, err));
     return greedy ? device_download(run->ops->device, greedy, acts->there->greedy, n, err) : OK;
-}
-
-enum status model_logits_down(const struct model_run *run, real *logits, size_t V, struct err *err)
-{
-    const struct model_there *there = run->acts->there;
-    return there ? device_download(run->ops->device, logits, there->logits, V * sizeof *logits, err) : OK;
 }
 
 void model_use_tables(const struct ops_context *c, struct arena *arena, struct arena *tables)
@@ -123,6 +116,14 @@ void model_copy_acts(const struct ops_context *c, act *to, const act *from, size
         device_copy(c->device, to, 0, from, 0, n * act_bytes(c), 1);
     else
         memcpy(to, from, n * sizeof *to);
+}
+
+enum status model_fetch(const struct ops_context *c, void *to, const void *from, size_t bytes, struct err *err)
+{
+    if (c->device)
+        return device_download(c->device, to, from, bytes, err);
+    memcpy(to, from, bytes);
+    return OK;
 }
 
 void model_clear(const struct ops_context *c, real *x, size_t n)

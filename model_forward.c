@@ -158,7 +158,7 @@ enum status model_run_place(struct model_run *run, const struct model *model, co
     acts->sf = arena_take(arena, n, sizeof(real));
     acts->angles = arena_take(arena, n * (size_t)c->head_dim, sizeof(real));
     acts->nll = arena_take(arena, n, sizeof *acts->nll);
-    model_there_place(acts, n, (size_t)c->vocab_size, arena);
+    model_there_place(acts, n, arena);
     if (run->training)
         place_gradients(run, C, &w, acts, arena);
     return arena->overflow ? err_set(err, ERR_MEMORY, "activations of %zu rows do not fit in memory addresses", n) : OK;

@@ -15,23 +15,26 @@ static const double ENOUGH_S = 0.4;
 struct decoding {
     struct arena arena, tables; /* keys and values, where passes run; what the host reads of them */
     struct kv_cache cache;
-    real *logits;
+    real *logits; /* where passes run */
 };
 
 static void decoding_place(struct decoding *d, const struct model *model)
 {
     kv_cache_place(&d->cache, model, FORMAT_F16, BLOCK, &d->arena);
-    d->logits = arena_take_table(&d->arena, (size_t)model->config.vocab_size, sizeof *d->logits);
+    d->logits = arena_take(&d->arena, (size_t)model->config.vocab_size, sizeof *d->logits);
 }
 
 /* One sequence of BLOCK tokens from its start. */
 static enum status decode_block(struct trials *trials, const struct model *model, struct decoding *d, double *seconds, struct err *err)
 {
     int32_t token = 0;
+    real first;
     double start = clock_s();
     d->cache.n = 0;
-    for (int i = 0; i < BLOCK; i++)
+    for (int i = 0; i < BLOCK; i++) {
         TRY(model_decode(trials->run, model, NULL, &d->cache, &token, 1, d->logits, err));
+        TRY(model_fetch(trials->run->ops, &first, d->logits, sizeof first, err)); /* a device has then done all of it */
+    }
     *seconds = (clock_s() - start) / BLOCK;
     return OK;
 }

@@ -159,7 +159,8 @@ static enum status decode(const struct settings *s, struct workload *w, struct g
         TRY(generator_feed(g, w->dataset.example[0].tokens, CONTEXT, err));
         double start = bench_clock_s();
         for (int i = 0; i < DECODED; i++) {
-            int32_t token = generator_sample(g);
+            int32_t token;
+            TRY(generator_sample(g, &token, err));
             TRY(generator_feed(g, &token, 1, err));
         }
         double seconds = (bench_clock_s() - start) / DECODED;

@@ -71,7 +71,8 @@ static enum status decode_tokens(struct generator *g, const int32_t *prompt, dou
     TRY(generator_feed(g, prompt, CONTEXT, err));
     double start = bench_clock_s();
     for (int i = 0; i < TOKENS; i++) {
-        int32_t token = generator_sample(g);
+        int32_t token;
+        TRY(generator_sample(g, &token, err));
         TRY(generator_feed(g, &token, 1, err));
     }
     *rate = TOKENS / (bench_clock_s() - start);
@@ -268,6 +269,7 @@ static enum status first_token(const struct job *job, struct err *err)
     struct inference in;
     struct generator g = {0};
     struct inference_options options = {.threads = job->threads, .compute = best_compute()};
+    int32_t token;
     static const int32_t prompt[] = {1, 504, 3575, 282, 4649, 314};
     enum status status = inference_open(&in, default_model, &options, err);
     if (status == OK)
@@ -275,7 +277,7 @@ static enum status first_token(const struct job *job, struct err *err)
     if (status == OK)
         status = generator_feed(&g, prompt, sizeof prompt / sizeof *prompt, err);
     if (status == OK)
-        (void)generator_sample(&g);
+        status = generator_sample(&g, &token, err);
     generator_close(&g);
     inference_close(&in);
     return status;

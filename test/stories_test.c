@@ -48,7 +48,7 @@ static void continue_greedily(const struct model *model, const struct tokenizer 
     CHECK(generator_open(&g, model, NULL, N + 1, FORMAT_F32, &ops, &err));
     for (int i = 0; i < N; i++) {
         CHECK(generator_feed(&g, &token, 1, &err));
-        token = generator_sample(&g);
+        CHECK(generator_sample(&g, &token, &err));
         if (token == tokenizer_bos(tokenizer) || generator_is_end(&g, token))
             break;
         CHECK(text_stream_add(&stream, token, out, &err));
@@ -97,7 +97,8 @@ static void test_prompt_in_pieces(void **state)
         for (size_t i = 0; i < tokens.n; i += way ? 1 : tokens.n)
             CHECK(generator_feed(&g, tokens.id + i, way ? 1 : tokens.n, &err));
         for (int i = 0; i < 24; i++) {
-            int32_t token = generator_sample(&g);
+            int32_t token;
+            CHECK(generator_sample(&g, &token, &err));
             (way ? single : all)[i] = token;
             CHECK(generator_feed(&g, &token, 1, &err));
         }
@@ -110,18 +111,29 @@ static void test_prompt_in_pieces(void **state)
 
 /* ---- sampling ---- */
 
+static int32_t next_of_four(struct sampler *s, const real logits[4])
+{
+    int32_t token = -1;
+    struct ops_context c = {.ops = cpu_ops(false), .threads = 1};
+    real *scratch = calloc(c.ops->scratch_size(&c, 1, 1, 1, 1, 4), sizeof *scratch);
+    assert_non_null(scratch);
+    c.scratch = scratch;
+    sampler_next(s, &c, logits, 4, &token);
+    free(scratch);
+    return token;
+}
+
 static void test_sampling(void **state)
 {
     (void)state;
-    struct candidate room[4];
     real logits[4] = {(real)log(0.1), (real)log(0.4), (real)log(0.2), (real)log(0.3)};
-    struct sampler s = {.top_p = 1, .temperature = 0, .rng = {.seed = 4, .stream = RNG_SAMPLE}, .candidate = room};
-    assert_int_equal(sampler_next(&s, logits, 4), 1);
+    struct sampler s = {.top_p = 1, .temperature = 0, .rng = {.seed = 4, .stream = RNG_SAMPLE}};
+    assert_int_equal(next_of_four(&s, logits), 1);
     s.temperature = 1;
     enum { DRAWS = 40000 };
     int count[4] = {0};
     for (int i = 0; i < DRAWS; i++)
-        count[sampler_next(&s, logits, 4)]++;
+        count[next_of_four(&s, logits)]++;
     /* five deviations of a binomial number */
     static const double p[4] = {0.1, 0.4, 0.2, 0.3};
     for (int v = 0; v < 4; v++)
@@ -130,7 +142,7 @@ static void test_sampling(void **state)
     s.top_k = 2;
     int first = 0;
     for (int i = 0; i < DRAWS; i++) {
-        int32_t v = sampler_next(&s, logits, 4);
+        int32_t v = next_of_four(&s, logits);
         assert_true(v == 1 || v == 3);
         first += v == 1;
     }
@@ -139,24 +151,24 @@ static void test_sampling(void **state)
     s.top_k = 0;
     s.top_p = 0.65;
     for (int i = 0; i < 1000; i++) {
-        int32_t v = sampler_next(&s, logits, 4);
+        int32_t v = next_of_four(&s, logits);
         assert_true(v == 1 || v == 3);
     }
     s.top_p = 1e-9;
     for (int i = 0; i < 100; i++)
-        assert_int_equal(sampler_next(&s, logits, 4), 1);
+        assert_int_equal(next_of_four(&s, logits), 1);
     /* cold enough is greedy; equal logits rank by id */
     s.top_p = 1;
     s.temperature = 1e-3;
-    assert_int_equal(sampler_next(&s, logits, 4), 1);
+    assert_int_equal(next_of_four(&s, logits), 1);
     logits[3] = logits[1];
     s.top_k = 1;
-    assert_int_equal(sampler_next(&s, logits, 4), 1);
+    assert_int_equal(next_of_four(&s, logits), 1);
     /* same seed, same draws */
-    struct sampler a = {.top_p = 0.9, .temperature = 2, .rng = {.seed = 8, .stream = RNG_SAMPLE}, .candidate = room}, b = a;
+    struct sampler a = {.top_p = 0.9, .temperature = 2, .rng = {.seed = 8, .stream = RNG_SAMPLE}}, b = a;
     for (int i = 0; i < 100; i++) {
-        int32_t v = sampler_next(&a, logits, 4);
-        assert_int_equal(v, sampler_next(&b, logits, 4));
+        int32_t v = next_of_four(&a, logits);
+        assert_int_equal(v, next_of_four(&b, logits));
     }
 }
 
@@ -216,7 +228,8 @@ static void answer(struct conversation *talk, struct generator *g, const struct 
     text_clear(out);
     CHECK(text_stream_start(&stream, tokenizer, g->held, g->cache.n, &err));
     for (int i = 0; i < 12; i++) {
-        int32_t token = generator_sample(g);
+        int32_t token;
+        CHECK(generator_sample(g, &token, &err));
         if (conversation_is_end(talk, g, token))
             break;
         CHECK(text_stream_add(&stream, token, out, &err));

@@ -163,8 +163,9 @@ static enum status continue_text(struct generator *g, const struct tokenizer *to
     enum status status = text_stream_start(&stream, tokenizer, g->held, g->cache.n, err);
     size_t made = 0;
     while (status == OK && made < n) {
-        int32_t token = generator_sample(g);
-        if (talk ? conversation_is_end(talk, g, token) : generator_is_end(g, token))
+        int32_t token;
+        status = generator_sample(g, &token, err);
+        if (status != OK || (talk ? conversation_is_end(talk, g, token) : generator_is_end(g, token)))
             break;
         made++;
         status = text_stream_add(&stream, token, &text, err);
