@@ -31,8 +31,7 @@ void model_there_place(struct model_acts *acts, size_t n, struct arena *arena)
 size_t model_device_scratch(const struct model *model, struct ops_context *c, size_t T)
 {
     const struct qmat *head = &model->head;
-    size_t D = (size_t)model->config.head_dim, C = head->cols, n = device_scratch_size(c, C, C, D, T, head->rows); /* the loss in chunks */
-    n = size_max(n, device_scratch_size(c, head->rows, C, D, T < MODEL_LOGITS_MOST ? T : MODEL_LOGITS_MOST, 0));      /* its logits */
+    size_t D = (size_t)model->config.head_dim, C = head->cols, n = device_scratch_size(c, C, C, D, T, head->rows); /* the loss in chunks: more than logits alone take */
     for (int l = 0; l < model->plan.n_layers; l++)
         for (int j = 0; j < LINEAR_COUNT; j++)
             n = size_max(n, device_scratch_size(c, model->layer[l].linear[j].rows, model->layer[l].linear[j].cols, D, T, 0));

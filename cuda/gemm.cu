@@ -44,21 +44,41 @@ struct operand operand_of(const struct ops_context *c, struct pieces *p, const f
     return operand{to, CUDA_R_16BF, cols};
 }
 
+static bool is_read_in_place(const struct ops_context *c, const struct qmat *W)
+{
+    return W->format == (in_halves(c) ? FORMAT_BF16 : FORMAT_F32);
+}
+
+size_t slab_of(const struct ops_context *c, const struct qmat *W)
+{
+    return is_read_in_place(c, W) ? W->rows : (size_t)SLAB;
+}
+
 struct operand weight_of(const struct ops_context *c, struct pieces *p, const struct qmat *W, size_t row0, size_t n)
 {
     bool halves = in_halves(c);
     cudaDataType type = halves ? CUDA_R_16BF : CUDA_R_32F;
-    if (W->format == (halves ? FORMAT_BF16 : FORMAT_F32))
+    if (is_read_in_place(c, W))
         return operand{(const unsigned char *)W->codes + row0 * W->cols * operand_bytes(c), type, W->cols};
     void *to = piece_take(p, n * W->cols * operand_bytes(c));
     cuda_decode(c->device, W, row0, n, to, halves);
     return operand{to, type, W->cols};
 }
 
+static size_t bytes_before(cudaDataType type, size_t ld, size_t row, size_t col)
+{
+    return (row * ld + col) * (type == CUDA_R_32F ? sizeof(float) : sizeof(uint16_t));
+}
+
 struct operand operand_at(struct operand a, size_t row, size_t col)
 {
-    size_t bytes = a.type == CUDA_R_32F ? sizeof(float) : sizeof(uint16_t);
-    a.at = (const unsigned char *)a.at + (row * a.ld + col) * bytes;
+    a.at = (const unsigned char *)a.at + bytes_before(a.type, a.ld, row, col);
+    return a;
+}
+
+struct result result_at(struct result a, size_t row, size_t col)
+{
+    a.at = (unsigned char *)a.at + bytes_before(a.type, a.ld, row, col);
     return a;
 }
 
@@ -221,16 +241,26 @@ static void adapter_forward(const struct ops_context *c, struct pieces scratch, 
     }
 }
 
+/* y = x W^T, a slab of W at a time: a head of many rows is never decoded whole. */
+static void multiply_slabs(const struct ops_context *c, struct pieces scratch, const struct linear_args *a, struct operand x)
+{
+    size_t out = a->W->rows, slab = slab_of(c, a->W);
+    for (size_t o = 0; o < out; o += slab) {
+        struct pieces p = scratch;
+        size_t n = size_min(out - o, slab);
+        struct product y = {false, true, a->n, n, a->W->cols, 1, 0, x, weight_of(c, &p, a->W, o, n), result_at(y_of(c, a), 0, o)};
+        multiply(c->device, &y);
+    }
+}
+
 /* y = x W^T + bias */
 static void base_forward(const struct ops_context *c, struct pieces scratch, const struct linear_args *a, struct operand x)
 {
-    size_t in = a->W->cols, out = a->W->rows;
-    if (a->n <= GEMV_MOST && in % 8 == 0 && in_fours(in, a->x)) {
+    size_t in = a->W->cols;
+    if (a->n <= GEMV_MOST && in % 8 == 0 && in_fours(in, a->x))
         cuda_gemv(c, a->W, a->x, a->n, a->y, a->real_y);
-    } else {
-        struct product p = {false, true, a->n, out, in, 1, 0, x, weight_of(c, &scratch, a->W, 0, out), y_of(c, a)};
-        multiply(c->device, &p);
-    }
+    else
+        multiply_slabs(c, scratch, a, x);
     if (!a->bias)
         return;
     if (y_in_halves(c, a))

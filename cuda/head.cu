@@ -52,13 +52,6 @@ struct chunk {
     struct pieces scratch; /* what is left of it: slabs of W */
 };
 
-/* Rows of W at once: all, where it is not decoded. */
-static size_t slab_of(const struct ops_context *c, const struct qmat *W)
-{
-    bool as_it_is = W->format == (in_halves(c) ? FORMAT_BF16 : FORMAT_F32);
-    return as_it_is ? W->rows : (size_t)SLAB;
-}
-
 static void chunk_logits(const struct ops_context *c, const struct head_args *a, const struct chunk *k)
 {
     size_t V = a->W->rows, C = a->W->cols, slab = slab_of(c, a->W);

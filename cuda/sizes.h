@@ -21,7 +21,7 @@ enum {
     RESULTS = 512,        /* doubles of the device that a kernel leaves for the host */
     RANKS = 256,          /* columns of an adapter at once */
     DROPPED_ROWS = 1024,  /* rows of the gradient behind dropout at once */
-    SLAB = 8192,          /* rows of a head that are decoded at once */
+    SLAB = 8192,          /* rows of a matrix that are decoded at once, but for a linear's backward, which decodes all */
     CHUNK_LEAST = 16, CHUNK_MOST = 1024, LOGITS = 1 << 25, /* rows of logits at once; numbers, unless the vocabulary is very large */
     SALIENCE_PARTS = 64,  /* runs of rows whose sums of columns are kept apart */
     SPLIT = 64, DECODE_MOST = 8 /* keys of a split; queries that are decoded in splits */

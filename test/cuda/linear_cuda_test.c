@@ -133,6 +133,14 @@ static void every_format_in_both_precisions(void **state)
     }
 }
 
+/* More rows than are decoded at once: the second slab's go where they belong, behind the first's. */
+static void slabs(void **state)
+{
+    (void)state;
+    linear(FORMAT_Q8_0, COMPUTE_F32, 6, 32, 8200, 0, 0, true, false);
+    linear(FORMAT_Q8_0, COMPUTE_BF16, 6, 32, 8200, 2, 0, false, false);
+}
+
 static void adapters(void **state)
 {
     (void)state;
@@ -193,7 +201,7 @@ static void a_group_is_its_members(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        ON_DEVICE(every_format_in_both_precisions), ON_DEVICE(adapters), ON_DEVICE(dropout_has_the_cpus_masks), ON_DEVICE(few_rows), ON_DEVICE(a_group_is_its_members),
+        ON_DEVICE(every_format_in_both_precisions), ON_DEVICE(slabs), ON_DEVICE(adapters), ON_DEVICE(dropout_has_the_cpus_masks), ON_DEVICE(few_rows), ON_DEVICE(a_group_is_its_members),
     };
     return cmocka_run_group_tests_name("linear_cuda", tests, NULL, NULL);
 }
