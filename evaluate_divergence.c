@@ -137,7 +137,7 @@ static enum status same_vocabulary(const struct model *reference, const struct m
 static void place_window(struct logits *l, act **hidden, const struct side *reference, const struct side *model, size_t window, struct arena *arena)
 {
     logits_place(l, model->run->ops, (size_t)model->model->config.vocab_size, window, arena);
-    *hidden = arena_take(arena, window * (size_t)reference->model->config.hidden_size, sizeof **hidden); /* the larger kind of act: it is counted for none */
+    *hidden = arena_take(arena, window * (size_t)reference->model->config.hidden_size, sizeof **hidden); /* as wide as an act can be: where it is counted no context is known */
 }
 
 size_t evaluate_divergence_bytes(const struct model *model, size_t window)

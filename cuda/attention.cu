@@ -192,12 +192,7 @@ template <class T> __global__ void __launch_bounds__(PLAIN_THREADS) k_attention_
 
 /* ---- keys and values into a cache: a block takes a row of a head ---- */
 
-__device__ static inline void keep(float *to, float x)
-{
-    *to = x;
-}
-
-__device__ static inline void keep(f16 *to, float x)
+__device__ static inline void put(f16 *to, float x)
 {
     const float most = 65504;
     to->bits = f16_of(x > most ? most : x < -most ? -most : x); /* NaN is neither */
@@ -208,8 +203,8 @@ __global__ void __launch_bounds__(KEEP_THREADS) k_keep(KEY *k_cache, KEY *v_cach
 {
     size_t i = blockIdx.x, g = blockIdx.y, from = (i * gridDim.y + g) * (size_t)D, to = (g * capacity + past + i) * (size_t)D;
     for (int d = threadIdx.x; d < D; d += KEEP_THREADS) {
-        keep(k_cache + to + d, real_of(k[from + d]));
-        keep(v_cache + to + d, real_of(v[from + d]));
+        put(k_cache + to + d, real_of(k[from + d]));
+        put(v_cache + to + d, real_of(v[from + d]));
     }
 }
 

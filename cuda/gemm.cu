@@ -347,11 +347,12 @@ static void adapter_backward(const struct ops_context *c, struct pieces scratch,
         if (!a->dx)
             continue;
         struct operand A = operand_of(c, &p, l->A + r0 * in, k, in, in);
-        struct product dx = {false, false, n, in, k, 1, 1, dh16, A, {a->dx, act_type(c), in}};
-        if (drops)
+        if (drops) {
             dx_through_dropout(c, p, a, dh16, A, k);
-        else
+        } else {
+            struct product dx = {false, false, n, in, k, 1, 1, dh16, A, {a->dx, act_type(c), in}};
             multiply(d, &dx);
+        }
     }
 }
 

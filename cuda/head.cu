@@ -81,7 +81,7 @@ static void chunk_loss(const struct ops_context *c, const struct head_args *a, c
 static void chunk_dx(const struct ops_context *c, const struct head_args *a, const struct chunk *k)
 {
     size_t V = a->W->rows, C = a->W->cols, slab = slab_of(c, a->W);
-    act *to = (act *)act_at(c, a->dx, k->row * C);
+    act *to = act_at(c, a->dx, k->row * C);
     struct result sum = k->dx ? result{k->dx, CUDA_R_32F, C} : result{to, act_type(c), C};
     for (size_t v = 0; v < V; v += slab) {
         struct pieces p = k->scratch;
