@@ -190,23 +190,25 @@ INLINE void put(real *c, __m512 sum, __mmask16 some, bool add)
     _mm512_mask_storeu_ps(c, some, sum);
 }
 
-INLINE void tile(const size_t m, size_t units, const real *a, const real *b, real *c, size_t ldc, size_t n, bool add)
+/* n <= 32 columns; `wide`: more than 16 of them.  With r = 8 or 16 of an adapter, and heads of 16, half of the registers would be sums of nothing. */
+INLINE void tile(const size_t m, const bool wide, size_t units, const real *a, const real *b, real *c, size_t ldc, size_t n, bool add)
 {
     __m512 left[MR], right[MR];
     UNROLL for (size_t i = 0; i < m; i++)
         left[i] = right[i] = _mm512_setzero_ps();
     for (size_t u = 0; u < units; u++, a += m, b += NR) {
-        __m512 b0 = _mm512_loadu_ps(b), b1 = _mm512_loadu_ps(b + LANES);
+        __m512 b0 = _mm512_loadu_ps(b), b1 = wide ? _mm512_loadu_ps(b + LANES) : b0;
         UNROLL for (size_t i = 0; i < m; i++) {
             __m512 x = _mm512_set1_ps(a[i]);
             left[i] = multiply_add(left[i], x, b0);
-            right[i] = multiply_add(right[i], x, b1);
+            right[i] = wide ? multiply_add(right[i], x, b1) : right[i];
         }
     }
-    __mmask16 some = first(n), more = first(n > LANES ? n - LANES : 0);
+    __mmask16 some = first(n), more = first(wide ? n - LANES : 0);
     UNROLL for (size_t i = 0; i < m; i++) {
         put(c + i * ldc, left[i], some, add);
-        put(c + i * ldc + LANES, right[i], more, add);
+        if (wide)
+            put(c + i * ldc + LANES, right[i], more, add);
     }
 }
 
@@ -399,7 +401,11 @@ INLINE void few_bytes(const size_t m, const struct few *f, const struct looks *l
 #define ROWS(m)                                                                                                                                \
     static void tile_##m(size_t units, const real *a, const real *b, real *c, size_t ldc, size_t n, bool add)                                  \
     {                                                                                                                                          \
-        tile(m, units, a, b, c, ldc, n, add);                                                                                                  \
+        tile(m, true, units, a, b, c, ldc, n, add);                                                                                            \
+    }                                                                                                                                          \
+    static void half_##m(size_t units, const real *a, const real *b, real *c, size_t ldc, size_t n, bool add)                                  \
+    {                                                                                                                                          \
+        tile(m, false, units, a, b, c, ldc, n, add);                                                                                           \
     }                                                                                                                                          \
     static void few_cells_##m(enum cell cell, const struct few *f)                                                                             \
     {                                                                                                                                          \
@@ -430,9 +436,9 @@ ROWS(12)
 
 static void kernel(size_t units, const real *a, const real *b, real *c, size_t ldc, size_t m, size_t n, bool add)
 {
-    static void (*const tiles[MR])(size_t, const real *, const real *, real *, size_t, size_t, bool) = OF_ROWS(tile);
+    static void (*const tiles[2][MR])(size_t, const real *, const real *, real *, size_t, size_t, bool) = {OF_ROWS(half), OF_ROWS(tile)};
     if (m > 0)
-        tiles[m - 1](units, a, b, c, ldc, n, add);
+        tiles[n > LANES][m - 1](units, a, b, c, ldc, n, add);
 }
 
 static bool few(const struct qmat *W, size_t row0, size_t n, const real *x, size_t m, real *y, size_t ldy, const void *soon)

@@ -403,6 +403,7 @@ static void draw_mask(uint32_t *mask, const struct vector_dropout *d, size_t n)
     }
 }
 
+#ifndef VECTOR_OWN_MASK
 static void apply_mask(real *restrict y, const real *restrict x, const uint32_t *restrict mask, size_t first, real a, size_t n, bool add)
 {
     const lane_places place = {0, 1, 2, 3, 4, 5, 6, 7};
@@ -425,6 +426,7 @@ static void apply_mask(real *restrict y, const real *restrict x, const uint32_t 
         y[i] = add ? y[i] + kept : kept;
     }
 }
+#endif
 
 /* ---- bf16 ---- */
 

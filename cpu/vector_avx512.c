@@ -1,4 +1,4 @@
-/* vector_avx512.c: vector.c compiled for AVX-512, and eight Philox blocks in a register.
+/* vector_avx512.c: vector.c compiled for AVX-512, eight Philox blocks in a register, masks as the machine has them.
  *
  * Only built with the flags of level_avx512 (Makefile), only called when the machine has them.  Every sum of vector.c says its own order, so the bits are
  * those of vector_avx2. */
@@ -64,11 +64,26 @@ static inline uint32_t at_least_avx512(const uint32_t bits[32], uint32_t thresho
     return high << 16 | low;
 }
 
+/* 8 or 16 bits of a mask are a mask of lanes as they lie: first is a multiple of 8. */
+static void apply_mask(real *restrict y, const real *restrict x, const uint32_t *restrict mask, size_t first, real a, size_t n, bool add)
+{
+    const uint8_t *bits = (const uint8_t *)mask + first / 8;
+    for (size_t i = 0; i < n; i += 16, bits += 2) {
+        size_t some = n - i < 16 ? n - i : 16;
+        __mmask16 there = (__mmask16)(0xffff >> (16 - some)), kept = bits[0];
+        if (some > 8)
+            kept = (__mmask16)(kept | bits[1] << 8);
+        __m512 z = _mm512_mul_ps(_mm512_maskz_mov_ps(kept, _mm512_set1_ps(a)), _mm512_maskz_loadu_ps(there, x + i)); /* 0 x: an infinity is not lost */
+        _mm512_mask_storeu_ps(y + i, there, add ? _mm512_add_ps(z, _mm512_maskz_loadu_ps(there, y + i)) : z);
+    }
+}
+
 #define VECTOR_TABLE vector_avx512
 #define VECTOR_AT_LEAST at_least_avx512
 #define VECTOR_DECODE vector_decode_avx2
 #define VECTOR_PHILOX philox_avx512
 #define VECTOR_OWN_PHILOX 1
+#define VECTOR_OWN_MASK 1
 #include "cpu/vector.c"
 #else
 typedef int vector_avx512_is_for_x86; /* ISO C wants a declaration in every file */
