@@ -12,7 +12,7 @@
 #include "cpu/level_avx2.h"
 #include "cpu/vector.h"
 
-enum { MR = 6, NR = PANEL_ROWS, SPAN = 64 };
+enum { MR = 6, NR = PANEL_ROWS, SPAN = 64, PANELS_AHEAD = 6 };
 
 /* ---- packing ---- */
 
@@ -214,7 +214,7 @@ AVX2_INLINE __m256 row_values(enum code_kind kind, const struct avx2_book *book,
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
 }
 
-/* Columns col0 .. col0+7 of rows row0 .. row0+k-1 into to[k][NR]. */
+/* Columns col0 .. col0+7 of rows row0 .. row0+k-1 into to[k][NR].  From one panel to the next is a row of 16: no hardware asks so far ahead. */
 AVX2_INLINE void unpack_rows(enum code_kind kind, bool is_int8, float *to, const struct qmat *W, size_t col0, size_t row0, size_t k)
 {
     struct avx2_book book = avx2_open_book(W);
@@ -223,6 +223,9 @@ AVX2_INLINE void unpack_rows(enum code_kind kind, bool is_int8, float *to, const
     for (size_t row = row0, end = row0 + k; row < end;) {
         size_t p = row / PANEL_ROWS, stop = size_min((p + 1) * PANEL_ROWS, end);
         const uint32_t *codes = codes_of(kind, W, p, col0);
+        _mm_prefetch((const char *)codes_of(kind, W, p + PANELS_AHEAD, col0), _MM_HINT_T0);
+        if (!code_is_nibbles(kind))
+            _mm_prefetch((const char *)codes_of(kind, W, p + PANELS_AHEAD, col0 + 4), _MM_HINT_T0);
         struct avx2_runs runs = avx2_first_run(&map, p, col0);
         struct avx2_scales s;
         avx2_scales_of(&runs, &s);
