@@ -19,7 +19,7 @@ void sampler_next(struct sampler *s, const struct ops_context *c, const real *lo
 
 /* ---- a running generation ---- */
 
-enum { PROMPT_ROWS = 128 }; /* rows of a prompt at once */
+enum { PROMPT_ROWS = 256 }; /* rows of a prompt at once */
 
 static enum status place(struct generator *g, size_t context, enum format cache_type, struct err *err)
 {

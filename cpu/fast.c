@@ -101,7 +101,7 @@ static void fast_rope(const struct ops_context *c, real *x, const real *angles, 
         rope_row(x, angles, heads, D / 2, backward);
         return;
     }
-#pragma omp parallel for num_threads(team(c, n * heads * D))
+#pragma omp parallel for num_threads(team(c, 2 * n * heads * D))
     for (size_t i = 0; i < n; i++)
         rope_row(x + i * heads * D, angles + i * D, heads, D / 2, backward);
 }

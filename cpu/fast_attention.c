@@ -203,8 +203,11 @@ static size_t attention_work(const struct attention_args *a)
 void fast_attention_forward(const struct ops_context *c, const struct attention_args *a)
 {
     size_t KV = (size_t)a->KV;
-#pragma omp parallel for num_threads(team(c, attention_work(a))) schedule(dynamic)
-    for (size_t t = 0; t < a->n_segments * KV; t++)
+    int threads = team(c, attention_work(a));
+    struct deal d;
+    deal_open(&d, a->n_segments * KV, threads);
+#pragma omp parallel num_threads(threads)
+    for (size_t t; (t = deal_next(&d)) < d.n;)
         segment_forward(c, a, &a->segments[t / KV], t % KV);
 }
 
@@ -219,30 +222,35 @@ static const real *cached_rows(const struct decode_args *a, const void *cache, s
     return room;
 }
 
-/* All new rows of one KV head's query heads against the whole cache.  What only backward packs is room here. */
-static void decode_many(const struct ops_context *c, const struct decode_args *a, size_t g)
+/* Rows [i0, end) of one KV head's query heads against the keys that the last of them sees.  What only backward packs is room here. */
+static void decode_rows(const struct ops_context *c, const struct decode_args *a, size_t g, size_t i0, size_t end)
 {
-    size_t H = (size_t)a->H, D = (size_t)a->D, group = H / (size_t)a->KV, at = g * a->capacity * D, keys = a->past + a->n;
+    size_t H = (size_t)a->H, D = (size_t)a->D, group = H / (size_t)a->KV, at = g * a->capacity * D, keys = a->past + end;
     struct worker w;
     open_worker(&w, c, D, D, keys);
     const real *k = cached_rows(a, a->k_cache, at, keys, w.v_rows[0]), *v = cached_rows(a, a->v_cache, at, keys, w.k_columns[0]);
     w.run[0] = (struct run){k, v, 0};
     w.run[1] = (struct run){k, v, keys};
     pack_head(&w, false);
-    for (size_t h = g * group; h < (g + 1) * group; h++)
-        for (size_t i0 = 0; i0 < a->n; i0 += BLOCK) {
+    for (; i0 < end; i0 += BLOCK)
+        for (size_t h = g * group; h < (g + 1) * group; h++) {
             size_t row = (i0 * H + h) * D;
-            struct block b = {.q = a->q + row, .out = a->out + row, .m = size_min(BLOCK, a->n - i0), .seen = a->past + i0 + 1, .q_stride = H * D};
+            struct block b = {.q = a->q + row, .out = a->out + row, .m = size_min(BLOCK, end - i0), .seen = a->past + i0 + 1, .q_stride = H * D};
             block_forward(&w, &b);
         }
 }
 
+/* A task is a part of the rows, two parts a thread, and a KV head, which is packed for each part. */
 void fast_attention_decode_many(const struct ops_context *c, const struct decode_args *a)
 {
-    size_t work = a->n * (a->past + a->n) * (size_t)(a->H * a->D);
-#pragma omp parallel for num_threads(team(c, work)) schedule(dynamic)
-    for (size_t g = 0; g < (size_t)a->KV; g++)
-        decode_many(c, a, g);
+    size_t KV = (size_t)a->KV, blocks = (a->n + BLOCK - 1) / BLOCK;
+    int threads = team(c, a->n * (a->past + a->n) * (size_t)(a->H * a->D));
+    size_t rows = (blocks + 2 * (size_t)threads - 1) / (2 * (size_t)threads) * BLOCK;
+    struct deal d;
+    deal_open(&d, (a->n + rows - 1) / rows * KV, threads);
+#pragma omp parallel num_threads(threads)
+    for (size_t t; (t = deal_next(&d)) < d.n;)
+        decode_rows(c, a, t % KV, t / KV * rows, size_min(a->n, (t / KV + 1) * rows));
 }
 
 /* ---- backward ---- */
@@ -306,7 +314,10 @@ static void segment_backward(const struct ops_context *c, const struct attention
 void fast_attention_backward(const struct ops_context *c, const struct attention_args *a)
 {
     size_t KV = (size_t)a->KV;
-#pragma omp parallel for num_threads(team(c, attention_work(a))) schedule(dynamic)
-    for (size_t t = 0; t < a->n_segments * KV; t++)
+    int threads = team(c, attention_work(a));
+    struct deal d;
+    deal_open(&d, a->n_segments * KV, threads);
+#pragma omp parallel num_threads(threads)
+    for (size_t t; (t = deal_next(&d)) < d.n;)
         segment_backward(c, a, &a->segments[t / KV], t % KV);
 }

@@ -117,7 +117,7 @@ void fast_attention_keep(const struct ops_context *c, const struct decode_args *
 {
     struct decode_args args = *a;
     size_t heads = a->n * (size_t)a->KV;
-    team_share(c, heads * (size_t)a->D, heads, keep_heads, &args);
+    team_share(c, 2 * heads * (size_t)a->D, heads, keep_heads, &args); /* keys and values */
 }
 
 struct row {

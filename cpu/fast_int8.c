@@ -21,16 +21,16 @@ static size_t panels_of(const struct int8_product *p, size_t n)
 void int8_pack(const struct int8_product *p, int32_t *packed, const real *x, size_t n, size_t k)
 {
     size_t panels = panels_of(p, n);
-#pragma omp for schedule(static) nowait
-    for (size_t i = 0; i < panels; i++) {
+    struct panels own = gemm_own(panels);
+    for (size_t i = own.first; i < own.end; i++) {
         size_t r0 = n * i / panels, rows = n * (i + 1) / panels - r0;
         p->pack(packed + r0 * int8_runs(k) * INT8_A, x + r0 * k, k, rows, k);
     }
 }
 
-/* Columns [j0, j0 + count) of y. */
-static void multiply_tile(const struct ops_context *c, const struct int8_product *p, const struct qmat *W, const int32_t *packed, size_t n, size_t j0,
-                          size_t count, real *y, bool add)
+/* Columns [j0, j0 + count) of these panels of y. */
+static void multiply_tile(const struct ops_context *c, const struct int8_product *p, const struct qmat *W, const int32_t *packed, size_t n, struct panels of,
+                          size_t j0, size_t count, real *y, bool add)
 {
     int32_t *b = (int32_t *)(void *)(cpu_scratch(c) + c->scratch_n - GEMM_SCRATCH);
     size_t out = W->rows, K = W->cols, panels = panels_of(p, n), all = int8_runs(K) * INT8_A;
@@ -40,7 +40,7 @@ static void multiply_tile(const struct ops_context *c, const struct int8_product
         for (size_t j = 0; j < count; j += p->NR)
             p->panel(b + j * runs * INT8_B, W, j0 + j, size_min(p->NR, count - j), k0, k);
         for (size_t j = 0; j < count; j += p->NR)
-            for (size_t i = 0; i < panels; i++) {
+            for (size_t i = of.first; i < of.end; i++) {
                 size_t r0 = n * i / panels, rows = n * (i + 1) / panels - r0;
                 p->kernel(runs, packed + r0 * all + skip * rows, b + j * runs * INT8_B, y + r0 * out + j0 + j, out, rows, size_min(p->NR, count - j),
                           halves, add || k0 > 0);
@@ -50,8 +50,13 @@ static void multiply_tile(const struct ops_context *c, const struct int8_product
 
 void int8_multiply(const struct ops_context *c, const struct int8_product *p, const struct qmat *W, const int32_t *packed, size_t n, real *y, bool add)
 {
-    size_t size = gemm_tile_columns(c, p->NR, W->rows);
+    size_t size = gemm_tile_columns(c, p->NR, W->rows), panels = panels_of(p, n);
+    if (gemm_by_rows(n)) {
+        for (size_t j0 = 0; j0 < W->rows; j0 += GEMM_COLUMNS)
+            multiply_tile(c, p, W, packed, n, gemm_own(panels), j0, size_min(GEMM_COLUMNS, W->rows - j0), y, add);
+        return;
+    }
 #pragma omp for schedule(dynamic) nowait
     for (size_t j0 = 0; j0 < W->rows; j0 += size)
-        multiply_tile(c, p, W, packed, n, j0, size_min(size, W->rows - j0), y, add);
+        multiply_tile(c, p, W, packed, n, (struct panels){0, panels}, j0, size_min(size, W->rows - j0), y, add);
 }

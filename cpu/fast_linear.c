@@ -60,7 +60,7 @@ static void masked_hidden(const struct ops_context *c, const struct linear_args 
 {
     size_t in = a->W->cols, r = (size_t)a->lora.r;
     struct tiles t = tiles_of(a->n, 64);
-#pragma omp for schedule(dynamic) nowait
+#pragma omp for schedule(static) nowait
     for (size_t i = 0; i < t.count; i++) {
         size_t row = i * t.size, m = tile_length(&t, i);
         real *dropped = cpu_scratch(c);
@@ -375,10 +375,10 @@ static void masked_share(const struct ops_context *c, const struct linear_args *
 {
     size_t in = a->W->cols, r = (size_t)a->lora.r;
     struct tiles rows = tiles_of(a->n, ROW_TILE), cols = tiles_of(in, COL_TILE);
-#pragma omp for schedule(dynamic) nowait
+#pragma omp for schedule(static) nowait
     for (size_t t = 0; t < rows.count * cols.count; t++) {
-        size_t i0 = t % rows.count * rows.size, m = tile_length(&rows, t % rows.count);
-        size_t j0 = t / rows.count * cols.size, n = tile_length(&cols, t / rows.count);
+        size_t i0 = t / cols.count * rows.size, m = tile_length(&rows, t / cols.count);
+        size_t j0 = t % cols.count * cols.size, n = tile_length(&cols, t % cols.count);
         real *tile = cpu_scratch(c);
         gemm_nn(c, (struct gemm){.m = m, .n = n, .k = r, .A = dh + i0 * r, .lda = r, .B = a->lora.A + j0, .ldb = in, .C = tile, .ldc = n});
         masked_tile(&a->lora, in, i0, j0, m, n, a->dx + i0 * in + j0, in, tile, n, true);

@@ -9,7 +9,8 @@ enum {
     MC = 128,  /* rows of A packed at once */
     NC = GEMM_COLUMNS,
     A_BUFFER = (MC + MICRO_MR_MOST) * KC,
-    B_BUFFER = KC * (NC + MICRO_NR_MOST)
+    B_BUFFER = KC * (NC + MICRO_NR_MOST),
+    OWN_ROWS = 128 /* with so many rows a thread keeps to its own */
 };
 _Static_assert(A_BUFFER + B_BUFFER == GEMM_SCRATCH, "gemm.h says how much");
 
@@ -45,6 +46,19 @@ static size_t panel_row(size_t n, size_t panels, size_t i)
 static size_t panels_of(const struct micro *m, size_t n)
 {
     return (n + (size_t)m->MR - 1) / (size_t)m->MR;
+}
+
+struct panels gemm_own(size_t panels)
+{
+    size_t thread = (size_t)omp_get_thread_num(), threads = (size_t)omp_get_num_threads();
+    return (struct panels){panels * thread / threads, panels * (thread + 1) / threads};
+}
+
+/* Either way each thread reads and writes other memory.  By columns W is unpacked once; by rows once a thread, but what a thread wrote before and reads
+ * after, in norms, SwiGLU and attention, stays in its own cache: two threads without a cache in common lose up to a fifth of a product otherwise. */
+bool gemm_by_rows(size_t n)
+{
+    return n >= OWN_ROWS * (size_t)omp_get_num_threads();
 }
 
 /* ---- dense, one thread ---- */
@@ -141,11 +155,16 @@ size_t product_rows(const struct micro *micro, size_t reals, size_t k, size_t r)
     return size_max(1, reals / (MR * (units_of(micro, k) + units_of(micro, r)))) * MR;
 }
 
+static struct panels own_panels(const struct product *p)
+{
+    return gemm_own(panels_of(p->micro, p->n));
+}
+
 void product_pack(const struct product *p, const real *x, size_t ldx)
 {
     size_t panels = panels_of(p->micro, p->n), k = contraction(p), units = units_of(p->micro, k);
-#pragma omp for schedule(static) nowait
-    for (size_t i = 0; i < panels; i++) {
+    struct panels own = own_panels(p);
+    for (size_t i = own.first; i < own.end; i++) {
         size_t r0 = panel_row(p->n, panels, i), rows = panel_row(p->n, panels, i + 1) - r0;
         p->micro->pack(p->packed + r0 * units, rows, x + r0 * ldx, ldx, rows, k);
     }
@@ -155,8 +174,8 @@ void product_pack_extra(const struct product *p, const real *left, real scale)
 {
     enum { SPAN = 64 };
     size_t panels = panels_of(p->micro, p->n), r = p->extra.r, units = units_of(p->micro, r);
-#pragma omp for schedule(static) nowait
-    for (size_t i = 0; i < panels; i++) {
+    struct panels own = own_panels(p);
+    for (size_t i = own.first; i < own.end; i++) {
         size_t r0 = panel_row(p->n, panels, i), rows = panel_row(p->n, panels, i + 1) - r0;
         real scaled[MICRO_MR_MOST * SPAN], *to = p->extra.packed + r0 * units;
         for (size_t j0 = 0; j0 < r; j0 += SPAN) {
@@ -169,8 +188,8 @@ void product_pack_extra(const struct product *p, const real *left, real scale)
     }
 }
 
-/* One tile of columns [j0, j0 + n): every block of k is unpacked once and multiplied with all rows. */
-static void product_tile(const struct ops_context *c, const struct product *p, size_t j0, size_t n, real *y, size_t ldy, bool add)
+/* One tile of columns [j0, j0 + n): every block of k is unpacked once and multiplied with all these rows. */
+static void product_tile(const struct ops_context *c, const struct product *p, struct panels of, size_t j0, size_t n, real *y, size_t ldy, bool add)
 {
     const struct micro *m = p->micro;
     size_t NR = (size_t)m->NR, K = contraction(p), kc = k_block(m, K), r = p->extra.r, blocks = (K + kc - 1) / kc;
@@ -193,7 +212,7 @@ static void product_tile(const struct ops_context *c, const struct product *p, s
                 m->panel(to, p->W, j0 + j, some, p->first + k0, k);
         }
         for (size_t j = 0; j < n; j += NR)
-            for (size_t i = 0; i < panels; i++) {
+            for (size_t i = of.first; i < of.end; i++) {
                 size_t r0 = panel_row(p->n, panels, i), rows = panel_row(p->n, panels, i + 1) - r0;
                 m->kernel(units, left + r0 * all + u0 * rows, b + j * units, y + r0 * ldy + j0 + j, ldy, rows,
                           size_min(NR, n - j), add || block > 0);
@@ -210,23 +229,25 @@ size_t gemm_tile_columns(const struct ops_context *c, size_t NR, size_t columns)
 void product_multiply(const struct ops_context *c, const struct product *p, real *y, size_t ldy, bool add)
 {
     size_t columns = p->transposed ? p->W->cols : p->W->rows, size = gemm_tile_columns(c, (size_t)p->micro->NR, columns);
+    if (gemm_by_rows(p->n)) {
+        for (size_t j0 = 0; j0 < columns; j0 += NC)
+            product_tile(c, p, own_panels(p), j0, size_min(NC, columns - j0), y, ldy, add);
+        return;
+    }
 #pragma omp for schedule(dynamic) nowait
     for (size_t j0 = 0; j0 < columns; j0 += size)
-        product_tile(c, p, j0, size_min(size, columns - j0), y, ldy, add);
+        product_tile(c, p, (struct panels){0, panels_of(p->micro, p->n)}, j0, size_min(size, columns - j0), y, ldy, add);
 }
 
 void product_narrow(const struct ops_context *c, const struct product *p, const real *right, size_t r, real *left)
 {
     const struct micro *m = p->micro;
     size_t NR = (size_t)m->NR, K = contraction(p), kc = k_block(m, K), panels = panels_of(m, p->n), all = units_of(m, K);
-    size_t most = size_max(1, NC / NR), tiles = (r + NR - 1) / NR, groups = (tiles + most - 1) / most;
-    size_t shares = size_min(panels, 4 * (size_t)c->threads);
-#pragma omp for schedule(dynamic) nowait
-    for (size_t t = 0; t < shares * groups; t++) {
-        size_t first = panels * (t % shares) / shares, last = panels * (t % shares + 1) / shares;
-        size_t j0 = t / shares * most * NR, n = size_min(most * NR, r - j0);
+    size_t most = size_max(1, NC / NR) * NR;
+    struct panels own = own_panels(p);
+    for (size_t j0 = 0; j0 < r && own.first < own.end; j0 += most)
         for (size_t k0 = 0; k0 < K; k0 += kc) {
-            size_t k = size_min(kc, K - k0), units = units_of(m, k);
+            size_t n = size_min(most, r - j0), k = size_min(kc, K - k0), units = units_of(m, k);
             for (size_t j = 0; j < n; j += NR) {
                 size_t some = size_min(NR, n - j);
                 if (p->transposed)
@@ -235,11 +256,10 @@ void product_narrow(const struct ops_context *c, const struct product *p, const 
                     m->pack(b_buffer(c) + j * units, NR, right + (j0 + j) * K + k0, K, some, k);
             }
             for (size_t j = 0; j < n; j += NR)
-                for (size_t i = first; i < last; i++) {
+                for (size_t i = own.first; i < own.end; i++) {
                     size_t r0 = panel_row(p->n, panels, i), rows = panel_row(p->n, panels, i + 1) - r0;
                     m->kernel(units, p->packed + r0 * all + k0 / (size_t)m->unit * rows, b_buffer(c) + j * units,
                               left + r0 * r + j0 + j, r, rows, size_min(NR, n - j), k0 > 0);
                 }
         }
-    }
 }

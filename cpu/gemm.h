@@ -31,6 +31,16 @@ enum { GEMM_COLUMNS = 128 };
 /* Tiles of at most so many columns, as many as share out evenly. */
 size_t gemm_tile_columns(const struct ops_context *c, size_t NR, size_t columns);
 
+/* Panels of rows, first .. end-1. */
+struct panels {
+    size_t first, end;
+};
+
+/* This thread's share of so many panels: the rows that `omp for` gives it elsewhere. */
+struct panels gemm_own(size_t panels);
+/* Whether each thread of this team multiplies its own of n rows with all columns (gemm.c), not all rows with some columns. */
+bool gemm_by_rows(size_t n);
+
 /* The micro-kernels for c->compute. */
 const struct micro *micro_of(const struct ops_context *c);
 

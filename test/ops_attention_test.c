@@ -155,7 +155,7 @@ static void decoding_check(struct decoding t)
 static void test_attention_decode(void **state)
 {
     (void)state;
-    static const size_t cases[][2] = {{1, 0}, {1, 100}, {3, 5}, {8, 64}, {9, 0}, {70, 100}};
+    static const size_t cases[][2] = {{1, 0}, {1, 100}, {3, 5}, {8, 64}, {9, 0}, {70, 100}, {330, 20}};
     static const size_t heads[][3] = {{6, 2, 24}, {3, 3, 7}, {8, 1, 64}, {4, 1, 61}, {2, 1, 44}};
     for (size_t s = 0; s < sizeof heads / sizeof *heads; s++)
         for (size_t t = 0; t < sizeof cases / sizeof *cases; t++) {

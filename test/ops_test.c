@@ -130,7 +130,7 @@ static void test_linear(void **state)
         }
 }
 
-/* W decoded in two blocks; so many rows that dh is made in two spans. */
+/* W decoded in two blocks; so many rows that dh is made in two spans; so many that each of three threads keeps to its own. */
 static void test_linear_large(void **state)
 {
     (void)state;
@@ -138,12 +138,14 @@ static void test_linear_large(void **state)
     linear_case(FORMAT_INT8, 9, 800, 400, 0, 1);
     linear_case(FORMAT_F32, 800, 12, 20, 172, 5);
     linear_case(FORMAT_F32, 800, 20, 12, 172, 1);
+    linear_case(FORMAT_NF4, 389, 64, 160, 8, 0);
+    linear_case(FORMAT_INT8, 390, 160, 64, 16, 1);
 }
 
 /* ---- decoding ---- */
 
 /* The fast mode, with a bias and an adapter: near the reference (1e-2, the mode's goal; fp32's 1e-6 where the CPU lacks it), the same bits for any number of
- * threads, also in two spans of rows. */
+ * threads, which share out rows (1 and 2) or, in spans of few, columns (3). */
 static void test_linear_int8(void **state)
 {
     enum { N = 2 * MOST, IN = 576, OUT = 288, R = 8 };
