@@ -188,7 +188,7 @@ void product_pack_extra(const struct product *p, const real *left, real scale)
     }
 }
 
-/* One tile of columns [j0, j0 + n): every block of k is unpacked once and multiplied with all these rows. */
+/* One tile of columns [j0, j0 + n): every block of k is unpacked once, NR columns at a time, and multiplied with all these rows. */
 static void product_tile(const struct ops_context *c, const struct product *p, struct panels of, size_t j0, size_t n, real *y, size_t ldy, bool add)
 {
     const struct micro *m = p->micro;
@@ -201,22 +201,19 @@ static void product_tile(const struct ops_context *c, const struct product *p, s
         size_t u0 = k0 / (size_t)m->unit, all = block < blocks ? units_of(m, K) : units;
         for (size_t j = 0; j < n; j += NR) {
             size_t some = size_min(NR, n - j);
-            real *to = b + j * units;
             if (block == blocks && p->transposed)
-                m->pack_t(to, NR, p->extra.right + j0 + j, p->extra.ld, some, r);
+                m->pack_t(b, NR, p->extra.right + j0 + j, p->extra.ld, some, r);
             else if (block == blocks)
-                m->pack(to, NR, p->extra.right + (j0 + j) * p->extra.ld, p->extra.ld, some, r);
+                m->pack(b, NR, p->extra.right + (j0 + j) * p->extra.ld, p->extra.ld, some, r);
             else if (p->transposed)
-                m->panel_t(to, p->W, j0 + j, some, p->first + k0, k);
+                m->panel_t(b, p->W, j0 + j, some, p->first + k0, k);
             else
-                m->panel(to, p->W, j0 + j, some, p->first + k0, k);
-        }
-        for (size_t j = 0; j < n; j += NR)
+                m->panel(b, p->W, j0 + j, some, p->first + k0, k);
             for (size_t i = of.first; i < of.end; i++) {
                 size_t r0 = panel_row(p->n, panels, i), rows = panel_row(p->n, panels, i + 1) - r0;
-                m->kernel(units, left + r0 * all + u0 * rows, b + j * units, y + r0 * ldy + j0 + j, ldy, rows,
-                          size_min(NR, n - j), add || block > 0);
+                m->kernel(units, left + r0 * all + u0 * rows, b, y + r0 * ldy + j0 + j, ldy, rows, some, add || block > 0);
             }
+        }
     }
 }
 
