@@ -67,11 +67,12 @@ static void start_random(real *A, real *B, size_t out, size_t in, int32_t r, con
 /* ---- starts from a singular value decomposition ---- */
 
 /* In double precision: a quantization error has a flat spectrum, so its leading vectors are ill-conditioned.
- * E[out, in] (destroyed) -> B = U_r sqrt(S_r / s), A = sqrt(S_r / s) V_r: the best s B A of rank r for E (Eckart-Young). */
+ * E[out, in] -> B = U_r sqrt(S_r / s), A = sqrt(S_r / s) V_r: the best s B A of rank r for E (Eckart-Young). */
 struct svd_space {
-    size_t k;                  /* singular values: all, or r + OVERSAMPLING when randomised */
+    size_t k;                  /* singular values: r, or r + OVERSAMPLING when randomised */
     double *E, *U, *S, *Vt;    /* [out, in], [out, k], [k], [k, in] */
     double *Y, *Q, *small;     /* randomised, else NULL: [out, k], [k, in], [k, k] */
+    double *gram, *values, *vectors; /* not randomised, else NULL, n = min(out, in): [n, n], [n], [k, n] */
 };
 
 enum { OVERSAMPLING = 10 };
@@ -81,7 +82,7 @@ static size_t svd_values(size_t out, size_t in, int32_t r, const struct lora_ini
 {
     size_t all = size_min(out, in), some = (size_t)r + OVERSAMPLING;
     *randomised = o->init == LORA_INIT_PISSA && o->pissa_niter > 0 && some < all;
-    return *randomised ? some : all;
+    return *randomised ? some : (size_t)r;
 }
 
 static enum status space_open(struct svd_space *w, size_t out, size_t in, int32_t r, const struct lora_init_options *o, struct err *err)
@@ -93,7 +94,13 @@ static enum status space_open(struct svd_space *w, size_t out, size_t in, int32_
     w->S = malloc(w->k * sizeof *w->S);
     w->Vt = malloc(w->k * in * sizeof *w->Vt);
     bool good = w->E && w->U && w->S && w->Vt;
-    if (randomised) {
+    size_t n = size_min(out, in);
+    if (!randomised) {
+        w->gram = malloc(n * n * sizeof *w->gram);
+        w->values = malloc(n * sizeof *w->values);
+        w->vectors = malloc(w->k * n * sizeof *w->vectors);
+        good = good && w->gram && w->values && w->vectors;
+    } else {
         w->Y = malloc(out * w->k * sizeof *w->Y);
         w->Q = malloc(w->k * in * sizeof *w->Q);
         w->small = malloc(w->k * w->k * sizeof *w->small);
@@ -111,6 +118,9 @@ static void space_close(struct svd_space *w)
     free(w->Y);
     free(w->Q);
     free(w->small);
+    free(w->gram);
+    free(w->values);
+    free(w->vectors);
 }
 
 static void factors(real *A, real *B, const struct svd_space *w, size_t out, size_t in, int32_t r, real s)
@@ -132,7 +142,8 @@ static enum status best_factors(struct svd_space *w, real *A, real *B, size_t ou
                                         .Q = w->Q, .small = w->small, .rng = {.seed = o->seed, .stream = RNG_SVD, .step = o->step}};
         TRY(linalg_svd_randomised(&svd, w->E, err));
     } else {
-        TRY(linalg_svd(w->E, out, in, w->U, w->S, w->Vt, err));
+        struct linalg_leading_svd svd = {out, in, w->k, w->U, w->S, w->Vt, w->gram, w->values, w->vectors};
+        TRY(linalg_svd_leading(&svd, w->E, err));
     }
     factors(A, B, w, out, in, r, s);
     return OK;
@@ -252,9 +263,9 @@ size_t lora_start_bytes(size_t out, size_t in, int32_t r, const struct lora_init
     if (r == 0 || !needs_svd(options))
         return 0;
     bool randomised;
-    size_t k = svd_values(out, in, r, options, &randomised), factors_n = (out + in + 1) * k;
-    /* gesdd's own workspace is about 4 k^2 + 7 k */
-    size_t work = 4 * k * k + 8 * k + (randomised ? factors_n + k * k : 0);
+    size_t k = svd_values(out, in, r, options, &randomised), factors_n = (out + in + 1) * k, n = size_min(out, in);
+    /* what LAPACK takes for itself: gesdd some 4 k^2 + 7 k, dsyevr some 40 n */
+    size_t work = randomised ? factors_n + 5 * k * k + 8 * k : n * n + (k + 41) * n + k;
     return (out * in + factors_n + work) * sizeof(double) + out * in * sizeof(real);
 }
 

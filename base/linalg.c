@@ -134,7 +134,48 @@ enum status linalg_svd(double *W, size_t rows, size_t cols, double *U, double *S
     return OK;
 }
 
-/* ---- its leading part, from random directions ---- */
+/* ---- its leading part ---- */
+
+/* vectors[k, n]: eigenvectors of gram[n, n] (lower triangle; destroyed), the largest eigenvalue's last. */
+static enum status leading_vectors(const struct linalg_leading_svd *s, int n, struct err *err)
+{
+    lapack_int found = 0, *support = malloc(2 * s->k * sizeof *support);
+    if (!support)
+        return err_set(err, ERR_MEMORY, "out of memory for the SVD of %zu x %zu", s->rows, s->cols);
+    lapack_int info = LAPACKE_dsyevr(LAPACK_COL_MAJOR, 'V', 'I', 'U', n, s->gram, n, 0, 0, n - (int)s->k + 1, n, 0, &found, s->values, s->vectors, n, support);
+    free(support);
+    return svd_status(info == 0 && (size_t)found < s->k ? 1 : info, s->rows, s->cols, err);
+}
+
+enum status linalg_svd_leading(const struct linalg_leading_svd *s, const double *W, struct err *err)
+{
+    bool tall = s->rows > s->cols;
+    int n = (int)(tall ? s->cols : s->rows), other = (int)(tall ? s->rows : s->cols), k = (int)s->k, ld = (int)s->cols;
+    memset(s->gram, 0, (size_t)n * (size_t)n * sizeof *s->gram);
+    cblas_dsyrk(CblasRowMajor, CblasLower, tall ? CblasTrans : CblasNoTrans, n, other, 1, W, ld, 0, s->gram, n); /* row-major's lower is column-major's upper */
+    TRY(leading_vectors(s, n, err));
+    double *near = tall ? s->Vt : s->U, *far = tall ? s->U : s->Vt; /* of the smaller side, of the other; [k, .] or [., k] */
+    size_t near_step = tall ? s->cols : 1, near_next = tall ? 1 : s->k, far_step = tall ? 1 : s->cols, far_next = tall ? s->k : 1;
+    for (size_t i = 0; i < s->k; i++)
+        for (size_t j = 0; j < (size_t)n; j++)
+            near[i * near_step + j * near_next] = s->vectors[(s->k - 1 - i) * (size_t)n + j];
+    if (tall)
+        cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, other, k, n, 1, W, ld, near, ld, 0, far, k);
+    else
+        cblas_dgemm(CblasRowMajor, CblasTrans, CblasNoTrans, k, other, n, 1, near, k, W, ld, 0, far, ld);
+    for (size_t i = 0; i < s->k; i++) {
+        double square = 0;
+        for (size_t j = 0; j < (size_t)other; j++)
+            square += far[i * far_step + j * far_next] * far[i * far_step + j * far_next];
+        s->S[i] = sqrt(square);
+        for (size_t j = 0; j < (size_t)other && square > 0; j++)
+            far[i * far_step + j * far_next] /= s->S[i];
+    }
+    fix_signs(s->U, s->Vt, s->rows, s->cols, s->k);
+    return OK;
+}
+
+/* ---- the same from random directions ---- */
 
 /* Modified Gram-Schmidt, twice, on the p columns of Y[n, p]: enough for a basis. */
 static void orthonormalise(double *Y, size_t n, size_t p)

@@ -162,6 +162,83 @@ static void svd_of_nan_is_refused(void **state)
     assert_string_equal(err.text, "the SVD of 2 x 3 did not converge");
 }
 
+/* The leading k of W; NULL and err when refused. */
+static enum status decompose_leading(struct svd *s, const double *W, size_t rows, size_t cols, size_t k, struct err *err)
+{
+    size_t n = rows < cols ? rows : cols;
+    *s = (struct svd){rows, cols, k, copied(W, rows * cols), malloc(rows * k * sizeof *W), malloc(k * sizeof *W), malloc(k * cols * sizeof *W)};
+    double *gram = malloc(n * n * sizeof *gram), *values = malloc(n * sizeof *values), *vectors = malloc(k * n * sizeof *vectors);
+    enum status status = linalg_svd_leading(&(struct linalg_leading_svd){rows, cols, k, s->U, s->S, s->Vt, gram, values, vectors}, s->W, err);
+    free(gram);
+    free(values);
+    free(vectors);
+    return status;
+}
+
+/* An eigenvector z of G = W W^T has |G z - s^2 z| <= tolerance s_0^2: W v = s u and W^T u = s v hold within that over s, and the sum of the k squares, which is
+ * what a product of rank k can take from |W|^2 (Eckart-Young), within k of it. */
+static void leading_values_are_those_of_all(void **state)
+{
+    (void)state;
+    static const size_t shapes[][3] = {{1, 1, 1}, {1, 7, 1}, {7, 1, 1}, {12, 33, 4}, {33, 12, 4}, {5, 5, 5}, {64, 80, 16}, {90, 64, 64}};
+    for (size_t t = 0; t < sizeof shapes / sizeof *shapes; t++) {
+        size_t rows = shapes[t][0], cols = shapes[t][1], k = shapes[t][2];
+        double *W = normals(rows * cols, (uint32_t)t), taken = 0, best = 0;
+        struct svd all = decompose(W, rows, cols), s;
+        struct err err;
+        assert_int_equal(decompose_leading(&s, W, rows, cols, k, &err), OK);
+        assert_memory_equal(s.W, W, rows * cols * sizeof *W);
+        double most = tolerance(&s) * all.S[0] * all.S[0];
+        for (size_t i = 0; i < k; i++) {
+            taken += s.S[i] * s.S[i];
+            best += all.S[i] * all.S[i];
+            assert_true(fabs(s.S[i] - all.S[i]) <= most / all.S[i]);
+            for (size_t r = 0; r < rows; r++) {
+                double sum = 0;
+                for (size_t c = 0; c < cols; c++)
+                    sum += W[r * cols + c] * s.Vt[i * cols + c];
+                assert_true(fabs(sum - s.S[i] * s.U[r * k + i]) <= most / s.S[i]);
+            }
+            for (size_t c = 0; c < cols; c++) {
+                double sum = 0;
+                for (size_t r = 0; r < rows; r++)
+                    sum += W[r * cols + c] * s.U[r * k + i];
+                assert_true(fabs(sum - s.S[i] * s.Vt[i * cols + c]) <= most / s.S[i]);
+            }
+        }
+        assert_true(fabs(taken - best) <= (double)k * most);
+        svd_free(&all);
+        svd_free(&s);
+        free(W);
+    }
+}
+
+/* What is left of rank 1 is below 1e-7 of it; of nothing comes nothing, and no division by it. */
+static void leading_part_of_low_rank_and_of_zero(void **state)
+{
+    (void)state;
+    double *a = normals(20, 1), *b = normals(30, 2), W[600], zero[12] = {0};
+    struct svd s;
+    struct err err;
+    for (size_t r = 0; r < 20; r++)
+        for (size_t c = 0; c < 30; c++)
+            W[r * 30 + c] = a[r] * b[c];
+    assert_int_equal(decompose_leading(&s, W, 20, 30, 3, &err), OK);
+    check_product(&s, W);
+    assert_true(s.S[0] > 1 && s.S[1] <= 1e-7 * s.S[0] && s.S[2] <= 1e-7 * s.S[0]);
+    svd_free(&s);
+    assert_int_equal(decompose_leading(&s, zero, 3, 4, 2, &err), OK);
+    for (size_t i = 0; i < 2; i++)
+        assert_true(s.S[i] == 0 && isfinite(s.U[i]) && s.Vt[i * 4] == 0);
+    svd_free(&s);
+    W[7] = NAN;
+    assert_int_equal(decompose_leading(&s, W, 20, 30, 2, &err), ERR_FAILED);
+    assert_string_equal(err.text, "the SVD of 20 x 30 did not converge");
+    svd_free(&s);
+    free(a);
+    free(b);
+}
+
 /* ---- Cholesky ---- */
 
 static void cholesky_by_hand(void **state)
@@ -263,7 +340,7 @@ static void an_inverse_and_a_product_undo_each_other(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(svd_multiplies_back),
+        cmocka_unit_test(svd_multiplies_back), cmocka_unit_test(leading_values_are_those_of_all), cmocka_unit_test(leading_part_of_low_rank_and_of_zero),
         cmocka_unit_test(svd_by_hand),
         cmocka_unit_test(svd_of_low_rank_and_of_zero),
         cmocka_unit_test(singular_values_alone_are_the_same),
