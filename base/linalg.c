@@ -151,7 +151,6 @@ enum status linalg_svd_leading(const struct linalg_leading_svd *s, const double 
 {
     bool tall = s->rows > s->cols;
     int n = (int)(tall ? s->cols : s->rows), other = (int)(tall ? s->rows : s->cols), k = (int)s->k, ld = (int)s->cols;
-    memset(s->gram, 0, (size_t)n * (size_t)n * sizeof *s->gram);
     cblas_dsyrk(CblasRowMajor, CblasLower, tall ? CblasTrans : CblasNoTrans, n, other, 1, W, ld, 0, s->gram, n); /* row-major's lower is column-major's upper */
     TRY(leading_vectors(s, n, err));
     double *near = tall ? s->Vt : s->U, *far = tall ? s->U : s->Vt; /* of the smaller side, of the other; [k, .] or [., k] */

@@ -28,9 +28,8 @@ struct linalg_leading_svd {
     double *U, *S, *Vt, *gram, *values, *vectors;
 };
 enum status linalg_svd_leading(const struct linalg_leading_svd *svd, const double *W, struct err *err);
-/* The same from random directions.  A basis of W's range from rng (stream, step)
- * and `iterations` power iterations, then the small SVD of W in that basis: Halko et al. 2011 (arXiv:0909.4061), alg. 4.4 and
- * 5.1; the last few of the k are the least exact.  Scratch: Y[rows,k], Q[k,cols], small[k,k]. */
+/* The same from random directions.  A basis of W's range from rng (stream, step) and `iterations` power iterations, then the small SVD of W in that basis: Halko
+ * et al. 2011 (arXiv:0909.4061), alg. 4.4 and 5.1; the last few of the k are the least exact.  Scratch: Y[rows,k], Q[k,cols], small[k,k]. */
 struct linalg_random_svd {
     size_t rows, cols, k;
     int iterations;

@@ -200,7 +200,9 @@ static size_t attention_work(const struct attention_args *a)
     return work * (size_t)a->H * (size_t)a->D;
 }
 
-void fast_attention_forward(const struct ops_context *c, const struct attention_args *a)
+/* A task is a KV head of a segment. */
+static void each_segment(const struct ops_context *c, const struct attention_args *a,
+                         void (*run)(const struct ops_context *, const struct attention_args *, const struct segment *, size_t g))
 {
     size_t KV = (size_t)a->KV;
     int threads = team(c, attention_work(a));
@@ -208,7 +210,12 @@ void fast_attention_forward(const struct ops_context *c, const struct attention_
     deal_open(&d, a->n_segments * KV, threads);
 #pragma omp parallel num_threads(threads)
     for (size_t t; (t = deal_next(&d)) < d.n;)
-        segment_forward(c, a, &a->segments[t / KV], t % KV);
+        run(c, a, &a->segments[t / KV], t % KV);
+}
+
+void fast_attention_forward(const struct ops_context *c, const struct attention_args *a)
+{
+    each_segment(c, a, segment_forward);
 }
 
 /* ---- a prompt against the cache (one query: fast_decode.c) ---- */
@@ -313,11 +320,5 @@ static void segment_backward(const struct ops_context *c, const struct attention
 
 void fast_attention_backward(const struct ops_context *c, const struct attention_args *a)
 {
-    size_t KV = (size_t)a->KV;
-    int threads = team(c, attention_work(a));
-    struct deal d;
-    deal_open(&d, a->n_segments * KV, threads);
-#pragma omp parallel num_threads(threads)
-    for (size_t t; (t = deal_next(&d)) < d.n;)
-        segment_backward(c, a, &a->segments[t / KV], t % KV);
+    each_segment(c, a, segment_backward);
 }
